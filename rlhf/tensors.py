@@ -1,0 +1,102 @@
+"""Masked statistics and log-probabilities: tensors in, tensors out.
+
+A mask is boolean and True where an entry counts. What lies outside it never matters, not even NaN or inf:
+entries are selected with `torch.where`, never multiplied by zero. Half-precision inputs are accumulated in float32.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Reduce = Callable[[Tensor], Tensor]
+"""Sums a tensor over all ranks; the identity on one process."""
+
+
+def on_one_process(x: Tensor) -> Tensor:
+    """The `Reduce` of a single process: nothing to add."""
+    return x
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Widen half-precision floats to float32; leave float32 and float64 as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def zero_outside(x: Tensor, mask: Tensor) -> Tensor:
+    """x where mask is True, 0 elsewhere; neither the value nor the gradient of a masked entry survives."""
+    return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
+
+
+def masked_sum(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
+    """Sum of the entries of x [...] where mask [...] is True."""
+    return (
+        zero_outside(at_least_float32(x), mask).sum()
+        if dim is None
+        else zero_outside(at_least_float32(x), mask).sum(dim)
+    )
+
+
+def masked_mean(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
+    """Mean of the entries of x [...] where mask [...] is True; 0 where the mask is empty."""
+    count = mask.sum() if dim is None else mask.sum(dim)
+    return masked_sum(x, mask, dim) / count.clamp(min=1)
+
+
+def masked_moments(x: Tensor, mask: Tensor, reduce: Reduce = on_one_process) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of x over the mask, of all ranks together.
+
+    mean = sum(x) / n, variance = sum((x - mean)^2) / n, in two passes so that a large mean costs no digits.
+    """
+    total, count = reduce(torch.stack([masked_sum(x, mask), mask.sum().to(at_least_float32(x).dtype)]))
+    count = count.clamp(min=1)
+    mean = total / count
+    variance = reduce(masked_sum((at_least_float32(x) - mean) ** 2, mask)) / count
+    return mean, variance
+
+
+def whiten(x: Tensor, mask: Tensor, reduce: Reduce = on_one_process) -> Tensor:
+    """(x - mean) / sqrt(variance + 1e-8) over the mask, 0 outside it.
+
+    Moments are those of the global batch when `reduce` sums over ranks (see `masked_moments`).
+    """
+    mean, variance = masked_moments(x, mask, reduce)
+    return zero_outside((at_least_float32(x) - mean) * torch.rsqrt(variance + 1e-8), mask)
+
+
+def scale_to_unit_variance(x: Tensor, mask: Tensor, reduce: Reduce = on_one_process) -> Tensor:
+    """x rescaled about its mean to unit variance: whiten(x) + mean, 0 outside the mask.
+
+    The variant that reward whitening uses, where the sign of a reward should survive.
+    """
+    mean, variance = masked_moments(x, mask, reduce)
+    return zero_outside((at_least_float32(x) - mean) * torch.rsqrt(variance + 1e-8) + mean, mask)
+
+
+def logprobs_from_logits(logits: Tensor, token_ids: Tensor) -> Tensor:
+    """log softmax(logits)[token] without keeping the softmax.
+
+    logits [..., V], token_ids [...] -> logprobs [...], float32 or wider:
+    log p(a) = logits_a - logsumexp(logits).
+    """
+    logits = at_least_float32(logits)
+    chosen = logits.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
+    return chosen - logits.logsumexp(-1)
+
+
+def entropy_from_logits(logits: Tensor) -> Tensor:
+    """Entropy of softmax(logits) in nats: logits [..., V] -> [...].
+
+    H = logsumexp(logits) - sum_a p(a) logits_a.  A logit of -inf means probability 0 and adds nothing.
+    """
+    logits = at_least_float32(logits)
+    probabilities = logits.softmax(-1)
+    weighted = torch.where(probabilities > 0, probabilities * logits, torch.zeros_like(logits))
+    return logits.logsumexp(-1) - weighted.sum(-1)
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, reduce: Reduce = on_one_process) -> Tensor:
+    """1 - Var(returns - values) / Var(returns) over the mask: 1 is a perfect critic, 0 no better than a constant."""
+    _, residual = masked_moments(returns - values, mask, reduce)
+    _, total = masked_moments(returns, mask, reduce)
+    return 1 - residual / total.clamp(min=1e-8)

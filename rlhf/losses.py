@@ -10,99 +10,54 @@ RLHF reward and adaptive KL (Ziegler et al. 2019, arXiv:1909.08593), k1/k2/k3 (S
 joschu.net/blog/kl-approx.html), dual clip (Ye et al. 2020, arXiv:1912.09729).
 """
 
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from rlhf.advantages import (
+    discounted_sum,
+    gae,
+    group_relative,
+    kl_shaped_rewards,
+    last_token_index,
+    leave_one_out,
+    reward_per_token,
+)
+from rlhf.kl import (
+    AdaptiveKLController,
+    FixedKLController,
+    KLEstimator,
+    kl_estimate,
+    kl_from_logits,
+    target_kl_penalty,
+)
 from rlhf.tensors import at_least_float32, masked_mean, zero_outside
 
-KLEstimator = Literal["k1", "k2", "k3", "abs"]
+__all__ = [
+    "AdaptiveKLController",
+    "Aggregation",
+    "FixedKLController",
+    "KLEstimator",
+    "Stats",
+    "aggregate",
+    "clipped_policy_loss",
+    "clipped_value_loss",
+    "discounted_sum",
+    "gae",
+    "group_relative",
+    "kl_estimate",
+    "kl_from_logits",
+    "kl_shaped_rewards",
+    "last_token_index",
+    "leave_one_out",
+    "reinforce_loss",
+    "reward_per_token",
+    "target_kl_penalty",
+]
+
 Aggregation = Literal["token_mean", "sequence_mean"]
 Stats = dict[str, Tensor]
-
-GAE_BLOCK = 64  # tokens solved by one matrix product in `gae`
-
-
-def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: KLEstimator = "k1") -> Tensor:
-    """Per-token estimate of KL(policy || reference) from tokens sampled by the policy; same shape as the inputs.
-
-    With d = log pi - log pi_ref:  k1 = d,  k2 = d^2 / 2,  k3 = exp(-d) - 1 + d,  abs = |d|.
-    k1 and k3 are unbiased, k2 and k3 never negative. In a *loss* only k2 has the gradient of the KL in
-    expectation (that of k1 is 0); in the reward, where no gradient flows, any of them will do.
-    Raises ValueError for an unknown estimator. Source: Schulman 2020.
-    """
-    d = at_least_float32(logprobs) - at_least_float32(ref_logprobs)
-    if estimator == "k1":
-        return d
-    if estimator == "k2":
-        return d**2 / 2
-    if estimator == "k3":
-        return torch.expm1(-d) + d
-    if estimator == "abs":
-        return d.abs()
-    raise ValueError(f"kl estimator is {estimator!r}; it must be one of {', '.join(get_args(KLEstimator))}")
-
-
-def last_token_index(response_mask: Tensor) -> Tensor:
-    """Index of the last True of each row: [B, T] -> [B]; 0 for an empty row."""
-    positions = torch.arange(response_mask.shape[-1], device=response_mask.device)
-    return (positions * response_mask).amax(-1)
-
-
-def kl_shaped_rewards(scores: Tensor, kl: Tensor, response_mask: Tensor, kl_coef: float) -> Tensor:
-    """Per-token rewards r_t = -kl_coef * kl_t, plus the score on the last response token: [B], [B, T] -> [B, T].
-
-    The last token is EOS, or the last one sampled if the response was cut off. Source: Ziegler et al. 2019, eq. 2.
-    """
-    rewards = zero_outside(-kl_coef * at_least_float32(kl), response_mask)
-    has_token = response_mask.any(-1)
-    last = last_token_index(response_mask)
-    landed = zero_outside(at_least_float32(scores), has_token).unsqueeze(-1)
-    return rewards.scatter_add(-1, last.unsqueeze(-1), landed.to(rewards.dtype))
-
-
-def gae(
-    rewards: Tensor, values: Tensor, response_mask: Tensor, gamma: float, gae_lambda: float
-) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimation: (advantages, returns), each [B, T], zero outside the mask.
-
-    delta_t = r_t + gamma * V_{t+1} - V_t,   A_t = delta_t + gamma * gae_lambda * A_{t+1},   returns_t = A_t + V_t.
-    V and A after the last response token are 0. Advantages are raw; whitening comes later.
-    Source: Schulman et al. 2016, eq. 16. The recursion is solved a block of `GAE_BLOCK` tokens at a time: within a
-    block A = delta @ decay with decay[s, t] = (gamma * gae_lambda)^(s - t) for s >= t, and only the first advantage
-    of the following block has to be carried over.
-    """
-    rewards = zero_outside(at_least_float32(rewards), response_mask)
-    values = zero_outside(at_least_float32(values), response_mask)
-    next_values = torch.nn.functional.pad(values[:, 1:], (0, 1))
-    deltas = rewards + gamma * next_values - values  # [B, T]
-    advantages = zero_outside(discounted_sum(deltas, gamma * gae_lambda), response_mask)
-    return advantages, zero_outside(advantages + values, response_mask)
-
-
-def discounted_sum(x: Tensor, discount: float) -> Tensor:
-    """Reverse discounted cumulative sum y_t = x_t + discount * y_{t+1}: [B, T] -> [B, T], in float32 or wider."""
-    x = at_least_float32(x)
-    exponent = torch.arange(GAE_BLOCK, device=x.device, dtype=x.dtype)
-    lag = exponent.unsqueeze(1) - exponent  # [source, target]
-    decay = torch.where(lag >= 0, discount ** lag.clamp(min=0), 0.0)
-    to_next_block = discount ** (GAE_BLOCK - exponent)  # weight of the next block's first sum on each token
-    blocks = []
-    carry = x.new_zeros(x.shape[0], 1)
-    for block in reversed(x.split(GAE_BLOCK, dim=1)):
-        n = block.shape[1]
-        y = block @ decay[:n, :n] + carry * to_next_block[GAE_BLOCK - n :]
-        carry = y[:, :1]
-        blocks.append(y)
-    return torch.cat(blocks[::-1], dim=1)
-
-
-def reward_per_token(scores: Tensor, response_mask: Tensor) -> Tensor:
-    """The critic-free advantage A_t = score / number of response tokens, on every token: [B], [B, T] -> [B, T]."""
-    length = response_mask.sum(-1).clamp(min=1)
-    return zero_outside((at_least_float32(scores) / length).unsqueeze(-1).expand(response_mask.shape), response_mask)
 
 
 def aggregate(loss: Tensor, response_mask: Tensor, aggregation: Aggregation = "token_mean") -> Tensor:
@@ -116,6 +71,21 @@ def aggregate(loss: Tensor, response_mask: Tensor, aggregation: Aggregation = "t
     if aggregation == "sequence_mean":
         return masked_mean(masked_mean(loss, response_mask, dim=-1), response_mask.any(-1))
     raise ValueError(f"aggregation is {aggregation!r}; it must be one of {', '.join(get_args(Aggregation))}")
+
+
+def reinforce_loss(
+    logprobs: Tensor, advantages: Tensor, response_mask: Tensor, aggregation: Aggregation = "token_mean"
+) -> Tensor:
+    """The plain policy gradient as a loss, -A log pi: [B, T] each (advantages also [B, 1]) -> scalar.
+
+    Correct only at the policy that sampled the tokens, that is for one update per batch; the gradient of
+    `clipped_policy_loss` at ratio 1 is the same. No gradient flows into the advantages.
+    Source: Williams 1992, theorem 1.
+    """
+    # Both are selected before the product: garbage times a gradient of 0 would still be NaN.
+    advantages = zero_outside(at_least_float32(advantages).detach(), response_mask)
+    logprobs = zero_outside(at_least_float32(logprobs), response_mask)
+    return aggregate(-advantages * logprobs, response_mask, aggregation)
 
 
 def clipped_policy_loss(
@@ -183,36 +153,3 @@ def clipped_value_loss(
     with torch.no_grad():
         stats = {"clip_fraction": masked_mean(was_clipped.to(loss.dtype), response_mask)}
     return 0.5 * aggregate(loss, response_mask, aggregation), stats
-
-
-@dataclass
-class FixedKLController:
-    """A KL coefficient that never changes."""
-
-    kl_coef: float
-
-    def update(self, kl: float, n_steps: int) -> None:
-        """Ignore the measured KL."""
-
-    def state_dict(self) -> dict[str, float]:
-        return {"kl_coef": self.kl_coef}
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        self.kl_coef = state["kl_coef"]
-
-
-@dataclass
-class AdaptiveKLController(FixedKLController):
-    """A KL coefficient steered so that the measured KL per sequence comes to `target`.
-
-    kl_coef *= 1 + clip(kl / target - 1, -0.2, 0.2) * n_steps / horizon, with n_steps sequences seen since the last
-    update. Source: Ziegler et al. 2019, section 2.2.
-    """
-
-    target: float
-    horizon: float
-
-    def update(self, kl: float, n_steps: int) -> None:
-        """Move the coefficient after `n_steps` sequences whose mean KL (summed over tokens, nats) was `kl`."""
-        error = min(max(kl / self.target - 1, -0.2), 0.2)
-        self.kl_coef *= 1 + error * n_steps / self.horizon

@@ -1,10 +1,11 @@
-"""Masked statistics and log-probabilities: tensors in, tensors out.
+"""Masked and running statistics, log-probabilities: tensors in, tensors out.
 
 A mask is boolean and True where an entry counts. What lies outside it never matters, not even NaN or inf:
 entries are selected with `torch.where`, never multiplied by zero. Half-precision inputs are accumulated in float32.
 """
 
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -19,8 +20,8 @@ def on_one_process(x: Tensor) -> Tensor:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Widen half-precision floats to float32; leave float32 and float64 as they are."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    """Widen half-precision floats, integers and booleans to float32; leave float32 and float64 as they are."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 def zero_outside(x: Tensor, mask: Tensor) -> Tensor:
@@ -30,11 +31,8 @@ def zero_outside(x: Tensor, mask: Tensor) -> Tensor:
 
 def masked_sum(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
     """Sum of the entries of x [...] where mask [...] is True."""
-    return (
-        zero_outside(at_least_float32(x), mask).sum()
-        if dim is None
-        else zero_outside(at_least_float32(x), mask).sum(dim)
-    )
+    selected = zero_outside(at_least_float32(x), mask)
+    return selected.sum() if dim is None else selected.sum(dim)
 
 
 def masked_mean(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
@@ -73,6 +71,42 @@ def scale_to_unit_variance(x: Tensor, mask: Tensor, reduce: Reduce = on_one_proc
     return zero_outside((at_least_float32(x) - mean) * torch.rsqrt(variance + 1e-8) + mean, mask)
 
 
+@dataclass
+class RunningMoments:
+    """Mean and variance of everything seen so far, for normalising scores across batches.
+
+    Batches are merged by the parallel update of Chan, Golub and LeVeque (1979), which equals one pass over all the
+    data. Plain floats, so that `state_dict` goes into a JSON checkpoint and comes back without losing a bit.
+    """
+
+    count: float = 0.0
+    mean: float = 0.0
+    variance: float = 1.0
+
+    def update(self, x: Tensor, mask: Tensor | None = None, reduce: Reduce = on_one_process) -> None:
+        """Take in the entries of x [...] where mask [...] is True (all of them by default), of all ranks together."""
+        mask = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+        n = float(reduce(mask.sum().double()))
+        if n == 0:
+            return
+        mean, variance = (float(moment) for moment in masked_moments(x.double(), mask, reduce))
+        total, shift = self.count + n, mean - self.mean
+        between = shift**2 * self.count * n / total
+        self.variance = (self.variance * self.count + variance * n + between) / total
+        self.mean += shift * n / total
+        self.count = total
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """(x - mean) / sqrt(variance + 1e-8) with the moments so far; any shape."""
+        return (at_least_float32(x) - self.mean) / (self.variance + 1e-8) ** 0.5
+
+    def state_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.count, self.mean, self.variance = state["count"], state["mean"], state["variance"]
+
+
 def logprobs_from_logits(logits: Tensor, token_ids: Tensor) -> Tensor:
     """log softmax(logits)[token] without keeping the softmax.
 
@@ -91,8 +125,9 @@ def entropy_from_logits(logits: Tensor) -> Tensor:
     """
     logits = at_least_float32(logits)
     probabilities = logits.softmax(-1)
-    weighted = torch.where(probabilities > 0, probabilities * logits, torch.zeros_like(logits))
-    return logits.logsumexp(-1) - weighted.sum(-1)
+    # Selected before the product: the gradient of 0 * -inf would be NaN even behind a `where`.
+    finite = torch.where(probabilities > 0, logits, 0.0)
+    return logits.logsumexp(-1) - (probabilities * finite).sum(-1)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, reduce: Reduce = on_one_process) -> Tensor:

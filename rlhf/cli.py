@@ -1,0 +1,119 @@
+"""The command line: `rlhf STAGE --config FILE [--key value ...]`.
+
+Only the chosen stage is imported, after its configuration has been read, so that `--help` and mistakes are fast.
+"""
+
+import importlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from rlhf.errors import UserError
+from rlhf.rewards.contract import RewardError
+
+
+class Stage(NamedTuple):
+    """A subcommand: its configuration class in rlhf.config, the function that runs it, and a line of help."""
+
+    config: str
+    run: str
+    help: str
+
+
+STAGES = {
+    "pipeline": Stage("PipelineConfig", "rlhf.pipeline:run_pipeline", "SFT, evaluation, PPO, evaluation, summary"),
+    "sft": Stage("SFTConfig", "rlhf.sft:run_sft", "supervised fine-tuning on prompt/completion pairs"),
+    "ppo": Stage("PPOConfig", "rlhf.ppo:run_ppo", "proximal policy optimization against rewards"),
+    "evaluate": Stage("EvaluateConfig", "rlhf.evaluate:main", "sample on held-out prompts and measure"),
+    "generate": Stage("GenerateConfig", "rlhf.generate:run_generate", "completions for prompts"),
+    "score": Stage("ScoreConfig", "rlhf.score:run_score", "every reward component for a file of completions"),
+}
+TOY_HELP = "bandits, training dynamics and a tiny language model on the same maths"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run a subcommand. A user's mistake ends with one line on standard error and exit status 2."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(overview())
+        return
+    name, *rest = argv
+    try:
+        if name == "toy":
+            importlib.import_module("rlhf.toy.cli").main(rest)
+        elif name in STAGES:
+            run_stage(name, rest)
+        else:
+            raise UserError(f"unknown command {name!r}; choose one of {', '.join([*STAGES, 'toy'])}")
+    except (UserError, RewardError) as error:
+        sys.exit(_fail(name, str(error)))
+    except KeyboardInterrupt:
+        sys.exit(_fail(name, "interrupted", status=130))
+
+
+def run_stage(name: str, argv: list[str]) -> None:
+    """Read the configuration of a stage from `--config` and the command line, then run it."""
+    stage = STAGES[name]
+    config = parse(name, stage, argv)
+    quiet_libraries()
+    module, function = stage.run.split(":")
+    run: Callable[[Any], Any] = getattr(importlib.import_module(module), function)
+    run(config)
+
+
+def parse(name: str, stage: Stage, argv: list[str]) -> Any:
+    """The stage's configuration object; raises UserError for an unknown key, a wrong type or a missing file."""
+    import jsonargparse
+
+    config_class = getattr(importlib.import_module("rlhf.config"), stage.config)
+    parser = jsonargparse.ArgumentParser(prog=f"rlhf {name}", description=stage.help, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file; later options override it")
+    parser.add_class_arguments(config_class, sub_configs=True)
+    try:
+        values = parser.instantiate(parser.parse_args(argv))
+    except jsonargparse.ArgumentError as error:
+        raise UserError(one_line(error)) from error
+    fields = {key: value for key, value in vars(values).items() if key != "config"}
+    return config_class(**fields)
+
+
+def one_line(error: BaseException) -> str:
+    """The innermost message of a parser's error chain, on one line."""
+    return " ".join(str(error).split())
+
+
+def overview() -> str:
+    """What `rlhf --help` prints."""
+    commands = {name: stage.help for name, stage in STAGES.items()} | {"toy": TOY_HELP}
+    lines = [f"  {name:<10} {text}" for name, text in commands.items()]
+    return "\n".join(
+        [
+            "PPO fine-tuning of language models.",
+            "",
+            "usage: rlhf COMMAND --config FILE [--key value ...]",
+            "       rlhf COMMAND --help    every option of a command",
+            "",
+            *lines,
+        ]
+    )
+
+
+def quiet_libraries() -> None:
+    """Silence banners and notices that tell our users nothing; errors still come through."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+
+
+def _fail(command: str, message: str, status: int = 2) -> int:
+    print(f"rlhf {command}: error: {message}", file=sys.stderr)
+    return status

@@ -1,0 +1,47 @@
+"""Configuration: one frozen dataclass per stage, one-to-one with the YAML files in `configs/`.
+
+Nothing heavy is imported, so that `rlhf --help` stays fast. Contradictions raise `UserError` on construction;
+derived quantities are properties.
+"""
+
+from rlhf.config.common import (
+    Architecture,
+    DataConfig,
+    DType,
+    LoraConfig,
+    ModelConfig,
+    SamplingConfig,
+    ScratchModel,
+    TrackingConfig,
+)
+from rlhf.config.ppo import Advantage, Critic, KLEstimator, PPOConfig, ValueWarmup
+from rlhf.config.stages import (
+    EvaluateConfig,
+    EvaluationSettings,
+    GenerateConfig,
+    PipelineConfig,
+    ScoreConfig,
+    SFTConfig,
+)
+
+__all__ = [
+    "Advantage",
+    "Architecture",
+    "Critic",
+    "DType",
+    "DataConfig",
+    "EvaluateConfig",
+    "EvaluationSettings",
+    "GenerateConfig",
+    "KLEstimator",
+    "LoraConfig",
+    "ModelConfig",
+    "PPOConfig",
+    "PipelineConfig",
+    "SFTConfig",
+    "SamplingConfig",
+    "ScoreConfig",
+    "ScratchModel",
+    "TrackingConfig",
+    "ValueWarmup",
+]

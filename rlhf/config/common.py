@@ -1,0 +1,143 @@
+"""What several stages share: model, adapters, data, sampling, tracking."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rlhf.config.checks import require, require_positive
+
+Architecture = Literal["gpt2", "llama"]
+DType = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScratchModel:
+    """A model built from its config, with random weights and a tokenizer trained on the training data.
+
+    Args:
+        architecture: gpt2 or llama.
+        hidden_size: Width H.
+        layers: Number of transformer blocks.
+        heads: Attention heads; must divide hidden_size.
+        context_length: Longest prompt + response, in tokens.
+        vocab_size: Size V of the byte-level BPE vocabulary, at least 258 (256 bytes, pad, EOS).
+    """
+
+    architecture: Architecture = "gpt2"
+    hidden_size: int = 192
+    layers: int = 4
+    heads: int = 6
+    context_length: int = 256
+    vocab_size: int = 1024
+
+    def __post_init__(self) -> None:
+        require_positive(self, "hidden_size", "layers", "heads", "context_length")
+        require(
+            self.hidden_size % self.heads == 0, f"hidden_size {self.hidden_size} is not divisible by heads {self.heads}"
+        )
+        require(self.vocab_size >= 258, f"vocab_size is {self.vocab_size}; a byte-level vocabulary needs at least 258")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which model: a hub name or local folder, or one from scratch.
+
+    Args:
+        name_or_path: Hub name (gpt2, meta-llama/Llama-3.2-1B) or folder.
+        scratch: Build the model from this description instead (SFT only).
+        dtype: Precision of the base weights; adapters, value head and log-probabilities are always float32.
+        gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more compute.
+    """
+
+    name_or_path: str | None = None
+    scratch: ScratchModel | None = None
+    dtype: DType = "float32"
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        require(
+            self.name_or_path is None or self.scratch is None,
+            f"model has both name_or_path {self.name_or_path!r} and scratch; keep one of them",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adapters.
+
+    Args:
+        r: Rank.
+        alpha: The update is scaled by alpha / r.
+        target_modules: Names of the linear layers to adapt, or all-linear for every one but the LM head.
+    """
+
+    r: int = 16
+    alpha: int = 32
+    target_modules: str | list[str] = "all-linear"
+
+    def __post_init__(self) -> None:
+        require_positive(self, "r", "alpha")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the prompts come from and how they become tokens.
+
+    Args:
+        train: Training data: a .jsonl or .parquet file, or a hub dataset name.
+        eval: Held-out data of the same form.
+        train_split: Split of a hub dataset to train on.
+        eval_split: Split of a hub dataset to evaluate on.
+        system_prompt: Sent before every prompt as the system turn of the chat template.
+        max_prompt_tokens: A longer prompt is an error that names the row.
+        max_completion_tokens: Rows with a longer completion are left out and counted; None keeps all.
+    """
+
+    train: str
+    eval: str | None = None
+    train_split: str = "train"
+    eval_split: str = "test"
+    system_prompt: str | None = None
+    max_prompt_tokens: int = 256
+    max_completion_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        require_positive(self, "max_prompt_tokens", "max_completion_tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How responses are sampled.
+
+    Args:
+        max_response_tokens: A response without EOS is cut off here.
+        temperature: Logits are divided by it, in sampling and in the log-probabilities alike; 0 is greedy decoding
+            (not for training).
+        top_p: Keep the smallest set of tokens with this much probability (not for training: the distribution that
+            is sampled from has to be the one that is optimised).
+    """
+
+    max_response_tokens: int = 96
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_positive(self, "max_response_tokens")
+        require(self.temperature >= 0, f"temperature is {self.temperature}; it must be at least 0")
+        require(0 < self.top_p <= 1, f"top_p is {self.top_p}; it must be in (0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """Where metrics go besides metrics.jsonl, which is always written.
+
+    Args:
+        wandb: online, offline or disabled; auto is online when logged in, else offline.
+        wandb_project: Project name.
+        tensorboard: Write TensorBoard event files.
+        samples: How many samples of each update go into samples.jsonl and the W&B table.
+    """
+
+    wandb: Literal["auto", "online", "offline", "disabled"] = "disabled"
+    wandb_project: str = "rlhf"
+    tensorboard: bool = True
+    samples: int = 4

@@ -1,0 +1,132 @@
+"""The PPO stage."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rlhf.config.checks import require, require_divides, require_positive
+from rlhf.config.common import DataConfig, LoraConfig, ModelConfig, SamplingConfig, TrackingConfig
+from rlhf.rewards.spec import RewardSpec
+
+Critic = Literal["shared", "detached", "adapter"]
+Advantage = Literal["gae", "reward_per_token"]
+KLEstimator = Literal["k1", "k2", "k3", "abs"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueWarmup:
+    """Updates that train only the critic, before the policy moves.
+
+    Ends as soon as the critic explains enough of the returns of a batch it has not seen, rather than after a fixed
+    count.
+
+    Args:
+        explained_variance: Enough.
+        max_updates: Begin with the policy after this many in any case; 0 is no warm-up.
+    """
+
+    explained_variance: float = 0.3
+    max_updates: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig:
+    """Proximal policy optimization with LoRA, a value head and a KL leash to the reference.
+
+    Args:
+        output_dir: Metrics, samples and the trained policy land here.
+        model: The reference; a folder written by `rlhf sft`, or any causal language model.
+        data: Prompts; a completion, where there is one, reaches the rewards as column `reference`.
+        rewards: Components of the score, summed with their weights.
+        lora: The policy's adapters (and the critic's, with critic=adapter).
+        sampling: Rollout sampling.
+        updates: Number of rollout-and-update rounds.
+        batch_size: Responses per update, over all processes.
+        samples_per_prompt: Responses per prompt; must divide batch_size.
+        epochs: Passes over each rollout.
+        minibatch_size: Responses per optimizer step, over all processes; must divide batch_size.
+        micro_batch_size: Responses per forward pass and process; the gradient does not depend on it.
+        learning_rate: Of the policy's adapters.
+        critic_learning_rate: Of the value head and the critic's adapters.
+        lr_schedule: constant, or linear decay to 0 over the updates.
+        max_grad_norm: Gradients of policy and critic are each scaled down to this norm.
+        clip_range: Of the policy ratio.
+        value_clip_range: Of the value; None turns value clipping off.
+        vf_coef: Weight of the value loss.
+        entropy_coef: Weight of the entropy bonus.
+        advantage: gae, with the critic; reward_per_token, score / length without a critic (the KL penalty included).
+        gamma: Discount.
+        gae_lambda: GAE's lambda.
+        whiten_advantages: Shift and scale advantages to mean 0, variance 1 over the batch.
+        critic: shared (value gradients reach the policy's adapters), detached (a head on frozen features), adapter
+            (adapters of its own).
+        value_warmup: Critic-only updates at the start.
+        kl_coef: Weight of the KL penalty in the reward (its first value, if adaptive).
+        kl_estimator: Per-token estimator of the KL.
+        kl_target: Steer kl_coef so that the KL per response comes to this many nats; None keeps it fixed.
+        kl_horizon: Responses over which the adaptive coefficient reacts.
+        missing_eos_penalty: Subtracted from the score of a response that was cut off.
+        score_clip: Scores are clamped to plus or minus this; None for no clipping.
+        seed: Seeds adapters, prompt order and sampling.
+        tracking: Metrics.
+    """
+
+    output_dir: str = "runs/ppo"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig
+    rewards: list[RewardSpec]
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    updates: int = 100
+    batch_size: int = 64
+    samples_per_prompt: int = 1
+    epochs: int = 4
+    minibatch_size: int = 64
+    micro_batch_size: int = 16
+    learning_rate: float = 1e-4
+    critic_learning_rate: float = 1e-3
+    lr_schedule: Literal["constant", "linear"] = "linear"
+    max_grad_norm: float = 1.0
+    clip_range: float = 0.2
+    value_clip_range: float | None = 0.2
+    vf_coef: float = 0.5
+    entropy_coef: float = 0.0
+    advantage: Advantage = "gae"
+    gamma: float = 1.0
+    gae_lambda: float = 0.95
+    whiten_advantages: bool = True
+    critic: Critic = "adapter"
+    value_warmup: ValueWarmup = field(default_factory=ValueWarmup)
+    kl_coef: float = 0.05
+    kl_estimator: KLEstimator = "k1"
+    kl_target: float | None = None
+    kl_horizon: int = 10000
+    missing_eos_penalty: float = 0.0
+    score_clip: float | None = None
+    seed: int = 0
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        require_positive(self, "updates", "batch_size", "samples_per_prompt", "epochs", "minibatch_size")
+        require_positive(self, "micro_batch_size", "learning_rate", "critic_learning_rate", "max_grad_norm")
+        require_positive(self, "clip_range", "value_clip_range", "kl_target", "kl_horizon", "score_clip")
+        require_divides("batch_size", self.batch_size, "samples_per_prompt", self.samples_per_prompt)
+        require_divides("batch_size", self.batch_size, "minibatch_size", self.minibatch_size)
+        require(
+            bool(self.rewards), "rewards is empty; name at least one, for example rewards: [{path: react_heuristic}]"
+        )
+        for name in ("gamma", "gae_lambda"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"{name} is {value}; it must be between 0 and 1")
+        require(self.kl_coef >= 0, f"kl_coef is {self.kl_coef}; it must be at least 0")
+        require(
+            self.sampling.temperature > 0, "sampling.temperature is 0; PPO has to sample, so it must be greater than 0"
+        )
+        require(
+            self.sampling.top_p == 1,
+            f"sampling.top_p is {self.sampling.top_p}; PPO must sample from the distribution it optimises: 1.0",
+        )
+
+    @property
+    def uses_critic(self) -> bool:
+        """Whether the advantage needs values."""
+        return self.advantage == "gae"

@@ -1,0 +1,51 @@
+"""The `generate` stage: completions from a base, SFT or PPO model."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from rlhf.config import DataConfig, GenerateConfig
+from rlhf.data import check_fits, load_examples, parse_row, tokenize
+from rlhf.evaluate import load_policy
+from rlhf.models import context_length
+from rlhf.rollout import sample_responses
+from rlhf.runs import write_atomically
+
+
+def run_generate(config: GenerateConfig) -> list[dict[str, str]]:
+    """Sample completions; print them, or write them as JSONL with columns prompt and completion.
+
+    With `merge_to`, also write the model with its adapters merged in, ready for `from_pretrained`.
+    """
+    policy, tokenizer = load_policy(config.model)
+    if config.data is None:
+        data = DataConfig(train="--prompt", max_prompt_tokens=context_length(policy.language_model))
+        examples = [parse_row({"prompt": prompt}, "--prompt") for prompt in config.prompt]
+    else:
+        data = config.data
+        examples = load_examples(data.train, data.train_split)
+    prompts = tokenize(examples, tokenizer, data, context_length(policy.language_model))
+    check_fits(prompts, config.sampling.max_response_tokens, context_length(policy.language_model))
+    repeated = [prompt for prompt in prompts for _ in range(config.samples_per_prompt)]
+    generator = torch.Generator(device=policy.device).manual_seed(config.seed)
+    rows = []
+    for start in range(0, len(repeated), config.batch_size):
+        batch = repeated[start : start + config.batch_size]
+        responses = sample_responses(policy, tokenizer, batch, config.sampling, generator)
+        rows += [
+            {"prompt": prompt.example.prompt, "completion": text}
+            for prompt, text in zip(batch, responses.texts, strict=True)
+        ]
+    if config.output is None:
+        for row in rows:
+            print(f"### {row['prompt']}\n{row['completion']}\n")
+    else:
+        Path(config.output).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(Path(config.output), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        print(f"{len(rows)} completions written to {config.output}")
+    if config.merge_to is not None:
+        policy.save_merged(config.merge_to)
+        tokenizer.save_pretrained(config.merge_to)
+        print(f"merged model written to {config.merge_to}")
+    return rows

@@ -1,0 +1,111 @@
+"""Sampling responses: a decode loop that drops finished rows and never copies its cache to grow it."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from rlhf.config import SamplingConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+COMPACT_BELOW = 0.8  # drop finished rows from the batch when fewer than this share is still running
+
+
+@torch.inference_mode()
+def sample(
+    model: "PreTrainedModel",
+    prompts: list[list[int]],
+    sampling: SamplingConfig,
+    eos_token_id: int,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Sample one response to each prompt (token ids): response_ids [B, T], response_mask [B, T].
+
+    T is the longest response; the mask is True through EOS, ids after it are EOS. Rows share one forward pass per
+    token; prompts are padded on the left, with positions counted from the first real token. `generator` must be on
+    the model's device.
+    """
+    device = model.device
+    prompt_ids, prompt_mask = pad_left([torch.tensor(ids) for ids in prompts], eos_token_id)
+    input_ids, attention = prompt_ids.to(device), prompt_mask.to(device)
+    n_rows, n_prompt = input_ids.shape
+    n_steps = sampling.max_response_tokens
+    attention = torch.nn.functional.pad(attention, (0, n_steps), value=True)  # [B, P + T]
+    positions = attention[:, :n_prompt].long().cumsum(-1).sub(1).clamp(min=0)
+    response_ids = torch.full((n_rows, n_steps), eos_token_id, device=device)
+    response_mask = torch.zeros((n_rows, n_steps), dtype=torch.bool, device=device)
+    running = torch.arange(n_rows, device=device)  # original index of each row in the batch
+    alive = torch.ones(n_rows, dtype=torch.bool, device=device)
+    cache = growing_cache(model, n_prompt + n_steps)
+    lm_head = model.get_output_embeddings()
+    for step in range(n_steps):
+        hidden = model.base_model(
+            input_ids=input_ids,
+            attention_mask=attention[:, : n_prompt + step],
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]
+        tokens = choose(lm_head(hidden), sampling, generator)
+        response_ids[running[alive], step] = tokens[alive]
+        response_mask[running[alive], step] = True
+        alive &= tokens != eos_token_id
+        n_alive = int(alive.sum())
+        if n_alive == 0:
+            break
+        if n_alive < COMPACT_BELOW * len(alive):
+            cache.batch_select_indices(alive)
+            running, attention, tokens, positions = running[alive], attention[alive], tokens[alive], positions[alive]
+            alive = alive[alive]
+        input_ids, positions = tokens.unsqueeze(-1), positions[:, -1:] + 1
+    longest = int(response_mask.sum(-1).max())
+    return response_ids[:, :longest].clone(), response_mask[:, :longest].clone()
+
+
+def choose(logits: Tensor, sampling: SamplingConfig, generator: torch.Generator | None) -> Tensor:
+    """Draw one token per row from softmax(logits / temperature), cut to the top_p nucleus: [B, V] -> [B]."""
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    probabilities = (logits.float() / sampling.temperature).softmax(-1)
+    if sampling.top_p < 1:
+        ordered, order = probabilities.sort(descending=True)
+        ordered[ordered.cumsum(-1) - ordered >= sampling.top_p] = 0.0
+        return order.gather(-1, torch.multinomial(ordered, 1, generator=generator)).squeeze(-1)
+    return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+
+
+def pad_left(rows: list[Tensor], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Rows of token ids, padded on the left: ids [B, P] and mask [B, P], True at real tokens."""
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad_id, padding_side="left")
+    lengths = torch.tensor([len(row) for row in rows])
+    mask = torch.arange(ids.shape[1]) >= ids.shape[1] - lengths.unsqueeze(-1)
+    return ids, mask
+
+
+def growing_cache(model: "PreTrainedModel", capacity: int):  # type: ignore[no-untyped-def]
+    """A key/value cache for `capacity` tokens whose memory is taken once and filled in place."""
+    from transformers.cache_utils import Cache, DynamicLayer
+
+    class GrowingLayer(DynamicLayer):
+        """Transformers' DynamicLayer concatenates, which copies the whole cache for every token."""
+
+        def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs):  # type: ignore[no-untyped-def]
+            if not self.is_initialized:
+                self.lazy_initialization(key_states, value_states)
+                rows, heads, _, width = key_states.shape
+                self.buffer = key_states.new_empty(2, rows, heads, capacity, width)
+                self.filled = 0
+            new = self.filled + key_states.shape[2]
+            self.buffer[0, :, :, self.filled : new] = key_states
+            self.buffer[1, :, :, self.filled : new] = value_states
+            self.filled = new
+            self.keys, self.values = self.buffer[:, :, :, :new]
+            return self.keys, self.values
+
+        def batch_select_indices(self, indices: Tensor) -> None:
+            self.buffer = self.buffer[:, indices]
+            self.keys, self.values = self.buffer[:, :, :, : self.filled]
+
+    return Cache(layers=[GrowingLayer() for _ in range(model.config.num_hidden_layers)])

@@ -1,0 +1,318 @@
+"""Policy, critic and reference on one trunk.
+
+One frozen base model serves all three: the policy is base + LoRA, the reference is the base with adapters disabled,
+the critic is a value head on the policy's features or on those of adapters of its own. This is the only module
+that knows TRL's value-head model and PEFT's adapter switches; both have traps (see docs/design.md) that end here.
+"""
+
+import contextlib
+import copy
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.config import Critic, LoraConfig, ModelConfig
+from rlhf.errors import UserError
+from rlhf.tensors import at_least_float32, entropy_from_logits, logprobs_from_logits
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+POLICY_ADAPTER, CRITIC_ADAPTER = "default", "critic"
+POLICY_FILE, VALUE_HEAD_FILE = "policy.json", "value_head.safetensors"
+LOGIT_CHUNK = 2**25
+"""Logits held at once; more tokens go through the LM head in chunks that are recomputed in the backward pass."""
+
+
+class Evaluation(NamedTuple):
+    """What the networks say about sampled responses; each [B, T], 0 outside the response mask.
+
+    `values` and `entropy` are 0 throughout where they were not asked for.
+    """
+
+    logprobs: Tensor
+    values: Tensor
+    entropy: Tensor
+
+
+class Policy(nn.Module):
+    """A causal language model with LoRA adapters and a value head.
+
+    Args:
+        model: The frozen base; with its adapters off it is the reference, bit for bit.
+        lora: Rank, scale and targets of the adapters.
+        critic: Which features the value head sees, and whether its gradient reaches the policy.
+        gradient_checkpointing: Trade compute for activation memory.
+
+    Raises UserError for a model whose logits are more than its LM head applied to its last hidden state.
+    """
+
+    def __init__(
+        self, model: "PreTrainedModel", lora: LoraConfig, critic: Critic, gradient_checkpointing: bool = False
+    ) -> None:
+        super().__init__()
+        check_head_is_last(model)
+        self.lora, self.critic = lora, critic
+        self.wrapper = _wrap_with_value_head(model, lora, critic)
+        self.trainable = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        self._activate(POLICY_ADAPTER)
+        if gradient_checkpointing:
+            self._checkpoint_gradients(model)
+
+    @property
+    def language_model(self) -> "PreTrainedModel":
+        """The causal language model, adapters inside its linear layers."""
+        return self.wrapper.pretrained_model.get_base_model()
+
+    @property
+    def base_name(self) -> str:
+        """Hub name or absolute folder of the base model."""
+        return self.language_model.config._name_or_path
+
+    @property
+    def device(self) -> torch.device:
+        return self.wrapper.v_head.summary.weight.device
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        """Value head, and the critic's own adapters if it has any."""
+        return [p for name, p in self.trainable if _belongs_to_critic(name)]
+
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """The policy's adapters."""
+        return [p for name, p in self.trainable if not _belongs_to_critic(name)]
+
+    def forward(
+        self,
+        sequence_ids: Tensor,
+        prompt_lengths: Tensor,
+        response_mask: Tensor,
+        temperature: float = 1.0,
+        with_values: bool = True,
+        with_entropy: bool = False,
+    ) -> Evaluation:
+        """Log-probabilities, values and entropy of given responses.
+
+        Args:
+            sequence_ids: [B, L] prompt and response without a gap, anything after the response. Causal attention
+                keeps what comes after from mattering, so neither an attention mask nor position ids are needed.
+            prompt_lengths: [B]; response token t of row b stands at sequence_ids[b, prompt_lengths[b] + t].
+            response_mask: [B, T].
+            temperature: Logits are divided by it, as in sampling.
+            with_values: Ask the critic too. values[b, t] is V of the state before response token t.
+            with_entropy: Also the entropy of each token's distribution, in nats.
+        """
+        rows, steps = response_mask.nonzero(as_tuple=True)  # [N] valid response tokens
+        before = prompt_lengths[rows] + steps - 1  # the position that predicts each of them
+        features = self._trunk(sequence_ids)[rows, before]  # [N, H]
+        logprobs, entropy = self._head(features, sequence_ids[rows, before + 1], temperature, with_entropy)
+        values = self._values(features, sequence_ids, rows, before) if with_values else torch.zeros_like(logprobs)
+
+        def spread(x: Tensor) -> Tensor:  # [N] -> [B, T]
+            return x.new_zeros(response_mask.shape).index_put((rows, steps), x)
+
+        return Evaluation(spread(logprobs), spread(values), spread(entropy))
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[None]:
+        """Within this context `forward` is the frozen reference model; without gradients."""
+        with torch.no_grad(), self.wrapper.pretrained_model.disable_adapter():
+            yield
+        self._restore_gradients()
+
+    @contextlib.contextmanager
+    def merged(self) -> Iterator[None]:
+        """Within this context the policy's adapters are folded into the base weights, for fast decoding.
+
+        Afterwards the base weights are what they were, bit for bit (subtracting the update again would not do).
+        """
+        from peft.tuners.lora import LoraLayer
+
+        layers = [module for module in self.modules() if isinstance(module, LoraLayer)]
+        originals = [layer.get_base_layer().weight.detach().clone() for layer in layers]
+        self.wrapper.pretrained_model.merge_adapter([POLICY_ADAPTER])
+        try:
+            yield
+        finally:
+            self.wrapper.pretrained_model.unmerge_adapter()
+            for layer, original in zip(layers, originals, strict=True):
+                layer.get_base_layer().weight.data.copy_(original)
+
+    def save(self, folder: str | Path) -> None:
+        """Write adapters (PEFT's own layout), value head (safetensors) and policy.json into a folder."""
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        adapters = [POLICY_ADAPTER, CRITIC_ADAPTER] if self.critic == "adapter" else [POLICY_ADAPTER]
+        self.wrapper.pretrained_model.save_pretrained(str(folder), selected_adapters=adapters)
+        save_file(self.wrapper.v_head.state_dict(), folder / VALUE_HEAD_FILE)
+        description = {"base": self.base_name, "critic": self.critic, "lora": asdict(self.lora)}
+        (folder / POLICY_FILE).write_text(json.dumps(description, indent=2) + "\n")
+
+    def save_merged(self, folder: str | Path) -> None:
+        """Write a plain causal language model with the policy's adapters merged in, for `from_pretrained`."""
+        copy.deepcopy(self.wrapper.pretrained_model).merge_and_unload(adapter_names=[POLICY_ADAPTER]).save_pretrained(
+            folder
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path, base: ModelConfig | None = None) -> "Policy":
+        """Read what `save` wrote, on top of the base model it names (or the given one).
+
+        Raises UserError when a tensor is missing, left over or of another shape.
+        """
+        from rlhf.models import load_causal_lm
+
+        folder = Path(folder)
+        description = json.loads((folder / POLICY_FILE).read_text())
+        model = load_causal_lm(base or ModelConfig(name_or_path=description["base"]))
+        policy = cls(model, LoraConfig(**description["lora"]), description["critic"])
+        policy.load_weights(folder)
+        return policy
+
+    def load_weights(self, folder: str | Path) -> None:
+        """Adapters and value head from a folder that `save` wrote; strict."""
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        folder = Path(folder)
+        peft_model = self.wrapper.pretrained_model
+        files = {POLICY_ADAPTER: folder / "adapter_model.safetensors"}
+        if self.critic == "adapter":
+            files[CRITIC_ADAPTER] = folder / CRITIC_ADAPTER / "adapter_model.safetensors"
+        for adapter, file in files.items():
+            tensors = load_file(file)
+            check_same_tensors(file, tensors, get_peft_model_state_dict(peft_model, adapter_name=adapter))
+            set_peft_model_state_dict(peft_model, tensors, adapter_name=adapter)
+        head = load_file(folder / VALUE_HEAD_FILE)
+        check_same_tensors(folder / VALUE_HEAD_FILE, head, self.wrapper.v_head.state_dict())
+        self.wrapper.v_head.load_state_dict(head)
+
+    def _trunk(self, input_ids: Tensor) -> Tensor:
+        """Last hidden states: [B, L] -> [B, L, H]."""
+        return self.language_model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+
+    def _head(
+        self, features: Tensor, token_ids: Tensor, temperature: float, with_entropy: bool
+    ) -> tuple[Tensor, Tensor]:
+        """LM head on response tokens only: [N, H], [N] -> log-probabilities [N] and entropy [N]."""
+        lm_head = self.language_model.get_output_embeddings()
+
+        def score(features: Tensor, token_ids: Tensor) -> tuple[Tensor, Tensor]:
+            logits = at_least_float32(lm_head(features)) / temperature  # [n, V]
+            entropy = entropy_from_logits(logits) if with_entropy else logits.new_zeros(len(logits))
+            return logprobs_from_logits(logits, token_ids), entropy
+
+        chunk = max(1, LOGIT_CHUNK // lm_head.weight.shape[0])
+        if len(token_ids) <= chunk:
+            parts = [score(features, token_ids)]
+        else:
+            parts = [
+                torch.utils.checkpoint.checkpoint(score, f, ids, use_reentrant=False)
+                for f, ids in zip(features.split(chunk), token_ids.split(chunk), strict=True)
+            ]
+        logprobs, entropy = (torch.cat(column) for column in zip(*parts, strict=True))
+        return logprobs, entropy
+
+    def _values(self, features: Tensor, sequence_ids: Tensor, rows: Tensor, before: Tensor) -> Tensor:
+        """The critic's estimate for each valid token: [N]."""
+        if self.critic == "detached":
+            features = features.detach()
+        elif self.critic == "adapter":
+            with self._using(CRITIC_ADAPTER):
+                features = self._trunk(sequence_ids)[rows, before]
+        return self.wrapper.v_head(features).squeeze(-1)
+
+    @contextlib.contextmanager
+    def _using(self, adapter: str) -> Iterator[None]:
+        active = self.wrapper.pretrained_model.active_adapter
+        self._activate(adapter)
+        try:
+            yield
+        finally:
+            self._activate(active)
+
+    def _activate(self, adapter: str) -> None:
+        """Switch the adapter that the trunk runs with; all of them stay trainable."""
+        if self.wrapper.pretrained_model.active_adapter != adapter:
+            self.wrapper.pretrained_model.set_adapter(adapter)
+        self._restore_gradients()
+
+    def _restore_gradients(self) -> None:
+        """PEFT freezes the adapters that it switches off; a gradient may still be on its way to them."""
+        for _, parameter in self.trainable:
+            parameter.requires_grad_(True)
+
+    def _checkpoint_gradients(self, model: "PreTrainedModel") -> None:
+        """Recompute in the backward pass with the adapter that was active in the forward pass."""
+
+        def contexts() -> tuple[Any, Any]:
+            return contextlib.nullcontext(), self._using(self.wrapper.pretrained_model.active_adapter)
+
+        model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
+
+
+def check_same_tensors(file: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raise UserError unless names and shapes agree: a head left at random is worse than no head."""
+    for name in sorted(found.keys() | expected.keys()):
+        if name not in found:
+            raise UserError(f"{file}: tensor {name!r} is missing; this file belongs to another policy or is damaged")
+        if name not in expected:
+            raise UserError(f"{file}: tensor {name!r} has no place in this policy; check model and lora")
+        if found[name].shape != expected[name].shape:
+            shapes = f"{tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
+            raise UserError(f"{file}: tensor {name!r} has shape {shapes}; check model and lora")
+
+
+def check_head_is_last(model: "PreTrainedModel") -> None:
+    """Raise UserError unless logits == lm_head(last hidden state), which `Policy` relies on."""
+    ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
+    with torch.no_grad():
+        logits = model(**inputs).logits
+        ours = model.get_output_embeddings()(model.base_model(**inputs).last_hidden_state)
+    if not torch.equal(logits, ours):
+        raise UserError(
+            f"{type(model).__name__} does more to its logits than its LM head (a soft cap, a scale); "
+            "PPO would optimise other probabilities than those sampled, so it is not supported"
+        )
+
+
+def is_policy_folder(name_or_path: str) -> bool:
+    """Whether `Policy.save` wrote this folder."""
+    return (Path(name_or_path) / POLICY_FILE).is_file()
+
+
+def _belongs_to_critic(parameter_name: str) -> bool:
+    return ".v_head." in parameter_name or f".{CRITIC_ADAPTER}." in parameter_name
+
+
+def _wrap_with_value_head(model: "PreTrainedModel", lora: LoraConfig, critic: Critic) -> Any:
+    """TRL's value-head model around a PEFT model, the head at zero so that the first values are 0."""
+    import peft
+    from transformers.pytorch_utils import Conv1D
+
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # pinned below the release that removed it
+    from trl.experimental.ppo import AutoModelForCausalLMWithValueHead
+
+    settings = peft.LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        target_modules=lora.target_modules,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+        task_type="CAUSAL_LM",
+    )
+    peft_model = peft.get_peft_model(model, settings, adapter_name=POLICY_ADAPTER)
+    if critic == "adapter":
+        peft_model.add_adapter(CRITIC_ADAPTER, settings)
+    wrapper = AutoModelForCausalLMWithValueHead.from_pretrained(peft_model, summary_dropout_prob=0.0)
+    nn.init.zeros_(wrapper.v_head.summary.weight)
+    nn.init.zeros_(wrapper.v_head.summary.bias)
+    for name, parameter in wrapper.named_parameters():
+        parameter.requires_grad_("lora_" in name or name.startswith("v_head."))
+    return wrapper.to(model.device)

@@ -1,0 +1,1 @@
+"""Plots and tables made from a run's files."""

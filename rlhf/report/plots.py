@@ -1,0 +1,44 @@
+"""Plots of a run's metrics, as PNG files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+INK, BLUE, ORANGE, GREY = "#1f2933", "#2563a8", "#c2571a", "#8a94a0"
+PALETTE = [BLUE, ORANGE, "#3b8a4c", "#8b5aa8", "#a8862a"]
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def plot_reward_and_kl(folder: Path, file: Path, warmup_updates: int) -> None:
+    """Score and its components, and KL to the reference, over the updates of a PPO run."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = read_metrics(folder)
+    steps = [row["step"] for row in rows]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), dpi=130, layout="constrained")
+    components = [name for name in rows[0] if name.startswith("reward/")]
+    left.plot(steps, [row["objective/score"] for row in rows], color=INK, linewidth=2.2, label="score (weighted sum)")
+    for name, color in zip(components, PALETTE * len(components), strict=False):
+        left.plot(
+            steps, [row.get(name) for row in rows], color=color, linewidth=1.4, label=name.removeprefix("reward/")
+        )
+    left.set(title="Reward of the rollouts", xlabel="update", ylabel="mean per response")
+    right.plot(steps, [row["objective/kl"] for row in rows], color=ORANGE, linewidth=2.2)
+    right.set(title="KL to the reference", xlabel="update", ylabel="nats per response")
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        if warmup_updates:
+            axes.axvspan(1, warmup_updates + 1, color=GREY, alpha=0.15, linewidth=0)
+    if warmup_updates:
+        right.text(1.2, right.get_ylim()[1] * 0.95, "critic\nwarm-up", va="top", color=GREY, fontsize=8)
+    left.legend(frameon=False, fontsize=8)
+    figure.savefig(file)
+    plt.close(figure)

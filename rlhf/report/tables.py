@@ -1,0 +1,29 @@
+"""Tables for the terminal and for text files."""
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_table(columns: list[str], rows: list[list[str]], title: str = "") -> None:
+    """The first column to the left, numbers to the right."""
+    table = Table(title=title or None, title_justify="left", title_style="bold")
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def markdown_table(columns: list[str], rows: list[list[str]]) -> str:
+    """The same as a Markdown table."""
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def before_after(before: dict[str, float], after: dict[str, float]) -> list[list[str]]:
+    """Rows name, before, after, change for every quantity measured both times."""
+    return [
+        [name, f"{before[name]:.3f}", f"{after[name]:.3f}", f"{after[name] - before[name]:+.3f}"]
+        for name in before
+        if name in after
+    ]

@@ -1,0 +1,113 @@
+"""Metrics and samples: metrics.jsonl is the source of truth, W&B and TensorBoard mirror it."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+from rlhf.config import TrackingConfig
+
+SECRET_KEY = re.compile(r"token$|secret|password|api_?key|credential", re.IGNORECASE)
+
+
+class Tracker:
+    """Writes the metrics and samples of one run.
+
+    Args:
+        folder: metrics.jsonl, samples.jsonl and tensorboard/ land here.
+        stage: sft or ppo; the name of the W&B job.
+        settings: Which mirrors to feed.
+        config: The resolved config, shown in W&B with secrets masked.
+        active: False on ranks other than the first, where every call does nothing.
+    """
+
+    def __init__(
+        self, folder: Path, stage: str, settings: TrackingConfig, config: dict[str, Any], active: bool = True
+    ) -> None:
+        self.active, self.settings = active, settings
+        self.wandb_run: Any = None
+        self.board: Any = None
+        if not active:
+            return
+        self.metrics_file: TextIO = open(folder / "metrics.jsonl", "w", encoding="utf-8")  # noqa: SIM115
+        self.samples_file: TextIO = open(folder / "samples.jsonl", "w", encoding="utf-8")  # noqa: SIM115
+        if settings.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(folder / "tensorboard"))
+        if settings.wandb != "disabled":
+            self.wandb_run = _start_wandb(folder, stage, settings, config)
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        """Write one row of metrics; it is on disk when this returns."""
+        if not self.active:
+            return
+        _write_line(self.metrics_file, {"step": step, **metrics})
+        if self.board:
+            for name, value in metrics.items():
+                self.board.add_scalar(name, value, step)
+        if self.wandb_run:
+            self.wandb_run.log({"step": step, **metrics})
+
+    def log_samples(self, rows: list[dict[str, Any]], step: int) -> None:
+        """Write sampled responses with their rewards: rows of equal keys."""
+        if not self.active or not rows:
+            return
+        for row in rows:
+            _write_line(self.samples_file, {"step": step, **row})
+        if self.wandb_run:
+            import wandb
+
+            table = wandb.Table(columns=["step", *rows[0]], data=[[step, *row.values()] for row in rows])
+            self.wandb_run.log({"step": step, "samples": table})
+
+    def finish(self) -> None:
+        """Close every file and mirror."""
+        if not self.active:
+            return
+        self.metrics_file.close()
+        self.samples_file.close()
+        if self.board:
+            self.board.close()
+        if self.wandb_run:
+            self.wandb_run.finish()
+
+
+def mask_secrets(config: Any) -> Any:
+    """A copy of a config in which the value of every key that looks like a secret is `***`."""
+    if isinstance(config, dict):
+        return {k: "***" if SECRET_KEY.search(str(k)) and v else mask_secrets(v) for k, v in config.items()}
+    if isinstance(config, list):
+        return [mask_secrets(item) for item in config]
+    return config
+
+
+def wandb_mode(settings: TrackingConfig) -> Literal["online", "offline", "disabled"]:
+    """auto is online where a key is at hand, else offline: a run must not wait for a log-in prompt."""
+    if settings.wandb != "auto":
+        return settings.wandb
+    import wandb
+
+    return "online" if wandb.api.api_key else "offline"
+
+
+def _start_wandb(folder: Path, stage: str, settings: TrackingConfig, config: dict[str, Any]) -> Any:
+    import wandb
+
+    run = wandb.init(
+        project=settings.wandb_project,
+        name=folder.resolve().parent.name + "/" + folder.name,
+        job_type=stage,
+        dir=str(folder),
+        config=mask_secrets(config),
+        mode=wandb_mode(settings),
+        settings=wandb.Settings(silent=True, disable_git=True, console="off"),
+    )
+    run.define_metric("step")
+    run.define_metric("*", step_metric="step")
+    return run
+
+
+def _write_line(file: TextIO, row: dict[str, Any]) -> None:
+    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    file.flush()

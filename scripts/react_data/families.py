@@ -1,0 +1,35 @@
+"""Importing this module registers every family."""
+
+from react_data import (
+    choices,
+    controls,
+    effects,
+    feedback,
+    forms,
+    hooks,
+    layout,
+    lists,
+    live,
+    media,
+    panels,
+    records,
+    showcase,
+    unseen,
+)
+
+__all__ = [
+    "choices",
+    "controls",
+    "effects",
+    "feedback",
+    "forms",
+    "hooks",
+    "layout",
+    "lists",
+    "live",
+    "media",
+    "panels",
+    "records",
+    "showcase",
+    "unseen",
+]

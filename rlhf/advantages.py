@@ -45,7 +45,7 @@ def gae(
     next_values = torch.nn.functional.pad(values[:, 1:], (0, 1))
     deltas = rewards + gamma * next_values - values  # [B, T]
     advantages = zero_outside(discounted_sum(deltas, gamma * gae_lambda), response_mask)
-    return advantages, zero_outside(advantages + values, response_mask)
+    return advantages, advantages + values
 
 
 def discounted_sum(x: Tensor, discount: float) -> Tensor:

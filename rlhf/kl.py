@@ -49,7 +49,7 @@ def kl_from_logits(logits: Tensor, ref_logits: Tensor) -> Tensor:
     return (probabilities * d).sum(-1)
 
 
-def target_kl_penalty(kl: Tensor, target: float) -> Tensor:
+def target_kl_penalty(kl: Tensor, target: float | Tensor) -> Tensor:
     """|kl - target|, a loss that pulls the KL to the target from either side; any shape, in nats.
 
     Below the target it pays to move away from the reference, above it to come back. At kl = 0 the KL has no

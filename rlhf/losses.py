@@ -82,10 +82,9 @@ def reinforce_loss(
     `clipped_policy_loss` at ratio 1 is the same. No gradient flows into the advantages.
     Source: Williams 1992, theorem 1.
     """
-    # Both are selected before the product: garbage times a gradient of 0 would still be NaN.
-    advantages = zero_outside(at_least_float32(advantages).detach(), response_mask)
+    # Selected before the product: garbage times a gradient of 0 would still be NaN.
     logprobs = zero_outside(at_least_float32(logprobs), response_mask)
-    return aggregate(-advantages * logprobs, response_mask, aggregation)
+    return aggregate(-at_least_float32(advantages).detach() * logprobs, response_mask, aggregation)
 
 
 def clipped_policy_loss(
@@ -105,7 +104,8 @@ def clipped_policy_loss(
     (tokens at the dual clip's ceiling) and approx_kl = mean((log r)^2 / 2), the k2 estimate of KL(pi_old || pi).
     Source: Schulman et al. 2017, eq. 7; dual clip: Ye et al. 2020, eq. 5.
     """
-    advantages = zero_outside(at_least_float32(advantages), response_mask)
+    # Selecting what the gradient flows into is enough: the rest is left out by the means.
+    advantages = at_least_float32(advantages)
     log_ratio = zero_outside(at_least_float32(logprobs) - at_least_float32(old_logprobs), response_mask)
     ratio = log_ratio.exp()
     unclipped = -advantages * ratio
@@ -140,9 +140,8 @@ def clipped_value_loss(
     Stats: clip_fraction, the share of tokens whose gradient the clip removed.
     Source: the implementation of Schulman et al. 2017 (openai/baselines ppo2).
     """
-    old_values = zero_outside(at_least_float32(old_values), response_mask)
     values = zero_outside(at_least_float32(values), response_mask)
-    returns = zero_outside(at_least_float32(returns), response_mask)
+    old_values, returns = at_least_float32(old_values), at_least_float32(returns)
     loss = (values - returns) ** 2
     was_clipped = torch.zeros_like(response_mask)
     if value_clip_range is not None:

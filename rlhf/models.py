@@ -19,6 +19,9 @@ PLAIN_CHAT_TEMPLATE = (
 )
 """For tokenizers without a chat template: every turn on its own line, the assistant's closed by EOS."""
 
+CODE_PIECES = r"\n *| ?[A-Z]?[a-z]+| ?[A-Z]+|[0-9]| ?[^\sA-Za-z0-9]+|\s+"
+"""Where words may not be merged across: a line break with its indent, the humps of camelCase, digits, punctuation."""
+
 RESERVED_PAD_TOKENS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]")
 
 
@@ -113,11 +116,16 @@ def build_from_scratch(config: ScratchModel, texts: list[str]) -> "tuple[PreTrai
 
 def train_tokenizer(texts: list[str], vocab_size: int) -> "PreTrainedTokenizerFast":
     """A byte-level BPE tokenizer (no unknown token, any text round-trips) with distinct pad and EOS tokens."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(CODE_PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

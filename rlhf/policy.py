@@ -118,6 +118,10 @@ class Policy(nn.Module):
 
         return Evaluation(spread(logprobs), spread(values), spread(entropy))
 
+    def start_values_at(self, value: float) -> None:
+        """Make the untrained critic say `value` everywhere: climbing there from 0 would cost it several updates."""
+        self.wrapper.v_head.summary.bias.data.fill_(value)
+
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:
         """Within this context `forward` is the frozen reference model; without gradients."""
@@ -293,7 +297,7 @@ def _belongs_to_critic(parameter_name: str) -> bool:
 
 
 def _wrap_with_value_head(model: "PreTrainedModel", lora: LoraConfig, critic: Critic) -> Any:
-    """TRL's value-head model around a PEFT model, the head at zero so that the first values are 0."""
+    """TRL's value-head model around a PEFT model, the head at zero: what it starts from is `start_values_at`'s business."""
     import peft
     from transformers.pytorch_utils import Conv1D
 

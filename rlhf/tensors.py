@@ -132,6 +132,6 @@ def entropy_from_logits(logits: Tensor) -> Tensor:
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, reduce: Reduce = on_one_process) -> Tensor:
     """1 - Var(returns - values) / Var(returns) over the mask: 1 is a perfect critic, 0 no better than a constant."""
-    _, residual = masked_moments(returns - values, mask, reduce)
+    _, residual = masked_moments(at_least_float32(returns) - at_least_float32(values), mask, reduce)
     _, total = masked_moments(returns, mask, reduce)
     return 1 - residual / total.clamp(min=1e-8)

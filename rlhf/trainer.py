@@ -65,20 +65,22 @@ class PPOTrainer:
         """One round of PPO: a fresh rollout, `epochs` passes over it, and what there is to say about them."""
         config, clock = self.config, Stopwatch()
 
-        # 1. Sample responses; what policy, reference and critic say about them.
+        # 1. Sample responses and score the texts.
         responses = self.sample()
         clock.lap("rollout")
+        raw, scores = self.score(responses)
+        if self.updates_done == 0:
+            self.policy.start_values_at(float(scores.mean()))
+        clock.lap("reward")
+
+        # 2. What policy, reference and critic say about them; score and KL penalty spread over the tokens.
         old = self.evaluate(responses, with_values=config.uses_critic, with_entropy=True)
         with self.policy.reference():
             ref = self.evaluate(responses, with_values=False, with_entropy=False)
-        clock.lap("evaluation")
-
-        # 2. Score the texts; spread score and KL penalty over the tokens.
-        raw, scores = self.score(responses)
         kl = kl_estimate(old.logprobs, ref.logprobs, config.kl_estimator)
         rewards = kl_shaped_rewards(scores, kl, responses.response_mask, self.kl_controller.kl_coef)
         rewards = rewards + span_rewards(raw.spans, responses, self.tokenizer)
-        clock.lap("reward")
+        clock.lap("evaluation")
 
         # 3. Advantages and returns; whiten.
         advantages, returns = self.advantages(rewards, old.values, responses.response_mask)

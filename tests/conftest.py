@@ -1,0 +1,48 @@
+"""Small real models on disk, shared by the tests."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # two test processes share two cores; and one thread is bitwise reproducible
+
+TEXTS = [
+    f"Show a button saying {word}.\nexport default function {word}() {{\n  return <button>{word}</button>;\n}}"
+    for word in ("Save", "Send", "Open", "Close", "Start", "Stop", "More", "Less")
+]
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory) -> dict[str, Path]:
+    """A randomly initialised GPT-2 and Llama with a trained tokenizer, each in a folder as `from_pretrained` reads it."""
+    from rlhf.config import ScratchModel
+    from rlhf.models import build_from_scratch
+
+    folders = {}
+    for architecture in ("gpt2", "llama"):
+        torch.manual_seed(0)
+        scratch = ScratchModel(
+            architecture=architecture, hidden_size=32, layers=2, heads=2, context_length=96, vocab_size=320
+        )
+        model, tokenizer = build_from_scratch(scratch, TEXTS)
+        for parameter in model.parameters():  # far from the near-uniform distribution of a fresh model
+            parameter.data.mul_(3.0)
+        folder = tmp_path_factory.mktemp(architecture)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        folders[architecture] = folder
+    return folders
+
+
+@pytest.fixture
+def pairs(tmp_path) -> str:
+    """A file with eight prompt/completion pairs."""
+    rows = [dict(zip(("prompt", "completion"), text.split("\n", 1), strict=True)) for text in TEXTS]
+    return write_jsonl(tmp_path / "pairs.jsonl", rows)

@@ -1,0 +1,217 @@
+"""The stages end to end on very small models, and their files read back."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from rlhf.cli import main
+from rlhf.config import ModelConfig
+from rlhf.evaluate import load_policy
+from rlhf.models import load_causal_lm, load_tokenizer
+
+
+def pipeline_config(folder: Path, data: str, architecture: str) -> dict:
+    scratch = {
+        "architecture": architecture, "hidden_size": 32, "layers": 2, "heads": 2, "context_length": 128, "vocab_size": 320,
+    }  # fmt: skip
+    data_section = {"train": data, "eval": data}
+    return {
+        "output_dir": str(folder),
+        "seed": 3,
+        "sft": {
+            "model": {"scratch": scratch}, "data": data_section, "epochs": 6, "batch_size": 4, "learning_rate": 0.01,
+        },
+        "ppo": {
+            "data": data_section,
+            "rewards": [{"path": "react_heuristic"}, {"path": "react_parses", "weight": 0.5}],
+            "lora": {"r": 2, "alpha": 4},
+            "sampling": {"max_response_tokens": 24},
+            "updates": 3, "batch_size": 8, "minibatch_size": 8, "micro_batch_size": 4, "epochs": 1,
+            "learning_rate": 0.001,
+        },
+        "evaluation": {
+            "prompts": 4, "samples_per_prompt": 2,
+            "metrics": [{"path": "react_parses", "name": "parse_rate"}, {"path": "react_structure", "name": "jsx_rate"}],
+        },
+    }  # fmt: skip
+
+
+def jsonl(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module", params=["gpt2", "llama"])
+def finished(request, tmp_path_factory) -> Path:
+    """A finished pipeline run."""
+    from conftest import TEXTS, write_jsonl
+
+    folder = tmp_path_factory.mktemp(request.param)
+    rows = [dict(zip(("prompt", "completion"), text.split("\n", 1), strict=True)) for text in TEXTS]
+    config = pipeline_config(folder / "run", write_jsonl(folder / "pairs.jsonl", rows), request.param)
+    (folder / "pipeline.yaml").write_text(yaml.safe_dump(config))
+    main(["pipeline", "--config", str(folder / "pipeline.yaml")])
+    return folder / "run"
+
+
+def test_sft_learned(finished):
+    losses = [row["sft/loss"] for row in jsonl(finished / "sft" / "metrics.jsonl")]
+    assert len(losses) == 12
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_ppo_metrics(finished):
+    rows = jsonl(finished / "ppo" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert rows[0]["policy/ratio_first_minibatch"] == pytest.approx(1.0, abs=1e-6)
+    assert rows[0]["objective/kl"] == 0.0
+    assert rows[1]["objective/kl"] != 0.0
+    for row in rows:
+        total = row["reward/react_heuristic"] + 0.5 * row["reward/react_parses"]
+        assert row["objective/score"] == pytest.approx(total, abs=1e-5)
+        assert 0 <= row["response/eos_rate"] <= 1
+        assert row["objective/entropy"] > 0
+        assert row["time/tokens_per_second"] > 0
+    samples = jsonl(finished / "ppo" / "samples.jsonl")
+    assert len(samples) == 12
+    assert samples[0].keys() >= {"step", "prompt", "response", "score", "kl", "length", "reward/react_heuristic"}
+
+
+def test_summary(finished):
+    summary = json.loads((finished / "summary.json").read_text())
+    for stage in ("sft", "ppo"):
+        means = summary[stage]
+        assert means.keys() >= {"reward", "react_heuristic", "parse_rate", "jsx_rate", "length", "kl", "entropy"}
+        assert means["parse_rate"] == means["react_parses"]
+        assert means["reward"] == pytest.approx(means["react_heuristic"] + 0.5 * means["react_parses"])
+        responses = jsonl(finished / f"evaluation_{stage}" / "responses.jsonl")
+        assert len(responses) == 8
+        assert means["length"] == sum(row["length"] for row in responses) / 8
+    assert summary["sft"]["kl"] == 0.0
+    assert summary["ppo"]["kl"] != 0.0
+    assert (finished / "reward_kl.png").stat().st_size > 10_000
+    assert "| reward |" in (finished / "summary.md").read_text()
+
+
+def test_reference_of_ppo_is_the_sft_model(finished):
+    policy, _ = load_policy(ModelConfig(name_or_path=str(finished / "ppo" / "policy")))
+    sft = load_causal_lm(ModelConfig(name_or_path=str(finished / "sft" / "model")))
+    ids = torch.arange(2, 12).unsqueeze(0)
+    with policy.reference():
+        ours = policy.wrapper.pretrained_model(input_ids=ids).logits
+    assert torch.equal(ours, sft(input_ids=ids).logits)
+
+
+def test_running_again_only_shows_the_summary(finished, capsys):
+    files = {path: path.stat().st_mtime_ns for path in (finished / "ppo").rglob("*")}
+    main(["pipeline", "--config", str(finished.parent / "pipeline.yaml")])
+    assert files == {path: path.stat().st_mtime_ns for path in (finished / "ppo").rglob("*")}
+    output = capsys.readouterr().out
+    assert "parse_rate" in output
+    assert "PPO policy" in output
+
+
+def test_generate_from_every_kind_of_checkpoint(finished, tmp_path, capsys):
+    merged = tmp_path / "merged"
+    models = {"sft": finished / "sft" / "model", "ppo": finished / "ppo" / "policy"}
+    for name, folder in models.items():
+        main(
+            [
+                "generate",
+                "--model.name_or_path",
+                str(folder),
+                "--prompt",
+                '["Show a button."]',
+                "--sampling.temperature",
+                "0",
+            ]
+            + ["--sampling.max_response_tokens", "16", "--merge_to", str(merged / name)]
+        )
+        first = capsys.readouterr().out
+        assert "### Show a button." in first
+        main(
+            ["generate", "--model.name_or_path", str(merged / name), "--prompt", '["Show a button."]']
+            + ["--sampling.temperature", "0", "--sampling.max_response_tokens", "16"]
+        )
+        assert capsys.readouterr().out.split("\n\n")[0] == first.split("\n\n")[0]
+    main(
+        ["generate", "--model.name_or_path", str(models["ppo"]), "--data.train", str(finished.parent / "pairs.jsonl")]
+        + ["--sampling.max_response_tokens", "8", "--output", str(tmp_path / "out.jsonl"), "--samples_per_prompt", "2"]
+    )
+    assert len(jsonl(tmp_path / "out.jsonl")) == 16
+
+
+def test_evaluate_stage_repeats_the_pipelines_numbers(finished, tmp_path):
+    main(
+        [
+            "evaluate",
+            "--model.name_or_path",
+            str(finished / "ppo" / "policy"),
+            "--output_dir",
+            str(tmp_path / "evaluation"),
+        ]
+        + ["--data.train", str(finished.parent / "pairs.jsonl"), "--sampling.max_response_tokens", "24"]
+        + ["--prompts", "4", "--samples_per_prompt", "2", "--rewards", "[{path: react_heuristic}]"]
+    )
+    ours = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+    theirs = json.loads((finished / "summary.json").read_text())["ppo"]
+    assert ours["react_heuristic"] == theirs["react_heuristic"]
+    assert ours["kl"] == theirs["kl"]
+
+
+def test_sft_with_lora_on_a_model_from_disk(tiny_models, pairs, tmp_path):
+    config = {
+        "output_dir": str(tmp_path / "run"), "model": {"name_or_path": str(tiny_models["llama"])}, "data": {"train": pairs},
+        "lora": {"r": 4}, "epochs": 3, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 0.01,
+    }  # fmt: skip
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump(config))
+    main(["sft", "--config", str(tmp_path / "sft.yaml")])
+    merged = load_causal_lm(ModelConfig(name_or_path=str(tmp_path / "run" / "model")))
+    base = load_causal_lm(ModelConfig(name_or_path=str(tiny_models["llama"])))
+    assert merged.state_dict().keys() == base.state_dict().keys()
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert not torch.equal(merged.state_dict()[name], base.state_dict()[name])
+    assert torch.equal(merged.state_dict()["model.norm.weight"], base.state_dict()["model.norm.weight"])
+    assert load_tokenizer(str(tmp_path / "run" / "model")).eos_token == "<|eos|>"
+
+
+def test_sft_loss_is_on_the_completion_only(tiny_models, tmp_path):
+    """The first loss equals the mean negative log-likelihood of completion tokens and EOS, computed by hand."""
+    from conftest import write_jsonl
+
+    rows = [{"prompt": "Show a button", "completion": "return <b/>"}]
+    config = {
+        "output_dir": str(tmp_path / "run"), "model": {"name_or_path": str(tiny_models["gpt2"])},
+        "data": {"train": write_jsonl(tmp_path / "row.jsonl", rows)}, "epochs": 1, "batch_size": 1,
+    }  # fmt: skip
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump(config))
+    main(["sft", "--config", str(tmp_path / "sft.yaml")])
+    tokenizer = load_tokenizer(str(tiny_models["gpt2"]))
+    prompt = tokenizer("Show a button\n")["input_ids"]
+    ids = torch.tensor([prompt + tokenizer("return <b/>")["input_ids"] + [tokenizer.eos_token_id]])
+    model = load_causal_lm(ModelConfig(name_or_path=str(tiny_models["gpt2"])))
+    logprobs = model(input_ids=ids).logits[0, :-1].log_softmax(-1)
+    by_hand = -logprobs.gather(-1, ids[0, 1:, None])[len(prompt) - 1 :].mean()
+    [row] = jsonl(tmp_path / "run" / "metrics.jsonl")
+    assert row["sft/loss"] == pytest.approx(by_hand.item(), rel=1e-4)
+
+
+def test_sft_needs_completions(tiny_models, tmp_path, capsys):
+    from conftest import write_jsonl
+
+    file = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "a", "completion": "b"}, {"prompt": "c"}])
+    with pytest.raises(SystemExit):
+        main(
+            [
+                "sft",
+                "--model.name_or_path",
+                str(tiny_models["gpt2"]),
+                "--data.train",
+                file,
+                "--output_dir",
+                str(tmp_path / "run"),
+            ]
+        )
+    assert "rows.jsonl row 2: no completion" in capsys.readouterr().err

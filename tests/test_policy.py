@@ -1,0 +1,216 @@
+"""The traps of design section 5: one trunk as policy, critic and reference."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from rlhf.config import LoraConfig, ModelConfig
+from rlhf.errors import UserError
+from rlhf.models import load_causal_lm
+from rlhf.policy import Policy, check_head_is_last
+
+ARCHITECTURES = ["gpt2", "llama"]
+CRITICS = ["shared", "detached", "adapter"]
+
+
+def make_policy(folder, critic="adapter", stirred=True, **options) -> Policy:
+    """A policy on a tiny model, its adapters away from zero so that they matter."""
+    torch.manual_seed(1)
+    policy = Policy(load_causal_lm(ModelConfig(name_or_path=str(folder))), LoraConfig(r=4, alpha=8), critic, **options)
+    if stirred:
+        for _, parameter in policy.trainable:
+            parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    return policy
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Three sequences of 5+4, 3+2, 1+6 tokens."""
+    torch.manual_seed(2)
+    sequence_ids = torch.randint(2, 300, (3, 9))
+    lengths = torch.tensor([4, 2, 6])
+    return sequence_ids, torch.tensor([5, 3, 1]), torch.arange(6) < lengths.unsqueeze(-1)
+
+
+def zero_grad(policy: Policy) -> None:
+    for _, parameter in policy.trainable:
+        parameter.grad = None
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_forward_equals_the_plain_model_row_by_row(tiny_models, architecture):
+    policy = make_policy(tiny_models[architecture])
+    sequence_ids, prompt_lengths, mask = batch()
+    result = policy(sequence_ids, prompt_lengths, mask, temperature=0.7, with_entropy=True)
+    for row in range(3):
+        n = int(prompt_lengths[row] + mask[row].sum())
+        logits = policy.wrapper.pretrained_model(input_ids=sequence_ids[row : row + 1, :n]).logits[0] / 0.7
+        distribution = torch.distributions.Categorical(logits=logits[prompt_lengths[row] - 1 : n - 1])
+        torch.testing.assert_close(
+            result.logprobs[row][mask[row]], distribution.log_prob(sequence_ids[row, prompt_lengths[row] : n])
+        )
+        torch.testing.assert_close(result.entropy[row][mask[row]], distribution.entropy())
+    assert not result.logprobs[~mask].any()
+    assert not result.values[~mask].any()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_stands_after_the_response_never_matters(tiny_models, architecture):
+    policy = make_policy(tiny_models[architecture])
+    sequence_ids, prompt_lengths, mask = batch()
+    before = policy(sequence_ids, prompt_lengths, mask, with_entropy=True)
+    ends = prompt_lengths + mask.sum(-1)
+    sequence_ids[torch.arange(9) >= ends.unsqueeze(-1)] = 0
+    after = policy(sequence_ids, prompt_lengths, mask, with_entropy=True)
+    for a, b in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("critic", CRITICS)
+def test_reference_is_the_base_bit_for_bit(tiny_models, architecture, critic):
+    policy = make_policy(tiny_models[architecture], critic)
+    base = make_policy(tiny_models[architecture], stirred=False)  # LoRA starts at zero
+    with policy.reference():
+        reference = policy(*batch(), with_values=False)
+    assert torch.equal(reference.logprobs, base(*batch(), with_values=False).logprobs)
+    assert not torch.equal(reference.logprobs, policy(*batch()).logprobs)
+    assert all(parameter.requires_grad for _, parameter in policy.trainable)
+
+
+@pytest.mark.parametrize("critic", CRITICS)
+def test_each_loss_reaches_the_parameters_it_should(tiny_models, critic):
+    policy = make_policy(tiny_models["gpt2"], critic)
+    policy(*batch()).logprobs.sum().backward()
+    assert all(p.grad is not None for p in policy.policy_parameters())
+    assert all(p.grad is None for p in policy.critic_parameters())
+    zero_grad(policy)
+    policy(*batch()).values.sum().backward()
+    assert all(p.grad is not None for p in policy.critic_parameters())
+    assert any(p.grad is not None for p in policy.policy_parameters()) == (critic == "shared")
+
+
+@pytest.mark.parametrize("critic", ["shared", "adapter"])
+def test_gradient_checkpointing_changes_no_gradient(tiny_models, critic):
+    gradients = []
+    for checkpointing in (False, True):
+        policy = make_policy(tiny_models["gpt2"], critic, gradient_checkpointing=checkpointing)
+        policy.train()
+        result = policy(*batch())
+        (result.logprobs.sum() + result.values.square().sum()).backward()
+        gradients.append([p.grad for _, p in policy.trainable])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, recomputed, rtol=1e-5, atol=1e-7)
+
+
+def test_logits_in_chunks_equal_logits_at_once(tiny_models, monkeypatch):
+    policy = make_policy(tiny_models["gpt2"])
+    outputs, gradients = [], []
+    for chunk in (2**25, 320 * 5):  # everything at once; 5 of the 12 tokens at a time
+        monkeypatch.setattr("rlhf.policy.LOGIT_CHUNK", chunk)
+        zero_grad(policy)
+        result = policy(*batch(), with_entropy=True)
+        (result.logprobs.sum() + result.entropy.sum()).backward()
+        outputs.append(result)
+        gradients.append(torch.cat([p.grad.flatten() for p in policy.policy_parameters()]))
+    torch.testing.assert_close(outputs[0].logprobs, outputs[1].logprobs)
+    torch.testing.assert_close(outputs[0].entropy, outputs[1].entropy)
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_merging_for_the_rollout_leaves_no_trace(tiny_models, architecture):
+    policy = make_policy(tiny_models[architecture])
+    before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+    expected = policy(*batch()).logprobs
+    with policy.merged():
+        torch.testing.assert_close(policy(*batch(), with_values=False).logprobs, expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(policy(*batch()).logprobs, expected)
+    after = policy.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_dropout_is_off_even_in_train_mode(tiny_models):
+    policy = make_policy(tiny_models["gpt2"]).train()
+    assert torch.equal(policy(*batch()).logprobs, policy(*batch()).logprobs)
+    assert torch.equal(policy(*batch()).values, policy(*batch()).values)
+
+
+@pytest.mark.parametrize("critic", CRITICS)
+def test_round_trip_bit_for_bit(tiny_models, tmp_path, critic):
+    policy = make_policy(tiny_models["gpt2"], critic)
+    policy.save(tmp_path / "policy")
+    loaded = Policy.load(tmp_path / "policy")
+    for (name, saved), (loaded_name, read) in zip(policy.trainable, loaded.trainable, strict=True):
+        assert name == loaded_name
+        assert torch.equal(saved, read)
+        assert read.requires_grad
+    assert torch.equal(policy(*batch()).values, loaded(*batch()).values)
+    assert not list((tmp_path / "policy").rglob("*.bin"))
+
+
+def test_peft_reads_the_saved_policy(tiny_models, tmp_path):
+    from peft import PeftModel
+
+    policy = make_policy(tiny_models["gpt2"])
+    policy.save(tmp_path / "policy")
+    model = PeftModel.from_pretrained(
+        load_causal_lm(ModelConfig(name_or_path=str(tiny_models["gpt2"]))), tmp_path / "policy"
+    )
+    sequence_ids = batch()[0]
+    ours = policy.wrapper.pretrained_model(input_ids=sequence_ids).logits
+    torch.testing.assert_close(model(input_ids=sequence_ids).logits, ours)
+
+
+def test_merged_model_is_a_plain_one(tiny_models, tmp_path):
+    policy = make_policy(tiny_models["llama"])
+    policy.save_merged(tmp_path / "merged")
+    merged = load_causal_lm(ModelConfig(name_or_path=str(tmp_path / "merged")))
+    sequence_ids = batch()[0]
+    ours = policy.wrapper.pretrained_model(input_ids=sequence_ids).logits
+    torch.testing.assert_close(merged(input_ids=sequence_ids).logits, ours, rtol=1e-4, atol=1e-5)
+    assert not any("lora" in name for name in merged.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("summary.weight"), "'summary.weight' is missing"),
+        (lambda t: t.update({"extra": torch.zeros(1)}), "'extra' has no place"),
+        (lambda t: t.update({"summary.weight": torch.zeros(1, 7)}), r"shape \(1, 7\), expected \(1, 32\)"),
+    ],
+)
+def test_loading_is_strict(tiny_models, tmp_path, change, message):
+    policy = make_policy(tiny_models["gpt2"])
+    policy.save(tmp_path / "policy")
+    file = tmp_path / "policy" / "value_head.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file)
+    with pytest.raises(UserError, match=message):
+        Policy.load(tmp_path / "policy")
+
+
+def test_adapter_of_another_rank_is_refused(tiny_models, tmp_path):
+    make_policy(tiny_models["gpt2"]).save(tmp_path / "policy")
+    description = json.loads((tmp_path / "policy" / "policy.json").read_text())
+    description["lora"]["r"] = 2
+    (tmp_path / "policy" / "policy.json").write_text(json.dumps(description))
+    with pytest.raises(UserError, match="check model and lora"):
+        Policy.load(tmp_path / "policy")
+
+
+def test_model_that_alters_its_logits_is_refused(tiny_models):
+    model = load_causal_lm(ModelConfig(name_or_path=str(tiny_models["gpt2"])))
+    check_head_is_last(model)
+    model.register_forward_hook(lambda module, inputs, output: setattr(output, "logits", output.logits.tanh()))
+    with pytest.raises(UserError, match="does more to its logits"):
+        check_head_is_last(model)
+
+
+def test_values_start_where_told(tiny_models):
+    policy = make_policy(tiny_models["gpt2"], stirred=False)
+    policy.start_values_at(1.25)
+    sequence_ids, prompt_lengths, mask = batch()
+    assert torch.equal(policy(sequence_ids, prompt_lengths, mask).values, 1.25 * mask)

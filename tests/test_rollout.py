@@ -1,0 +1,96 @@
+"""Responses, micro-batches and process rewards."""
+
+import pytest
+import torch
+
+from rlhf.config import LoraConfig, ModelConfig, SamplingConfig
+from rlhf.data import Example, TokenizedExample
+from rlhf.models import load_causal_lm, load_tokenizer
+from rlhf.policy import Policy
+from rlhf.rewards import Span
+from rlhf.rollout import Responses, evaluate_responses, join, sample_responses
+from rlhf.spans import span_rewards, token_ends
+
+
+def prompt(*ids: int) -> TokenizedExample:
+    example = Example(({"role": "user", "content": str(ids)},), None, {}, "test")
+    return TokenizedExample(example, list(ids), None)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_models):
+    return load_tokenizer(str(tiny_models["gpt2"]))
+
+
+@pytest.fixture(scope="module")
+def responses(tokenizer) -> Responses:
+    """Prompts of 3, 1, 2 tokens with responses of 2 (EOS), 4 (cut off) and 1 (EOS) tokens."""
+    eos = tokenizer.eos_token_id
+    ids = torch.tensor([[20, eos, eos, eos], [21, 22, 23, 24], [eos, eos, eos, eos]])
+    mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]]).bool()
+    return join([prompt(10, 11, 12), prompt(13), prompt(14, 15)], ids, mask, tokenizer)
+
+
+def test_join_leaves_no_gap(responses, tokenizer):
+    eos = tokenizer.eos_token_id
+    assert responses.sequence_ids.tolist() == [[10, 11, 12, 20, eos], [13, 21, 22, 23, 24], [14, 15, eos, eos, eos]]
+    assert responses.prompt_lengths.tolist() == [3, 1, 2]
+    assert responses.has_eos.tolist() == [True, False, True]
+    assert [responses.response_ids(row) for row in range(3)] == [[20, eos], [21, 22, 23, 24], [eos]]
+    assert responses.texts[2] == ""
+
+
+def test_rows_are_cut_to_the_longest(responses):
+    part = responses.rows(torch.tensor([2, 0]))
+    assert part.sequence_ids.shape == (2, 5)
+    assert part.response_mask.tolist() == [[True, False], [True, True]]
+    assert part.texts == [responses.texts[2], responses.texts[0]]
+    assert responses.rows(torch.tensor([2])).sequence_ids.shape == (1, 3)
+
+
+def test_split_by_length_gives_every_row_once(responses):
+    parts = list(responses.split_by_length(2))
+    assert [index.tolist() for index, _ in parts] == [[2, 0], [1]]
+
+
+def test_evaluation_in_parts_equals_evaluation_at_once(tiny_models, tokenizer):
+    policy = Policy(load_causal_lm(ModelConfig(name_or_path=str(tiny_models["gpt2"]))), LoraConfig(r=2), "adapter")
+    policy.start_values_at(0.5)
+    prompts = [prompt(*range(5, 5 + n)) for n in (4, 1, 7, 2, 3)]
+    sampled = sample_responses(
+        policy, tokenizer, prompts, SamplingConfig(max_response_tokens=9), torch.Generator().manual_seed(0)
+    )
+    at_once = evaluate_responses(policy, sampled, 1.0, 5, with_values=True, with_entropy=True)
+    in_parts = evaluate_responses(policy, sampled, 1.0, 2, with_values=True, with_entropy=True)
+    for whole, parts in zip(at_once, in_parts, strict=True):
+        torch.testing.assert_close(whole, parts)
+    assert (at_once.logprobs[sampled.response_mask] < 0).all()
+
+
+def test_spans_land_on_the_tokens_that_cover_them(tokenizer):
+    text = "export default function Save"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ends = token_ends(ids, tokenizer)
+    assert ends[-1] == len(text)
+    mask = torch.ones(1, len(ids), dtype=torch.bool)
+    sampled = join([prompt(9)], torch.tensor([ids]), mask, tokenizer)
+    start = text.index("function")
+    rewards = span_rewards([[Span(start, start + 8, -0.6)]], sampled, tokenizer)[0]
+    starts = [0, *ends[:-1]]
+    touched = [a < start + 8 and b > start for a, b in zip(starts, ends, strict=True)]
+    assert [bool(r) for r in rewards] == touched
+    assert rewards.sum().item() == pytest.approx(-0.6)
+    assert set(rewards[torch.tensor(touched)].tolist()) == {rewards[torch.tensor(touched)][0].item()}
+
+
+def test_span_behind_the_text_lands_on_the_last_token(responses, tokenizer):
+    rewards = span_rewards([[], [Span(500, 501, -1.0)], []], responses, tokenizer)
+    assert rewards.tolist() == [[0, 0, 0, 0], [0, 0, 0, -1.0], [0, 0, 0, 0]]
+
+
+def test_characters_of_several_tokens_are_placed_by_prefix(tokenizer):
+    text = 'const a = "日本語";'  # three bytes a character, more than one token each in a small vocabulary
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ends = token_ends(ids, tokenizer)
+    assert ends == sorted(ends)
+    assert ends[-1] == len(text)

@@ -1,0 +1,120 @@
+"""What is written, read back: metrics.jsonl, samples, TensorBoard, the offline W&B file."""
+
+import json
+import struct
+
+import pytest
+
+from rlhf.config import TrackingConfig
+from rlhf.runs import difference, is_done, mark_done, open_run, write_atomically
+from rlhf.tracking import Tracker, mask_secrets, wandb_mode
+
+
+def read_wandb(file) -> list:
+    """The records of an offline run: LevelDB's log format (32 KiB blocks; crc, length, type) behind a 7-byte header."""
+    from wandb.proto import wandb_internal_pb2
+
+    data, position, pending, records = file.read_bytes(), 7, b"", []
+    while position + 7 <= len(data):
+        left_in_block = 32768 - position % 32768
+        length, kind = struct.unpack("<HB", data[position + 4 : position + 7])
+        if left_in_block < 7 or kind == 0:
+            position += left_in_block
+            continue
+        pending += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(pending)
+            records.append(record)
+            pending = b""
+    return records
+
+
+def test_metrics_are_on_disk_at_once(tmp_path):
+    tracker = Tracker(tmp_path, "ppo", TrackingConfig(tensorboard=False), {})
+    tracker.log({"objective/kl": 0.5}, 1)
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "objective/kl": 0.5}
+    tracker.log_samples([{"prompt": "p", "response": "é"}], 1)
+    assert json.loads((tmp_path / "samples.jsonl").read_text()) == {"step": 1, "prompt": "p", "response": "é"}
+    tracker.finish()
+
+
+def test_other_ranks_write_nothing(tmp_path):
+    tracker = Tracker(tmp_path, "ppo", TrackingConfig(), {}, active=False)
+    tracker.log({"a": 1.0}, 1)
+    tracker.log_samples([{"prompt": "p"}], 1)
+    tracker.finish()
+    assert not list(tmp_path.iterdir())
+
+
+def test_tensorboard_file_holds_the_same_numbers(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tracker = Tracker(tmp_path, "ppo", TrackingConfig(), {})
+    for step in (1, 2):
+        tracker.log({"objective/kl": step / 4}, step)
+    tracker.finish()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("objective/kl")] == [(1, 0.25), (2, 0.5)]
+
+
+def test_offline_wandb_run_holds_metrics_samples_and_no_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "")
+    settings = TrackingConfig(tensorboard=False, wandb="offline")
+    config = {"learning_rate": 0.1, "hub": {"api_key": "planted-secret"}}
+    tracker = Tracker(tmp_path, "ppo", settings, config)
+    tracker.log({"objective/kl": 0.25}, 1)
+    tracker.log_samples([{"prompt": "p", "response": "r"}], 1)
+    tracker.finish()
+    [file] = tmp_path.rglob("*.wandb")
+    records = read_wandb(file)
+    history = {
+        ".".join(item.nested_key) or item.key: json.loads(item.value_json)
+        for record in records
+        if record.WhichOneof("record_type") == "history"
+        for item in record.history.item
+    }
+    assert history["objective/kl"] == 0.25
+    assert any("table-file" in str(value) for value in history.values())
+    assert not any(b"planted-secret" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_wandb_is_offline_unless_logged_in(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    assert wandb_mode(TrackingConfig(wandb="auto")) == "offline"
+    assert wandb_mode(TrackingConfig(wandb="online")) == "online"
+
+
+def test_secrets_are_masked():
+    config = {"hf_token": "a", "nested": [{"password": "b", "tokens": 3}], "max_prompt_tokens": 5}
+    assert mask_secrets(config) == {
+        "hf_token": "***",
+        "nested": [{"password": "***", "tokens": 3}],
+        "max_prompt_tokens": 5,
+    }
+
+
+def test_a_run_folder_knows_its_config(tmp_path):
+    folder = open_run(str(tmp_path / "run"), TrackingConfig())
+    assert not is_done(folder)
+    mark_done(folder, 1.5)
+    assert is_done(open_run(str(tmp_path / "run"), TrackingConfig()))
+    with pytest.raises(ValueError, match="samples was 4 and is 5"):
+        open_run(str(tmp_path / "run"), TrackingConfig(samples=5))
+
+
+def test_difference_names_the_nested_key():
+    assert difference({"a": {"b": [1, 2]}}, {"a": {"b": [1, 3]}}) == "a.b was [1, 2] and is [1, 3]"
+    assert difference({"a": 1}, {"a": 1}) == ""
+    assert difference({"a": 1, "b": 2}, {"a": 1}) == "b was 2 and is None"
+
+
+def test_atomic_write_leaves_nothing_behind(tmp_path):
+    write_atomically(tmp_path / "file", "one")
+    write_atomically(tmp_path / "file", "two")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "two"

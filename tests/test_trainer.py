@@ -1,0 +1,229 @@
+"""One PPO update, looked at from all sides."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from rlhf.config import DataConfig, LoraConfig, ModelConfig, PPOConfig, SamplingConfig, TrackingConfig, ValueWarmup
+from rlhf.losses import AdaptiveKLController
+from rlhf.ppo import build_trainer
+from rlhf.rewards import RewardSpec, RewardSum, SpanReward
+from rlhf.rewards import Span as RewardSpan
+
+
+def count_e(prompts, completions, **columns):
+    """The share of the letter e: something a random model can vary in."""
+    return [text.count("e") / max(1, len(text)) for text in completions]
+
+
+def half_and_span(prompts, completions, **columns):
+    return [SpanReward(0.5, (RewardSpan(0, 1, -0.25),)) if text else 0.5 for text in completions]
+
+
+COUNT_E = RewardSpec(path="test_trainer.count_e")
+
+
+def make_config(model, data, **options) -> PPOConfig:
+    defaults = {
+        "output_dir": "unused",
+        "model": ModelConfig(name_or_path=str(model)),
+        "data": DataConfig(train=data),
+        "rewards": [COUNT_E],
+        "lora": LoraConfig(r=4, alpha=8),
+        "sampling": SamplingConfig(max_response_tokens=10),
+        "updates": 4,
+        "batch_size": 8,
+        "samples_per_prompt": 2,
+        "minibatch_size": 4,
+        "micro_batch_size": 4,
+        "epochs": 2,
+        "learning_rate": 1e-2,
+        "tracking": TrackingConfig(tensorboard=False),
+    }
+    return PPOConfig(**defaults | options)
+
+
+def make_trainer(tiny_models, pairs, architecture="gpt2", **options):
+    config = make_config(tiny_models[architecture], pairs, **options)
+    return build_trainer(config, RewardSum.from_specs(config.rewards))
+
+
+def parameters(trainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for _, p in trainer.policy.trainable])
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize("critic", ["shared", "detached", "adapter"])
+def test_first_update(tiny_models, pairs, architecture, critic):
+    trainer = make_trainer(tiny_models, pairs, architecture, critic=critic)
+    before = parameters(trainer)
+    rollout, scores, metrics = trainer.update()
+    assert metrics["policy/ratio_first_minibatch"] == pytest.approx(1.0, abs=1e-6)
+    assert metrics["objective/kl"] == 0.0
+    assert metrics["objective/score"] == pytest.approx(sum(scores.total) / 8, abs=1e-6)
+    assert metrics["reward/count_e"] == pytest.approx(sum(scores.components["count_e"]) / 8)
+    assert metrics["objective/rlhf_reward"] == pytest.approx(metrics["objective/score"], abs=1e-6)  # no KL yet
+    assert metrics["response/length"] == pytest.approx(rollout.lengths.float().mean().item())
+    assert rollout.advantages[rollout.response_mask].mean().item() == pytest.approx(0, abs=1e-5)
+    assert not torch.equal(parameters(trainer), before)
+    _, _, second = trainer.update()
+    assert second["objective/kl"] != 0.0
+    assert second["policy/ratio_first_minibatch"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_samples_of_one_prompt_are_adjacent(tiny_models, pairs):
+    rollout, _, _ = make_trainer(tiny_models, pairs).update()
+    prompts = [example.prompt for example in rollout.examples]
+    assert prompts[::2] == prompts[1::2]
+    assert len(set(prompts)) == 4
+
+
+def test_score_and_kl_penalty_add_up(tiny_models, pairs):
+    trainer = make_trainer(tiny_models, pairs, kl_coef=0.3)
+    trainer.update()
+    rollout, _, metrics = trainer.update()
+    kl = (rollout.old_logprobs - rollout.ref_logprobs).sum(-1)
+    torch.testing.assert_close(rollout.rewards.sum(-1), rollout.scores - 0.3 * kl)
+    assert metrics["objective/kl"] == pytest.approx(kl.mean().item(), rel=1e-5)
+
+
+def test_clip_and_missing_eos_penalty(tiny_models, pairs):
+    trainer = make_trainer(tiny_models, pairs, score_clip=0.01, missing_eos_penalty=2.0)
+    rollout, scores, _ = trainer.update()
+    assert max(scores.total) > 0.01
+    clipped = torch.tensor(scores.total).clamp(-0.01, 0.01)
+    torch.testing.assert_close(rollout.scores, clipped - 2.0 * (~rollout.has_eos))
+    assert not rollout.has_eos.all()
+
+
+def test_spans_reach_the_rewards(tiny_models, pairs):
+    trainer = make_trainer(tiny_models, pairs, rewards=[RewardSpec(path="test_trainer.half_and_span")])
+    rollout, _, _ = trainer.update()
+    has_text = torch.tensor([bool(text) for text in rollout.texts])
+    torch.testing.assert_close(rollout.rewards.sum(-1), 0.5 - 0.25 * has_text.float())
+
+
+def test_learning_rate_zero_changes_nothing(tiny_models, pairs):
+    trainer = make_trainer(tiny_models, pairs)
+    trainer.policy.start_values_at = lambda value: None
+    for group in trainer.epochs.optimizer.param_groups:
+        group["peak_lr"] = 0.0
+    before = parameters(trainer)
+    _, _, metrics = trainer.update()
+    assert torch.equal(parameters(trainer), before)
+    assert metrics["policy/ratio_mean"] == 1.0
+
+
+def test_gradient_does_not_depend_on_micro_batches(tiny_models, pairs):
+    gradients = []
+    for micro_batch_size in (8, 3, 1):
+        trainer = make_trainer(tiny_models, pairs, minibatch_size=8, micro_batch_size=micro_batch_size, epochs=1)
+        trainer.epochs.optimizer.step = lambda: None
+        trainer.update()
+        gradients.append(torch.cat([p.grad.flatten() for _, p in trainer.policy.trainable]))
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(gradients[0], gradients[2], rtol=1e-4, atol=1e-6)
+
+
+def test_warmup_trains_the_critic_alone_and_ends(tiny_models, pairs):
+    warmup = ValueWarmup(explained_variance=2.0, max_updates=2)  # out of reach: the limit ends it
+    trainer = make_trainer(tiny_models, pairs, value_warmup=warmup)
+    policy_before = [p.detach().clone() for p in trainer.policy.policy_parameters()]
+    head_before = trainer.policy.wrapper.v_head.summary.weight.clone()
+    seen = []
+    for _ in range(2):
+        seen.append(trainer.update()[2]["policy/warmup"])
+        assert all(torch.equal(a, b) for a, b in zip(policy_before, trainer.policy.policy_parameters(), strict=True))
+    assert not torch.equal(head_before, trainer.policy.wrapper.v_head.summary.weight)
+    seen.append(trainer.update()[2]["policy/warmup"])
+    assert seen == [1.0, 1.0, 0.0]
+    assert any(not torch.equal(a, b) for a, b in zip(policy_before, trainer.policy.policy_parameters(), strict=True))
+
+
+def test_warmup_ends_early_when_the_critic_explains_enough(tiny_models, pairs):
+    warmup = ValueWarmup(explained_variance=-1e9, max_updates=3)
+    trainer = make_trainer(tiny_models, pairs, value_warmup=warmup)
+    assert [trainer.update()[2]["policy/warmup"] for _ in range(2)] == [1.0, 0.0]
+
+
+def test_reward_per_token_needs_no_critic(tiny_models, pairs):
+    trainer = make_trainer(tiny_models, pairs, advantage="reward_per_token", whiten_advantages=False, kl_coef=0.0)
+    head_before = trainer.policy.wrapper.v_head.summary.weight.clone()
+    rollout, _, metrics = trainer.update()
+    expected = (rollout.scores / rollout.lengths).unsqueeze(-1) * rollout.response_mask
+    torch.testing.assert_close(rollout.advantages, expected)
+    assert torch.equal(head_before, trainer.policy.wrapper.v_head.summary.weight)
+    assert "critic/loss" not in metrics
+
+
+def test_adaptive_coefficient_follows_the_measured_kl(tiny_models, pairs):
+    trainer = make_trainer(tiny_models, pairs, kl_target=1e-9, kl_horizon=80, kl_coef=0.1)
+    assert isinstance(trainer.kl_controller, AdaptiveKLController)
+    trainer.update()  # KL 0: the error is -1, clipped to -0.2; 8 of 80 responses
+    assert trainer.kl_controller.kl_coef == pytest.approx(0.1 * (1 - 0.2 * 8 / 80))
+    _, _, metrics = trainer.update()
+    assert metrics["objective/kl_coef"] == pytest.approx(0.1 * (1 - 0.2 * 8 / 80))
+
+
+def test_entropy_bonus_raises_entropy(tiny_models, pairs):
+    entropies = []
+    for coefficient in (0.0, 5.0):
+        trainer = make_trainer(tiny_models, pairs, entropy_coef=coefficient, lr_schedule="constant", kl_coef=0.0)
+        entropies.append([trainer.update()[2]["objective/entropy"] for _ in range(4)][-1])
+    assert entropies[1] > entropies[0] + 0.05
+
+
+def test_learning_rate_decays_linearly(tiny_models, pairs):
+    trainer = make_trainer(tiny_models, pairs)
+    assert [trainer.update()[2]["policy/learning_rate"] for _ in range(3)] == pytest.approx([1e-2, 7.5e-3, 5e-3])
+
+
+def test_same_seed_same_numbers(tiny_models, pairs):
+    runs = []
+    for seed in (0, 0, 1):
+        trainer = make_trainer(tiny_models, pairs, seed=seed)
+        metrics = [trainer.update()[2] for _ in range(2)]
+        runs.append([{k: v for k, v in m.items() if not k.startswith("time/")} for m in metrics])
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]
+
+
+def test_ppo_raises_the_reward(tiny_models, pairs):
+    """The sign of everything: more of the letter e within a few updates, at three seeds."""
+    for seed in range(3):
+        trainer = make_trainer(
+            tiny_models,
+            pairs,
+            seed=seed,
+            updates=12,
+            batch_size=32,
+            minibatch_size=16,
+            micro_batch_size=16,
+            kl_coef=0.0,
+        )
+        scores = [trainer.update()[2]["objective/score"] for _ in range(12)]
+        assert sum(scores[-3:]) / 3 > sum(scores[:3]) / 3 + 0.02, (seed, scores)
+
+
+def test_kl_penalty_holds_the_policy_back(tiny_models, pairs):
+    kls = []
+    for kl_coef in (0.0, 1.0):
+        trainer = make_trainer(tiny_models, pairs, updates=8, batch_size=16, kl_coef=kl_coef, lr_schedule="constant")
+        kls.append([trainer.update()[2]["objective/kl"] for _ in range(8)][-1])
+    assert kls[1] < 0.5 * kls[0]
+
+
+def test_config_contradictions(tiny_models, pairs):
+    config = make_config(tiny_models["gpt2"], pairs)
+    for options, message in [
+        ({"batch_size": 10, "samples_per_prompt": 1}, "batch_size 10 is not divisible by minibatch_size 4"),
+        ({"samples_per_prompt": 3}, "batch_size 8 is not divisible by samples_per_prompt 3"),
+        ({"gamma": 1.5}, "gamma is 1.5; it must be between 0 and 1"),
+        ({"rewards": []}, "rewards is empty"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be greater than 0"),
+        ({"sampling": SamplingConfig(temperature=0)}, "temperature is 0"),
+        ({"sampling": SamplingConfig(top_p=0.9)}, "top_p is 0.9"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(config, **options)

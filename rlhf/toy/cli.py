@@ -1,0 +1,45 @@
+"""`rlhf toy NAME [options]`: the command line of the toys."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+from rlhf.toy import config as configs
+
+TOYS: dict[str, tuple[str, type]] = {
+    "bandit": ("bandit", configs.BanditConfig),
+    "contextual": ("contextual", configs.ContextualConfig),
+    "dynamics": ("dynamics", configs.DynamicsConfig),
+    "tiny-lm": ("tiny_lm", configs.TinyLMConfig),
+    "figures": ("figures", configs.FiguresConfig),
+}
+
+
+def parser() -> ArgumentParser:
+    """The parser of all toys; it loads neither torch nor matplotlib."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    top = ArgumentParser(prog="rlhf toy", description="Small worlds in which PPO can be watched.")
+    toys = top.add_subcommands(dest="toy", required=True)
+    for name, (_, config_class) in TOYS.items():
+        one = ArgumentParser()
+        one.add_class_arguments(config_class)
+        toys.add_subcommand(name, one, help=(config_class.__doc__ or "").splitlines()[0])
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the toy that argv names; prints its table and where its files are."""
+    arguments = parser().parse_args(argv)
+    module, config_class = TOYS[arguments.toy]
+    try:
+        config = config_class(**vars(arguments[arguments.toy]))
+    except ValueError as error:
+        print(f"rlhf toy {arguments.toy}: {error}", file=sys.stderr)
+        sys.exit(2)
+    import torch
+
+    torch.set_num_threads(config.threads)
+    import_module(f"rlhf.toy.{module}").run(config)
+    print(f"\neverything is in {config.output_dir}")

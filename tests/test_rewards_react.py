@@ -400,3 +400,11 @@ def test_any_text_gets_a_score_and_spans_inside_it(text):
 def test_react_structure(completion, expected, explanation):
     assert score("react_structure", completion) == expected
     assert load_reward(RewardSpec(path="react_structure")).explain("p", completion) == explanation
+
+
+def test_the_first_error_is_found_where_repairing_the_text_would_never_end():
+    code = (
+        "export default function Bar({ value = 8055 }) {\n  return (\n    <div>\n"
+        '      <h3000000bar" style={{ width: max: 800000000%</hBar at members.</p>\n    </div>\n  );\n}'
+    )
+    assert Syntax(code).error == code.index('" style')

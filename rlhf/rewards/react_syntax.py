@@ -1,5 +1,6 @@
 """Does a text parse as TSX, and if not, where does it stop making sense? (tree-sitter)"""
 
+import contextlib
 import functools
 import re
 
@@ -125,9 +126,14 @@ def _first_failure(source: bytes) -> int:
             failed = True
 
     def read(offset: int, point: object) -> bytes:
-        return b"" if failed else source[offset : offset + _CHUNK]  # nothing after the error matters
+        return source[offset : offset + _CHUNK]
 
-    Parser(tsx(), logger=follow).parse(read)
+    def is_over(offset: int, has_error: bool) -> bool:
+        # Nothing after the error matters, and repairing some texts takes tree-sitter for ever.
+        return failed
+
+    with contextlib.suppress(ValueError):  # tree-sitter's word for "cancelled"
+        Parser(tsx(), logger=follow).parse(read, progress_callback=is_over)
     row, column = max((int(match[1]), int(match[2])) for match in map(_POSITION.search, steps) if match)
     before = len(source) - len(source.split(b"\n", row)[-1]) + column
     return len(source) - len(source[before:].lstrip())

@@ -100,7 +100,7 @@
   const REACT_TYPES = [symbolFor("react.memo"), symbolFor("react.forward_ref"), symbolFor("react.lazy")];
   const ELEMENT = symbolFor("react.element");
   const isComponent = (value) =>
-    typeof value === "function" || (typeof value === "object" && value !== null &&
+    (typeof value === "function" && value !== blank) || (typeof value === "object" && value !== null &&
       (value.$$typeof === REACT_TYPES[0] || value.$$typeof === REACT_TYPES[1] || value.$$typeof === REACT_TYPES[2]));
   const isElement = (value) => typeof value === "object" && value !== null && value.$$typeof === ELEMENT;
   const element = (type, props) => ({ __proto__: null, $$typeof: ELEMENT, type, key: null, ref: null, props, _owner: null });

@@ -29,15 +29,15 @@ def find_installation() -> Installation:
     missing = []
     engine = importlib.util.find_spec("quickjs")
     if engine is None or engine.origin is None:
-        missing.append(f"quickjs-ng is not installed: {INSTALL_ENGINE}")
+        missing.append(f"quickjs-ng is not installed, run {INSTALL_ENGINE}")
     scripts = scripts_folder()
     built_from = scripts / "built-from.json"
     if not built_from.is_file():
-        missing.append(f"React and sucrase are not in {scripts}: {INSTALL_SCRIPTS}")
+        missing.append(f"React and sucrase are not in {scripts}, run {INSTALL_SCRIPTS}")
     elif built_from.read_bytes() != _LOCK_FILE.read_bytes():
-        missing.append(f"the scripts in {scripts} were made for other versions: {INSTALL_SCRIPTS}")
+        missing.append(f"the scripts in {scripts} were made for other versions, run {INSTALL_SCRIPTS}")
     if engine is None or engine.origin is None or missing:
-        raise RenderUnavailableError("; ".join(["cannot render components", *missing]))
+        raise RenderUnavailableError(f"cannot render components: {'; '.join(missing)}")
     return Installation(Path(engine.origin).parent.parent, scripts)
 
 

@@ -60,6 +60,8 @@ class RenderPool:
         """Render every component of ``codes``, in order; equal ones, and those seen lately, only once."""
         with self._lock:
             known = {code: self._cache[code] for code in codes if code in self._cache}
+            for code in known:
+                self._cache.move_to_end(code)
         new = [code for code in dict.fromkeys(codes) if code not in known]
         known.update(zip(new, self._threads.map(self._render, new), strict=True))
         return [known[code] for code in codes]
@@ -134,7 +136,7 @@ class RenderPool:
     def after_fork(self) -> None:
         """Leave the parent's processes to the parent."""
         for sandbox in self._running:
-            sandbox.release()
+            sandbox.abandon()
         self._begin()
 
 

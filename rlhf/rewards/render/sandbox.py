@@ -67,10 +67,14 @@ class Sandbox:
         """End the process, whatever it is doing, and wait until it is gone."""
         self._process.kill()
         self._process.wait()
-        self.release()
+        self._close_pipes()
 
-    def release(self) -> None:
-        """Close this end of the pipes. In a forked child that is all there is to do: the process is the parent's."""
+    def abandon(self) -> None:
+        """In a forked child: let go of a process that is the parent's to end."""
+        self._process.returncode = 0  # else Python complains that nobody waited for it
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
         for stream in (self._process.stdin, self._process.stdout):
             if stream:
                 stream.close()

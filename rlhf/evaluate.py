@@ -49,7 +49,7 @@ def run_evaluate(config: EvaluateConfig) -> Measurement:
     policy, tokenizer = load_policy(config.model)
     source, split = config.data.eval, config.data.eval_split
     examples = load_examples(source or config.data.train, split if source else config.data.train_split)
-    prompts = tokenize(examples[: config.prompts], tokenizer, config.data, context_length(policy.language_model))
+    prompts = tokenize(examples, tokenizer, config.data, context_length(policy.language_model))[: config.prompts]
     measurement = measure(
         policy,
         tokenizer,

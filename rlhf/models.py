@@ -17,7 +17,9 @@ PLAIN_CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% else %}{{ '\\n' }}{% endif %}{% endfor %}"
 )
-"""For tokenizers without a chat template: every turn on its own line, the assistant's closed by EOS."""
+"""For tokenizers without a chat template: every turn on its own line, the assistant's closed by EOS.
+
+BOS comes first where the tokenizer itself would put it (Llama does, GPT-2 does not)."""
 
 CODE_PIECES = r"\n *| ?[A-Z]?[a-z]+| ?[A-Z]+|[0-9]| ?[^\sA-Za-z0-9]+|\s+"
 """Where words may not be merged across: a line break with its indent, the humps of camelCase, digits, punctuation."""
@@ -55,7 +57,8 @@ def load_tokenizer(name_or_path: str) -> "PreTrainedTokenizerFast":
         vocabulary = tokenizer.get_vocab()
         tokenizer.pad_token = next((token for token in RESERVED_PAD_TOKENS if token in vocabulary), tokenizer.eos_token)
     if tokenizer.chat_template is None:
-        tokenizer.chat_template = PLAIN_CHAT_TEMPLATE
+        adds_bos = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+        tokenizer.chat_template = ("{{ bos_token }}" if adds_bos else "") + PLAIN_CHAT_TEMPLATE
     return tokenizer
 
 
@@ -74,7 +77,7 @@ def load_causal_lm(config: ModelConfig) -> "PreTrainedModel":
         dtype=getattr(torch, config.dtype),
     )
     disable_dropout(model)
-    return model
+    return model.to(default_device())
 
 
 def build_from_scratch(config: ScratchModel, texts: list[str]) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
@@ -150,6 +153,13 @@ def disable_dropout(model: torch.nn.Module) -> None:
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = 0.0  # type: ignore[assignment]
+
+
+def default_device() -> torch.device:
+    """The accelerator of this process, or the CPU."""
+    from accelerate import PartialState
+
+    return PartialState().device
 
 
 def context_length(model: "PreTrainedModel") -> int:

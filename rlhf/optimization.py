@@ -23,7 +23,7 @@ class ClippedEpochs:
     Args:
         config: The stage's settings.
         policy: What is optimised; the policy's adapters and the critic have a learning rate each.
-        accelerator: Runs the backward pass and sums token counts over processes.
+        accelerator: Runs the backward pass.
         shuffler: Draws the minibatches.
     """
 
@@ -45,7 +45,7 @@ class ClippedEpochs:
         steps: list[Metrics] = []
         for _ in range(self.config.epochs):
             order = torch.randperm(len(rollout), generator=self.shuffler).to(self.policy.device)
-            minibatches = order.split(self.config.minibatch_size // self.accelerator.num_processes)
+            minibatches = order.split(self.config.minibatch_size)
             steps += [self.step(rollout.rows(index), critic_only) for index in minibatches]
         means = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
         first_ratio = {"policy/ratio_first_minibatch": steps[0]["policy/ratio_mean"]}
@@ -54,13 +54,13 @@ class ClippedEpochs:
 
     def step(self, minibatch: Rollout, critic_only: bool) -> Metrics:
         """One optimizer step, in micro-batches whose losses weigh as much as their share of the tokens."""
-        n_tokens = self.accelerator.reduce(minibatch.response_mask.sum(), "sum")
+        n_tokens = minibatch.response_mask.sum()
         stats: Metrics = {}
         self.optimizer.zero_grad(set_to_none=True)
         for _, micro_batch in minibatch.split_by_length(self.config.micro_batch_size):
             share = micro_batch.response_mask.sum() / n_tokens
             loss, micro_stats = self.loss(micro_batch, critic_only)
-            self.accelerator.backward(loss * share * self.accelerator.num_processes)
+            self.accelerator.backward(loss * share)
             for name, value in micro_stats.items():
                 stats[name] = stats.get(name, 0.0) + float(value * share)
         for name, group in zip(("policy", "critic"), self.optimizer.param_groups, strict=True):

@@ -297,7 +297,7 @@ def _belongs_to_critic(parameter_name: str) -> bool:
 
 
 def _wrap_with_value_head(model: "PreTrainedModel", lora: LoraConfig, critic: Critic) -> Any:
-    """TRL's value-head model around a PEFT model, the head at zero: what it starts from is `start_values_at`'s business."""
+    """TRL's value-head model around a PEFT model; the head says 0 everywhere until it is told or trained."""
     import peft
     from transformers.pytorch_utils import Conv1D
 

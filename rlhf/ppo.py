@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf.config import PPOConfig
+from rlhf.config.checks import require
 from rlhf.data import TokenizedExample, check_fits, load_examples, tokenize
 from rlhf.models import context_length, load_causal_lm, load_tokenizer
 from rlhf.optimization import Metrics
@@ -34,18 +35,16 @@ def run_ppo(config: PPOConfig) -> Path:
         return folder / POLICY_FOLDER
     started = time.monotonic()
     trainer = build_trainer(config, rewards)
-    is_main = trainer.accelerator.is_main_process
-    tracker = Tracker(folder, "ppo", config.tracking, as_plain(config), active=is_main)
-    with ProgressBar("ppo", config.updates, visible=is_main) as bar:
+    tracker = Tracker(folder, "ppo", config.tracking, as_plain(config))
+    with ProgressBar("ppo", config.updates) as bar:
         for step in range(1, config.updates + 1):
             rollout, scores, metrics = trainer.update()
             tracker.log(metrics, step)
             tracker.log_samples(sample_rows(rollout, scores, config.tracking.samples), step)
             bar.advance(headline(metrics, trainer.warming_up))
     tracker.finish()
-    if is_main:
-        save(trainer.policy, trainer.tokenizer, folder / POLICY_FOLDER)
-        mark_done(folder, time.monotonic() - started)
+    save(trainer.policy, trainer.tokenizer, folder / POLICY_FOLDER)
+    mark_done(folder, time.monotonic() - started)
     return folder / POLICY_FOLDER
 
 
@@ -55,8 +54,12 @@ def build_trainer(config: PPOConfig, rewards: RewardSum) -> PPOTrainer:
     from accelerate import Accelerator
 
     accelerator = Accelerator()
+    require(
+        accelerator.num_processes == 1,
+        f"PPO was launched on {accelerator.num_processes} processes; it runs on one so far: call rlhf directly",
+    )
     transformers.set_seed(config.seed)  # before the adapters are drawn
-    model = load_causal_lm(config.model).to(accelerator.device)
+    model = load_causal_lm(config.model)
     tokenizer = load_tokenizer(str(config.model.name_or_path))
     prompts = load_prompts(config, tokenizer, context_length(model))
     policy = Policy(model, config.lora, config.critic, config.model.gradient_checkpointing)

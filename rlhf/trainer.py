@@ -39,7 +39,7 @@ class PPOTrainer:
         tokenizer: Decodes responses; its EOS ends them.
         rewards: The weighted sum of reward components.
         prompts: Tokenized prompts; each update takes the next ones of a shuffled pass.
-        accelerator: Device, processes and their reductions.
+        accelerator: Runs the backward passes.
     """
 
     def __init__(
@@ -149,15 +149,13 @@ class PPOTrainer:
             advantages = reward_per_token(rewards.sum(-1), response_mask)
             returns = torch.zeros_like(rewards)
         if config.whiten_advantages:
-            advantages = whiten(advantages, response_mask, self.sum_over_ranks)
+            advantages = whiten(advantages, response_mask)
         return advantages, returns
 
     def end_warmup_when_explained(self, rollout: Rollout) -> None:
         """Leave the warm-up once the critic explains enough of returns it was not trained on, or at its limit."""
         if self.warming_up:
-            explained = explained_variance(
-                rollout.old_values, rollout.returns, rollout.response_mask, self.sum_over_ranks
-            )
+            explained = explained_variance(rollout.old_values, rollout.returns, rollout.response_mask)
             warmup = self.config.value_warmup
             good_enough = self.updates_done > 0 and float(explained) >= warmup.explained_variance
             self.warming_up = not good_enough and self.updates_done < warmup.max_updates
@@ -165,10 +163,6 @@ class PPOTrainer:
     def learning_rate_factor(self) -> float:
         """Share of the peak learning rate: falls to 0 over the updates, or stays 1."""
         return 1 - self.updates_done / self.config.updates if self.config.lr_schedule == "linear" else 1.0
-
-    def sum_over_ranks(self, x: Tensor) -> Tensor:
-        """The sum of a tensor over all processes."""
-        return self.accelerator.reduce(x, "sum")
 
 
 def kl_controller(config: PPOConfig) -> FixedKLController:

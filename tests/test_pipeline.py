@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from conftest import TEXTS, write_jsonl
 
 from rlhf.cli import main
 from rlhf.config import ModelConfig
@@ -14,9 +15,9 @@ from rlhf.models import load_causal_lm, load_tokenizer
 
 
 def pipeline_config(folder: Path, data: str, architecture: str) -> dict:
-    scratch = {
-        "architecture": architecture, "hidden_size": 32, "layers": 2, "heads": 2, "context_length": 128, "vocab_size": 320,
-    }  # fmt: skip
+    size = {"hidden_size": 32, "layers": 2, "heads": 2, "context_length": 128, "vocab_size": 320}
+    scratch = {"architecture": architecture, **size}
+    metrics = [{"path": "react_parses", "name": "parse_rate"}, {"path": "react_structure", "name": "jsx_rate"}]
     data_section = {"train": data, "eval": data}
     return {
         "output_dir": str(folder),
@@ -32,10 +33,7 @@ def pipeline_config(folder: Path, data: str, architecture: str) -> dict:
             "updates": 3, "batch_size": 8, "minibatch_size": 8, "micro_batch_size": 4, "epochs": 1,
             "learning_rate": 0.001,
         },
-        "evaluation": {
-            "prompts": 4, "samples_per_prompt": 2,
-            "metrics": [{"path": "react_parses", "name": "parse_rate"}, {"path": "react_structure", "name": "jsx_rate"}],
-        },
+        "evaluation": {"prompts": 4, "samples_per_prompt": 2, "metrics": metrics},
     }  # fmt: skip
 
 
@@ -46,8 +44,6 @@ def jsonl(file: Path) -> list[dict]:
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
 def finished(request, tmp_path_factory) -> Path:
     """A finished pipeline run."""
-    from conftest import TEXTS, write_jsonl
-
     folder = tmp_path_factory.mktemp(request.param)
     rows = [dict(zip(("prompt", "completion"), text.split("\n", 1), strict=True)) for text in TEXTS]
     config = pipeline_config(folder / "run", write_jsonl(folder / "pairs.jsonl", rows), request.param)
@@ -113,47 +109,35 @@ def test_running_again_only_shows_the_summary(finished, capsys):
     assert "PPO policy" in output
 
 
+def rlhf(command: str) -> None:
+    """Run a command line without spaces inside its arguments."""
+    main(command.split())
+
+
 def test_generate_from_every_kind_of_checkpoint(finished, tmp_path, capsys):
-    merged = tmp_path / "merged"
-    models = {"sft": finished / "sft" / "model", "ppo": finished / "ppo" / "policy"}
-    for name, folder in models.items():
-        main(
-            [
-                "generate",
-                "--model.name_or_path",
-                str(folder),
-                "--prompt",
-                '["Show a button."]',
-                "--sampling.temperature",
-                "0",
-            ]
-            + ["--sampling.max_response_tokens", "16", "--merge_to", str(merged / name)]
-        )
+    greedy = '--prompt ["Button?"] --sampling.temperature 0 --sampling.max_response_tokens 16'
+    for name in ("sft/model", "ppo/policy"):
+        merged = tmp_path / "merged" / name
+        rlhf(f"generate --model.name_or_path {finished / name} {greedy} --merge_to {merged}")
         first = capsys.readouterr().out
-        assert "### Show a button." in first
-        main(
-            ["generate", "--model.name_or_path", str(merged / name), "--prompt", '["Show a button."]']
-            + ["--sampling.temperature", "0", "--sampling.max_response_tokens", "16"]
-        )
+        assert "### Button?" in first
+        rlhf(f"generate --model.name_or_path {merged} {greedy}")
         assert capsys.readouterr().out.split("\n\n")[0] == first.split("\n\n")[0]
-    main(
-        ["generate", "--model.name_or_path", str(models["ppo"]), "--data.train", str(finished.parent / "pairs.jsonl")]
-        + ["--sampling.max_response_tokens", "8", "--output", str(tmp_path / "out.jsonl"), "--samples_per_prompt", "2"]
+
+
+def test_generate_into_a_file(finished, tmp_path):
+    rlhf(
+        f"generate --model.name_or_path {finished / 'ppo' / 'policy'} --data.train {finished.parent / 'pairs.jsonl'} "
+        f"--sampling.max_response_tokens 8 --output {tmp_path / 'out.jsonl'} --samples_per_prompt 2"
     )
     assert len(jsonl(tmp_path / "out.jsonl")) == 16
 
 
 def test_evaluate_stage_repeats_the_pipelines_numbers(finished, tmp_path):
-    main(
-        [
-            "evaluate",
-            "--model.name_or_path",
-            str(finished / "ppo" / "policy"),
-            "--output_dir",
-            str(tmp_path / "evaluation"),
-        ]
-        + ["--data.train", str(finished.parent / "pairs.jsonl"), "--sampling.max_response_tokens", "24"]
-        + ["--prompts", "4", "--samples_per_prompt", "2", "--rewards", "[{path: react_heuristic}]"]
+    rlhf(
+        f"evaluate --model.name_or_path {finished / 'ppo' / 'policy'} --output_dir {tmp_path / 'evaluation'} "
+        f"--data.train {finished.parent / 'pairs.jsonl'} --sampling.max_response_tokens 24 "
+        '--prompts 4 --samples_per_prompt 2 --rewards [{"path":"react_heuristic"}]'
     )
     ours = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
     theirs = json.loads((finished / "summary.json").read_text())["ppo"]
@@ -162,12 +146,10 @@ def test_evaluate_stage_repeats_the_pipelines_numbers(finished, tmp_path):
 
 
 def test_sft_with_lora_on_a_model_from_disk(tiny_models, pairs, tmp_path):
-    config = {
-        "output_dir": str(tmp_path / "run"), "model": {"name_or_path": str(tiny_models["llama"])}, "data": {"train": pairs},
-        "lora": {"r": 4}, "epochs": 3, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 0.01,
-    }  # fmt: skip
-    (tmp_path / "sft.yaml").write_text(yaml.safe_dump(config))
-    main(["sft", "--config", str(tmp_path / "sft.yaml")])
+    rlhf(
+        f"sft --output_dir {tmp_path / 'run'} --model.name_or_path {tiny_models['llama']} --data.train {pairs} "
+        "--lora.r 4 --epochs 3 --batch_size 4 --micro_batch_size 2 --learning_rate 0.01"
+    )
     merged = load_causal_lm(ModelConfig(name_or_path=str(tmp_path / "run" / "model")))
     base = load_causal_lm(ModelConfig(name_or_path=str(tiny_models["llama"])))
     assert merged.state_dict().keys() == base.state_dict().keys()
@@ -179,15 +161,12 @@ def test_sft_with_lora_on_a_model_from_disk(tiny_models, pairs, tmp_path):
 
 def test_sft_loss_is_on_the_completion_only(tiny_models, tmp_path):
     """The first loss equals the mean negative log-likelihood of completion tokens and EOS, computed by hand."""
-    from conftest import write_jsonl
-
     rows = [{"prompt": "Show a button", "completion": "return <b/>"}]
-    config = {
-        "output_dir": str(tmp_path / "run"), "model": {"name_or_path": str(tiny_models["gpt2"])},
-        "data": {"train": write_jsonl(tmp_path / "row.jsonl", rows)}, "epochs": 1, "batch_size": 1,
-    }  # fmt: skip
-    (tmp_path / "sft.yaml").write_text(yaml.safe_dump(config))
-    main(["sft", "--config", str(tmp_path / "sft.yaml")])
+    file = write_jsonl(tmp_path / "row.jsonl", rows)
+    rlhf(
+        f"sft --output_dir {tmp_path / 'run'} --model.name_or_path {tiny_models['gpt2']} --data.train {file} "
+        "--epochs 1 --batch_size 1"
+    )
     tokenizer = load_tokenizer(str(tiny_models["gpt2"]))
     prompt = tokenizer("Show a button\n")["input_ids"]
     ids = torch.tensor([prompt + tokenizer("return <b/>")["input_ids"] + [tokenizer.eos_token_id]])
@@ -199,19 +178,7 @@ def test_sft_loss_is_on_the_completion_only(tiny_models, tmp_path):
 
 
 def test_sft_needs_completions(tiny_models, tmp_path, capsys):
-    from conftest import write_jsonl
-
     file = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "a", "completion": "b"}, {"prompt": "c"}])
     with pytest.raises(SystemExit):
-        main(
-            [
-                "sft",
-                "--model.name_or_path",
-                str(tiny_models["gpt2"]),
-                "--data.train",
-                file,
-                "--output_dir",
-                str(tmp_path / "run"),
-            ]
-        )
+        rlhf(f"sft --model.name_or_path {tiny_models['gpt2']} --data.train {file} --output_dir {tmp_path / 'run'}")
     assert "rows.jsonl row 2: no completion" in capsys.readouterr().err

@@ -1,0 +1,83 @@
+"""Models and tokenizers from folders and from scratch."""
+
+import pytest
+import torch
+from tokenizers import processors
+
+from rlhf.config import ModelConfig, ScratchModel
+from rlhf.errors import UserError
+from rlhf.models import build_from_scratch, load_causal_lm, load_tokenizer, resolve_model_path
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_from_scratch(architecture):
+    scratch = ScratchModel(
+        architecture=architecture, hidden_size=32, layers=2, heads=2, context_length=64, vocab_size=300
+    )
+    torch.manual_seed(0)
+    model, tokenizer = build_from_scratch(scratch, ["const a = 1;\n  return <br/>"] * 3)
+    assert model.config.model_type == architecture
+    assert model.config.vocab_size == len(tokenizer)
+    assert model.config.eos_token_id == tokenizer.eos_token_id != tokenizer.pad_token_id
+    for text in ("const a = 1;\n  return <br/>", "naïve 日本 \t\x00 🎈", "  leading\n\n\nlines "):
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    torch.manual_seed(0)
+    again, _ = build_from_scratch(scratch, ["const a = 1;\n  return <br/>"] * 3)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_tokens_do_not_cross_line_breaks_or_camel_humps():
+    _, tokenizer = build_from_scratch(
+        ScratchModel(hidden_size=32, heads=2, vocab_size=400), ["function SaveButton() {\n  return null;\n}"] * 20
+    )
+    pieces = [tokenizer.decode([i]) for i in tokenizer("function SaveButton() {\n  return null;\n}")["input_ids"]]
+    assert pieces == ["function", " Save", "Button", "()", " {", "\n  ", "return", " null", ";", "\n", "}"]
+
+
+def test_bos_is_kept_where_the_tokenizer_adds_it(tiny_models, tmp_path):
+    tokenizer = load_tokenizer(str(tiny_models["llama"]))
+    plain = tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
+    assert plain == "a\n"
+    tokenizer.add_special_tokens({"bos_token": "<|bos|>"})
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|bos|> $A", special_tokens=[("<|bos|>", tokenizer.bos_token_id)]
+    )
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path)
+    with_bos = load_tokenizer(str(tmp_path))
+    assert with_bos.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False) == "<|bos|>a\n"
+
+
+def test_a_model_folder_is_loaded_by_absolute_path(tiny_models, monkeypatch):
+    monkeypatch.chdir(tiny_models["gpt2"].parent)
+    model = load_causal_lm(ModelConfig(name_or_path=tiny_models["gpt2"].name))
+    assert model.config._name_or_path == str(tiny_models["gpt2"])
+
+
+def test_hub_names_pass_and_missing_paths_do_not():
+    assert resolve_model_path("gpt2") == "gpt2"
+    assert resolve_model_path("meta-llama/Llama-3.2-1B") == "meta-llama/Llama-3.2-1B"
+    for path in ("./nowhere", "/nowhere/model", "runs/nowhere/model"):
+        with pytest.raises(UserError, match="does not exist; train that stage first"):
+            resolve_model_path(path)
+
+
+def test_unreachable_hub_model_is_one_line(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="neither a folder nor a reachable hub model: 'nobody/nothing'") as caught:
+        load_causal_lm(ModelConfig(name_or_path="nobody/nothing"))
+    assert "\n" not in str(caught.value)
+
+
+def test_bfloat16_base_keeps_adapters_and_logprobs_in_float32(tiny_models):
+    from rlhf.config import LoraConfig
+    from rlhf.policy import Policy
+
+    model = load_causal_lm(ModelConfig(name_or_path=str(tiny_models["llama"]), dtype="bfloat16"))
+    policy = Policy(model, LoraConfig(r=2), "adapter")
+    assert {p.dtype for _, p in policy.trainable} == {torch.float32}
+    assert model.get_input_embeddings().weight.dtype == torch.bfloat16
+    result = policy(torch.arange(3, 11).unsqueeze(0), torch.tensor([3]), torch.ones(1, 5, dtype=torch.bool))
+    assert result.logprobs.dtype == result.values.dtype == torch.float32
+    (result.logprobs.sum() + result.values.sum()).backward()
+    assert all(p.grad.isfinite().all() for _, p in policy.trainable)

@@ -1,12 +1,16 @@
 """Metrics and samples: metrics.jsonl is the source of truth, W&B and TensorBoard mirror it."""
 
 import json
+import os
 import re
+import sys
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, cast, get_args
 
 from rlhf.config import TrackingConfig
 
+Mode = Literal["online", "offline", "disabled"]
+WANDB_TIMEOUT_S = 20.0
 SECRET_KEY = re.compile(r"token$|secret|password|api_?key|credential", re.IGNORECASE)
 
 
@@ -82,27 +86,37 @@ def mask_secrets(config: Any) -> Any:
     return config
 
 
-def wandb_mode(settings: TrackingConfig) -> Literal["online", "offline", "disabled"]:
-    """auto is online where a key is at hand, else offline: a run must not wait for a log-in prompt."""
+def wandb_mode(settings: TrackingConfig) -> Mode:
+    """auto follows WANDB_MODE; else online where a key is at hand, offline otherwise: no run waits for a log-in."""
     if settings.wandb != "auto":
         return settings.wandb
     import wandb
 
+    if os.environ.get("WANDB_MODE") in get_args(Mode):
+        return cast(Mode, os.environ["WANDB_MODE"])
     return "online" if wandb.api.api_key else "offline"
 
 
 def _start_wandb(folder: Path, stage: str, settings: TrackingConfig, config: dict[str, Any]) -> Any:
+    """An initialised run; offline, with a line that says so, where the server does not answer in time."""
     import wandb
 
-    run = wandb.init(
-        project=settings.wandb_project,
-        name=folder.resolve().parent.name + "/" + folder.name,
-        job_type=stage,
-        dir=str(folder),
-        config=mask_secrets(config),
-        mode=wandb_mode(settings),
-        settings=wandb.Settings(silent=True, disable_git=True, console="off"),
-    )
+    def start(mode: Mode) -> Any:
+        return wandb.init(
+            project=settings.wandb_project,
+            name=f"{folder.resolve().parent.name}/{folder.name}",
+            job_type=stage,
+            dir=str(folder),
+            config=mask_secrets(config),
+            mode=mode,
+            settings=wandb.Settings(silent=True, disable_git=True, console="off", init_timeout=WANDB_TIMEOUT_S),
+        )
+
+    try:
+        run = start(wandb_mode(settings))
+    except wandb.errors.Error as error:
+        print(f"W&B cannot be reached ({error}); logging offline, upload later with: wandb sync", file=sys.stderr)
+        run = start("offline")
     run.define_metric("step")
     run.define_metric("*", step_metric="step")
     return run

@@ -1,6 +1,7 @@
 """PPO: sample, score, estimate advantages, update, report."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import torch
@@ -58,6 +59,7 @@ class PPOTrainer:
         self.shuffler = torch.Generator().manual_seed(config.seed)
         self.prompts = shuffled_passes(prompts, self.shuffler)
         self.epochs = ClippedEpochs(config, policy, accelerator, self.shuffler)
+        self.background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rewards")
         self.warming_up = config.uses_critic and config.value_warmup.max_updates > 0
         self.updates_done = 0
 
@@ -65,18 +67,20 @@ class PPOTrainer:
         """One round of PPO: a fresh rollout, `epochs` passes over it, and what there is to say about them."""
         config, clock = self.config, Stopwatch()
 
-        # 1. Sample responses and score the texts.
+        # 1. Sample responses; the texts are scored while the reference reads them.
         responses = self.sample()
         clock.lap("rollout")
-        raw, scores = self.score(responses)
-        if self.updates_done == 0:
-            self.policy.start_values_at(float(scores.mean()))
-        clock.lap("reward")
-
-        # 2. What policy, reference and critic say about them; score and KL penalty spread over the tokens.
-        old = self.evaluate(responses, with_values=config.uses_critic, with_entropy=True)
+        scoring = self.background.submit(self.score, responses)
         with self.policy.reference():
             ref = self.evaluate(responses, with_values=False, with_entropy=False)
+        clock.lap("reference")
+        raw, scores = scoring.result()
+        clock.lap("reward")
+
+        # 2. Policy and critic at the start of the update; score and KL penalty spread over the tokens.
+        if self.updates_done == 0:
+            self.policy.start_values_at(float(scores.mean()))
+        old = self.evaluate(responses, with_values=config.uses_critic, with_entropy=True)
         kl = kl_estimate(old.logprobs, ref.logprobs, config.kl_estimator)
         rewards = kl_shaped_rewards(scores, kl, responses.response_mask, self.kl_controller.kl_coef)
         rewards = rewards + span_rewards(raw.spans, responses, self.tokenizer)

@@ -1,11 +1,13 @@
 """Small real models on disk, shared by the tests."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
+os.environ["WANDB_MODE"] = "disabled"  # where a test wants W&B it says so
 torch.set_num_threads(1)  # two test processes share two cores; and one thread is bitwise reproducible
 
 TEXTS = [

@@ -61,7 +61,6 @@ def test_tensorboard_file_holds_the_same_numbers(tmp_path):
 
 
 def test_offline_wandb_run_holds_metrics_samples_and_no_secret(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_API_KEY", "")
     settings = TrackingConfig(tensorboard=False, wandb="offline")
     config = {"learning_rate": 0.1, "hub": {"api_key": "planted-secret"}}
     tracker = Tracker(tmp_path, "ppo", settings, config)
@@ -85,8 +84,23 @@ def test_wandb_is_offline_unless_logged_in(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE")
     assert wandb_mode(TrackingConfig(wandb="auto")) == "offline"
     assert wandb_mode(TrackingConfig(wandb="online")) == "online"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert wandb_mode(TrackingConfig(wandb="auto")) == "disabled"
+
+
+def test_an_unreachable_server_costs_seconds_not_the_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("rlhf.tracking.WANDB_TIMEOUT_S", 1.0)
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.delenv("WANDB_MODE")
+    tracker = Tracker(tmp_path, "ppo", TrackingConfig(tensorboard=False, wandb="online"), {})
+    tracker.log({"objective/kl": 0.25}, 1)
+    tracker.finish()
+    assert "logging offline" in capsys.readouterr().err
+    assert list(tmp_path.rglob("offline-run-*"))
 
 
 def test_secrets_are_masked():

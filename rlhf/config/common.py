@@ -131,13 +131,13 @@ class TrackingConfig:
     """Where metrics go besides metrics.jsonl, which is always written.
 
     Args:
-        wandb: online, offline or disabled; auto is online when logged in, else offline.
+        wandb: online, offline or disabled; auto is online when logged in, else offline (WANDB_MODE overrides it).
         wandb_project: Project name.
         tensorboard: Write TensorBoard event files.
         samples: How many samples of each update go into samples.jsonl and the W&B table.
     """
 
-    wandb: Literal["auto", "online", "offline", "disabled"] = "disabled"
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     wandb_project: str = "rlhf"
     tensorboard: bool = True
     samples: int = 4

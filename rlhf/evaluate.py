@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rlhf.checkpoint import is_policy_folder, load_policy
 from rlhf.config import EvaluateConfig, LoraConfig, ModelConfig, SamplingConfig
 from rlhf.data import TokenizedExample, check_fits, collate_columns, load_examples, tokenize
 from rlhf.models import context_length, load_causal_lm, load_tokenizer
-from rlhf.policy import Policy, is_policy_folder
+from rlhf.policy import Policy
 from rlhf.progress import ProgressBar
 from rlhf.report.tables import print_table
 from rlhf.rewards import RewardSum
@@ -46,7 +47,7 @@ def run_evaluate(config: EvaluateConfig) -> Measurement:
     if is_done(folder):
         return read_measurement(folder)
     started = time.monotonic()
-    policy, tokenizer = load_policy(config.model)
+    policy, tokenizer = policy_of(config.model)
     source, split = config.data.eval, config.data.eval_split
     examples = load_examples(source or config.data.train, split if source else config.data.train_split)
     prompts = tokenize(examples, tokenizer, config.data, context_length(policy.language_model))[: config.prompts]
@@ -81,11 +82,11 @@ def read_measurement(folder: Path) -> Measurement:
     return Measurement(means, rows)
 
 
-def load_policy(model: ModelConfig) -> "tuple[Policy, PreTrainedTokenizerFast]":
+def policy_of(model: ModelConfig) -> "tuple[Policy, PreTrainedTokenizerFast]":
     """A trained policy, or any causal language model as a policy whose adapters do nothing yet."""
     assert model.name_or_path is not None
     if is_policy_folder(model.name_or_path):
-        policy = Policy.load(model.name_or_path)
+        policy = load_policy(Path(model.name_or_path))
         return policy, load_tokenizer(policy.base_name)
     tokenizer = load_tokenizer(model.name_or_path)
     return Policy(load_causal_lm(model), LoraConfig(r=1), critic="detached"), tokenizer

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 
+from rlhf.checkpoint import save_merged
 from rlhf.config import DataConfig, GenerateConfig
 from rlhf.data import check_fits, load_examples, parse_row, tokenize
-from rlhf.evaluate import load_policy
+from rlhf.evaluate import policy_of
 from rlhf.models import context_length
 from rlhf.rollout import sample_responses
 from rlhf.runs import write_atomically
@@ -18,7 +19,7 @@ def run_generate(config: GenerateConfig) -> list[dict[str, str]]:
 
     With `merge_to`, also write the model with its adapters merged in, ready for `from_pretrained`.
     """
-    policy, tokenizer = load_policy(config.model)
+    policy, tokenizer = policy_of(config.model)
     if config.data is None:
         data = DataConfig(train="--prompt", max_prompt_tokens=context_length(policy.language_model))
         examples = [parse_row({"prompt": prompt}, "--prompt") for prompt in config.prompt]
@@ -45,7 +46,7 @@ def run_generate(config: GenerateConfig) -> list[dict[str, str]]:
         write_atomically(Path(config.output), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         print(f"{len(rows)} completions written to {config.output}")
     if config.merge_to is not None:
-        policy.save_merged(config.merge_to)
+        save_merged(policy, Path(config.merge_to))
         tokenizer.save_pretrained(config.merge_to)
         print(f"merged model written to {config.merge_to}")
     return rows

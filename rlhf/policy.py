@@ -6,18 +6,14 @@ that knows TRL's value-head model and PEFT's adapter switches; both have traps (
 """
 
 import contextlib
-import copy
-import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from rlhf.config import Critic, LoraConfig, ModelConfig
+from rlhf.config import Critic, LoraConfig
 from rlhf.errors import UserError
 from rlhf.tensors import at_least_float32, entropy_from_logits, logprobs_from_logits
 
@@ -25,7 +21,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 POLICY_ADAPTER, CRITIC_ADAPTER = "default", "critic"
-POLICY_FILE, VALUE_HEAD_FILE = "policy.json", "value_head.safetensors"
 LOGIT_CHUNK = 2**25
 """Logits held at once; more tokens go through the LM head in chunks that are recomputed in the backward pass."""
 
@@ -147,56 +142,6 @@ class Policy(nn.Module):
             for layer, original in zip(layers, originals, strict=True):
                 layer.get_base_layer().weight.data.copy_(original)
 
-    def save(self, folder: str | Path) -> None:
-        """Write adapters (PEFT's own layout), value head (safetensors) and policy.json into a folder."""
-        from safetensors.torch import save_file
-
-        folder = Path(folder)
-        adapters = [POLICY_ADAPTER, CRITIC_ADAPTER] if self.critic == "adapter" else [POLICY_ADAPTER]
-        self.wrapper.pretrained_model.save_pretrained(str(folder), selected_adapters=adapters)
-        save_file(self.wrapper.v_head.state_dict(), folder / VALUE_HEAD_FILE)
-        description = {"base": self.base_name, "critic": self.critic, "lora": asdict(self.lora)}
-        (folder / POLICY_FILE).write_text(json.dumps(description, indent=2) + "\n")
-
-    def save_merged(self, folder: str | Path) -> None:
-        """Write a plain causal language model with the policy's adapters merged in, for `from_pretrained`."""
-        copy.deepcopy(self.wrapper.pretrained_model).merge_and_unload(adapter_names=[POLICY_ADAPTER]).save_pretrained(
-            folder
-        )
-
-    @classmethod
-    def load(cls, folder: str | Path, base: ModelConfig | None = None) -> "Policy":
-        """Read what `save` wrote, on top of the base model it names (or the given one).
-
-        Raises UserError when a tensor is missing, left over or of another shape.
-        """
-        from rlhf.models import load_causal_lm
-
-        folder = Path(folder)
-        description = json.loads((folder / POLICY_FILE).read_text())
-        model = load_causal_lm(base or ModelConfig(name_or_path=description["base"]))
-        policy = cls(model, LoraConfig(**description["lora"]), description["critic"])
-        policy.load_weights(folder)
-        return policy
-
-    def load_weights(self, folder: str | Path) -> None:
-        """Adapters and value head from a folder that `save` wrote; strict."""
-        from peft import get_peft_model_state_dict, set_peft_model_state_dict
-        from safetensors.torch import load_file
-
-        folder = Path(folder)
-        peft_model = self.wrapper.pretrained_model
-        files = {POLICY_ADAPTER: folder / "adapter_model.safetensors"}
-        if self.critic == "adapter":
-            files[CRITIC_ADAPTER] = folder / CRITIC_ADAPTER / "adapter_model.safetensors"
-        for adapter, file in files.items():
-            tensors = load_file(file)
-            check_same_tensors(file, tensors, get_peft_model_state_dict(peft_model, adapter_name=adapter))
-            set_peft_model_state_dict(peft_model, tensors, adapter_name=adapter)
-        head = load_file(folder / VALUE_HEAD_FILE)
-        check_same_tensors(folder / VALUE_HEAD_FILE, head, self.wrapper.v_head.state_dict())
-        self.wrapper.v_head.load_state_dict(head)
-
     def _trunk(self, input_ids: Tensor) -> Tensor:
         """Last hidden states: [B, L] -> [B, L, H]."""
         return self.language_model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
@@ -261,18 +206,6 @@ class Policy(nn.Module):
         model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
 
 
-def check_same_tensors(file: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Raise UserError unless names and shapes agree: a head left at random is worse than no head."""
-    for name in sorted(found.keys() | expected.keys()):
-        if name not in found:
-            raise UserError(f"{file}: tensor {name!r} is missing; this file belongs to another policy or is damaged")
-        if name not in expected:
-            raise UserError(f"{file}: tensor {name!r} has no place in this policy; check model and lora")
-        if found[name].shape != expected[name].shape:
-            shapes = f"{tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
-            raise UserError(f"{file}: tensor {name!r} has shape {shapes}; check model and lora")
-
-
 def check_head_is_last(model: "PreTrainedModel") -> None:
     """Raise UserError unless logits == lm_head(last hidden state), which `Policy` relies on."""
     ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
@@ -285,11 +218,6 @@ def check_head_is_last(model: "PreTrainedModel") -> None:
             f"{type(model).__name__} does more to its logits than its LM head (a soft cap, a scale); "
             "PPO would optimise other probabilities than those sampled, so it is not supported"
         )
-
-
-def is_policy_folder(name_or_path: str) -> bool:
-    """Whether `Policy.save` wrote this folder."""
-    return (Path(name_or_path) / POLICY_FILE).is_file()
 
 
 def _belongs_to_critic(parameter_name: str) -> bool:

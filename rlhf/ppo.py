@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhf.checkpoint import save_policy
 from rlhf.config import PPOConfig
 from rlhf.config.checks import require
 from rlhf.data import TokenizedExample, check_fits, load_examples, tokenize
@@ -78,7 +79,7 @@ def save(policy: Policy, tokenizer: "PreTrainedTokenizerFast", folder: Path) -> 
     """Write policy and tokenizer next to where they belong, then move them there in one step."""
     staged = folder.with_name(f".{folder.name}.staged")
     shutil.rmtree(staged, ignore_errors=True)
-    policy.save(staged)
+    save_policy(policy, staged)
     tokenizer.save_pretrained(staged)
     shutil.rmtree(folder, ignore_errors=True)
     staged.rename(folder)

@@ -10,7 +10,7 @@ from conftest import TEXTS, write_jsonl
 
 from rlhf.cli import main
 from rlhf.config import ModelConfig
-from rlhf.evaluate import load_policy
+from rlhf.evaluate import policy_of
 from rlhf.models import load_causal_lm, load_tokenizer
 
 
@@ -92,7 +92,7 @@ def test_summary(finished):
 
 
 def test_reference_of_ppo_is_the_sft_model(finished):
-    policy, _ = load_policy(ModelConfig(name_or_path=str(finished / "ppo" / "policy")))
+    policy, _ = policy_of(ModelConfig(name_or_path=str(finished / "ppo" / "policy")))
     sft = load_causal_lm(ModelConfig(name_or_path=str(finished / "sft" / "model")))
     ids = torch.arange(2, 12).unsqueeze(0)
     with policy.reference():

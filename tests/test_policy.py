@@ -1,10 +1,7 @@
 """The traps of design section 5: one trunk as policy, critic and reference."""
 
-import json
-
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from rlhf.config import LoraConfig, ModelConfig
 from rlhf.errors import UserError
@@ -135,70 +132,6 @@ def test_dropout_is_off_even_in_train_mode(tiny_models):
     policy = make_policy(tiny_models["gpt2"]).train()
     assert torch.equal(policy(*batch()).logprobs, policy(*batch()).logprobs)
     assert torch.equal(policy(*batch()).values, policy(*batch()).values)
-
-
-@pytest.mark.parametrize("critic", CRITICS)
-def test_round_trip_bit_for_bit(tiny_models, tmp_path, critic):
-    policy = make_policy(tiny_models["gpt2"], critic)
-    policy.save(tmp_path / "policy")
-    loaded = Policy.load(tmp_path / "policy")
-    for (name, saved), (loaded_name, read) in zip(policy.trainable, loaded.trainable, strict=True):
-        assert name == loaded_name
-        assert torch.equal(saved, read)
-        assert read.requires_grad
-    assert torch.equal(policy(*batch()).values, loaded(*batch()).values)
-    assert not list((tmp_path / "policy").rglob("*.bin"))
-
-
-def test_peft_reads_the_saved_policy(tiny_models, tmp_path):
-    from peft import PeftModel
-
-    policy = make_policy(tiny_models["gpt2"])
-    policy.save(tmp_path / "policy")
-    model = PeftModel.from_pretrained(
-        load_causal_lm(ModelConfig(name_or_path=str(tiny_models["gpt2"]))), tmp_path / "policy"
-    )
-    sequence_ids = batch()[0]
-    ours = policy.wrapper.pretrained_model(input_ids=sequence_ids).logits
-    torch.testing.assert_close(model(input_ids=sequence_ids).logits, ours)
-
-
-def test_merged_model_is_a_plain_one(tiny_models, tmp_path):
-    policy = make_policy(tiny_models["llama"])
-    policy.save_merged(tmp_path / "merged")
-    merged = load_causal_lm(ModelConfig(name_or_path=str(tmp_path / "merged")))
-    sequence_ids = batch()[0]
-    ours = policy.wrapper.pretrained_model(input_ids=sequence_ids).logits
-    torch.testing.assert_close(merged(input_ids=sequence_ids).logits, ours, rtol=1e-4, atol=1e-5)
-    assert not any("lora" in name for name in merged.state_dict())
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda t: t.pop("summary.weight"), "'summary.weight' is missing"),
-        (lambda t: t.update({"extra": torch.zeros(1)}), "'extra' has no place"),
-        (lambda t: t.update({"summary.weight": torch.zeros(1, 7)}), r"shape \(1, 7\), expected \(1, 32\)"),
-    ],
-)
-def test_loading_is_strict(tiny_models, tmp_path, change, message):
-    policy = make_policy(tiny_models["gpt2"])
-    policy.save(tmp_path / "policy")
-    file = tmp_path / "policy" / "value_head.safetensors"
-    tensors = load_file(file)
-    change(tensors)
-    save_file(tensors, file)
-    with pytest.raises(UserError, match=message):
-        Policy.load(tmp_path / "policy")
-
-
-def test_adapter_of_another_rank_is_refused(tiny_models, tmp_path):
-    make_policy(tiny_models["gpt2"]).save(tmp_path / "policy")
-    description = json.loads((tmp_path / "policy" / "policy.json").read_text())
-    description["lora"]["r"] = 2
-    (tmp_path / "policy" / "policy.json").write_text(json.dumps(description))
-    with pytest.raises(UserError, match="check model and lora"):
-        Policy.load(tmp_path / "policy")
 
 
 def test_model_that_alters_its_logits_is_refused(tiny_models):

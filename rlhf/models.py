@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rlhf.config import ModelConfig, ScratchModel
+from rlhf.config import LoraConfig, ModelConfig, ScratchModel
 from rlhf.errors import UserError
 
 if TYPE_CHECKING:
+    import peft
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 PAD, EOS = "<|pad|>", "<|eos|>"
@@ -143,6 +144,20 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> "PreTrainedTokenizerFa
         eos_token=EOS,
         chat_template=PLAIN_CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
+    )
+
+
+def lora_adapters(lora: LoraConfig, model: "PreTrainedModel", task_type: str = "CAUSAL_LM") -> "peft.LoraConfig":
+    """PEFT's description of the adapters, for GPT-2's transposed linear layers (Conv1D) as well as for plain ones."""
+    import peft
+    from transformers.pytorch_utils import Conv1D
+
+    return peft.LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        target_modules=lora.target_modules,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+        task_type=task_type,
     )
 
 

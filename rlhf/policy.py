@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rlhf.config import Critic, LoraConfig
 from rlhf.errors import UserError
+from rlhf.models import lora_adapters
 from rlhf.tensors import at_least_float32, entropy_from_logits, logprobs_from_logits
 
 if TYPE_CHECKING:
@@ -227,18 +228,11 @@ def _belongs_to_critic(parameter_name: str) -> bool:
 def _wrap_with_value_head(model: "PreTrainedModel", lora: LoraConfig, critic: Critic) -> Any:
     """TRL's value-head model around a PEFT model; the head says 0 everywhere until it is told or trained."""
     import peft
-    from transformers.pytorch_utils import Conv1D
 
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # pinned below the release that removed it
     from trl.experimental.ppo import AutoModelForCausalLMWithValueHead
 
-    settings = peft.LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        target_modules=lora.target_modules,
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
-        task_type="CAUSAL_LM",
-    )
+    settings = lora_adapters(lora, model)
     peft_model = peft.get_peft_model(model, settings, adapter_name=POLICY_ADAPTER)
     if critic == "adapter":
         peft_model.add_adapter(CRITIC_ADAPTER, settings)

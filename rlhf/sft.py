@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 from rlhf.config import SFTConfig
 from rlhf.data import TokenizedExample, load_examples, tokenize
 from rlhf.errors import UserError
-from rlhf.models import build_from_scratch, context_length, disable_dropout, load_causal_lm, load_tokenizer
+from rlhf.models import (
+    build_from_scratch,
+    context_length,
+    disable_dropout,
+    load_causal_lm,
+    load_tokenizer,
+    lora_adapters,
+)
 from rlhf.progress import ProgressBar
 from rlhf.runs import as_plain, is_done, mark_done, open_run
 from rlhf.tracking import Tracker
@@ -63,7 +70,6 @@ def _train(
     examples: list[TokenizedExample],
 ) -> "PreTrainedModel":
     """Run TRL's trainer; returns the model with adapters merged in."""
-    import peft
     import trl
 
     micro_batch_size = config.micro_batch_size or config.batch_size
@@ -90,9 +96,7 @@ def _train(
         disable_tqdm=True,
         seed=config.seed,
     )
-    lora = config.lora and peft.LoraConfig(
-        r=config.lora.r, lora_alpha=config.lora.alpha, target_modules=config.lora.target_modules, task_type="CAUSAL_LM"
-    )
+    lora = lora_adapters(config.lora, model) if config.lora else None
     tracker = Tracker(folder, "sft", config.tracking, as_plain(config))
     trainer = trl.SFTTrainer(
         model, args=arguments, train_dataset=_dataset(examples), processing_class=tokenizer, peft_config=lora

@@ -1,7 +1,12 @@
 #!/usr/bin/env bash
 # Lint, format, types, tests. Options go to pytest, for example: bash scripts/test.sh -k losses
+# With npm at hand the rewards that render React are set up and tested for real; without it those tests are skipped.
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 ruff check .
 ruff format --check .
 mypy
+if command -v npm >/dev/null; then
+  bash scripts/setup_render.sh
+  export RLHF_REQUIRE_RENDER=1
+fi
 exec pytest --numprocesses "${TEST_PROCESSES:-2}" --dist worksteal "$@"

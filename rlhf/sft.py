@@ -88,6 +88,7 @@ def _train(
         train_sampling_strategy="group_by_length",
         activation_checkpointing=config.model.gradient_checkpointing,
         bf16=config.model.dtype == "bfloat16",
+        use_cpu=model.device.type == "cpu",
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="no",

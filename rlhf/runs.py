@@ -19,11 +19,11 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
 def open_run(output_dir: str, config: Any) -> Path:
     """Create or reopen the folder of a run; its resolved config goes into config.yaml.
 
-    Reopening with the same config is harmless. Raises UserError, and touches nothing, when the folder holds a run
-    with another config or files of somebody else's.
+    Reopening with the same config is harmless, also after the folder was moved. Raises UserError, and touches
+    nothing, when the folder holds a run with another config or files of somebody else's.
     """
     folder = Path(output_dir)
-    resolved = as_plain(config)
+    resolved = {key: value for key, value in as_plain(config).items() if key != "output_dir"}
     file = folder / CONFIG_FILE
     if file.is_file():
         before = yaml.safe_load(file.read_text())

@@ -1,4 +1,4 @@
-"""Held-out means before and after PPO of several pipeline runs, as Markdown: `seed_table.py runs/seed-0 runs/seed-1`."""
+"""Held-out means before and after PPO of several runs, as Markdown: `seed_table.py runs/seed-0 runs/seed-1`."""
 
 import json
 import sys

@@ -1,11 +1,12 @@
 """What is written, read back: metrics.jsonl, samples, TensorBoard, the offline W&B file."""
 
+import dataclasses
 import json
 import struct
 
 import pytest
 
-from rlhf.config import TrackingConfig
+from rlhf.config import DataConfig, EvaluateConfig, ModelConfig, TrackingConfig
 from rlhf.runs import difference, is_done, mark_done, open_run, write_atomically
 from rlhf.tracking import Tracker, mask_secrets, wandb_mode
 
@@ -119,6 +120,16 @@ def test_a_run_folder_knows_its_config(tmp_path):
     assert is_done(open_run(str(tmp_path / "run"), TrackingConfig()))
     with pytest.raises(ValueError, match="samples was 4 and is 5"):
         open_run(str(tmp_path / "run"), TrackingConfig(samples=5))
+
+
+def test_a_moved_run_is_still_the_same_run(tmp_path):
+    model, data = ModelConfig(name_or_path="gpt2"), DataConfig(train="x")
+    evaluation = EvaluateConfig(output_dir="there", model=model, data=data, rewards=[])
+    open_run(str(tmp_path / "there"), evaluation)
+    (tmp_path / "there").rename(tmp_path / "moved")
+    open_run(str(tmp_path / "moved"), dataclasses.replace(evaluation, output_dir="moved"))
+    with pytest.raises(ValueError, match="seed was 1234 and is 5"):
+        open_run(str(tmp_path / "moved"), dataclasses.replace(evaluation, seed=5))
 
 
 def test_difference_names_the_nested_key():

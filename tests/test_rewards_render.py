@@ -270,6 +270,15 @@ def test_a_worker_that_is_killed_is_replaced_and_loses_nothing():
 
 
 @needs_render
+def test_a_completion_is_not_retried_on_another_dead_worker():
+    with RenderPool(2, 0.5) as renderer:
+        renderer.render([LIST, f"{LIST} "])
+        for pid in renderer.processes():
+            os.kill(pid, signal.SIGKILL)
+        assert renderer.render([f"{LIST} // alone"]) == [Rendered("<ul><li>1</li><li>2</li></ul>")]  # meets both
+
+
+@needs_render
 def test_a_worker_that_is_killed_while_it_works_loses_nothing():
     with RenderPool(1, 5.0) as renderer:
         renderer.render([LIST])

@@ -98,14 +98,18 @@ class RenderPool:
             if death.timed_out:
                 return Rendered(None, str(death))
             try:
-                rendered = parse_answer(self._ask(code))
+                rendered = parse_answer(self._ask(code, fresh=True))
             except SandboxDiedError as second_death:
                 return Rendered(None, str(second_death))
         self._remember(code, rendered)
         return rendered
 
-    def _ask(self, code: str) -> str:
+    def _ask(self, code: str, fresh: bool = False) -> str:
+        """The answer of an idle sandbox; of a new one if `fresh`, since all the idle ones may have died together."""
         sandbox = self._idle.get()
+        if fresh and sandbox:
+            self._end(sandbox)
+            sandbox = None
         usable = False
         try:
             if sandbox is None:

@@ -23,7 +23,7 @@ def write_jsonl(path: Path, rows: list[dict]) -> str:
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory) -> dict[str, Path]:
-    """A randomly initialised GPT-2 and Llama with a trained tokenizer, each in a folder as `from_pretrained` reads it."""
+    """A random GPT-2 and a random Llama with a trained tokenizer, each in a folder as `from_pretrained` reads it."""
     from rlhf.config import ScratchModel
     from rlhf.models import build_from_scratch
 

@@ -36,9 +36,8 @@ def test_the_example_config_trains(tiny_models, tmp_path, monkeypatch):
     small = {"model": {"name_or_path": str(tiny_models["gpt2"])}, "updates": 1, "batch_size": 4, "minibatch_size": 4}
     config = yaml.safe_load(example) | small | {"sampling": {"max_response_tokens": 8}}
     write_jsonl(tmp_path / "my_prompts.jsonl", [{"prompt": "Please."}, {"prompt": "Thank you."}])
-    (tmp_path / "my_rewards.py").write_text(
-        "def politeness(prompts, completions, **columns):\n    return [float('please' in text) for text in completions]\n"
-    )
+    reward = "def politeness(prompts, completions, **columns):\n    return [float(len(text)) for text in completions]\n"
+    (tmp_path / "my_rewards.py").write_text(reward)
     (tmp_path / "my_ppo.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.chdir(tmp_path)
     main(["ppo", "--config", "my_ppo.yaml"])

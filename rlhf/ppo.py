@@ -36,14 +36,15 @@ def run_ppo(config: PPOConfig) -> Path:
         return folder / POLICY_FOLDER
     started = time.monotonic()
     trainer = build_trainer(config, rewards)
-    tracker = Tracker(folder, "ppo", config.tracking, as_plain(config))
-    with ProgressBar("ppo", config.updates) as bar:
+    with (
+        Tracker(folder, "ppo", config.tracking, as_plain(config)) as tracker,
+        ProgressBar("ppo", config.updates) as bar,
+    ):
         for step in range(1, config.updates + 1):
             rollout, scores, metrics = trainer.update()
             tracker.log(metrics, step)
             tracker.log_samples(sample_rows(rollout, scores, config.tracking.samples), step)
             bar.advance(headline(metrics, trainer.warming_up))
-    tracker.finish()
     save(trainer.policy, trainer.tokenizer, folder / POLICY_FOLDER)
     mark_done(folder, time.monotonic() - started)
     return folder / POLICY_FOLDER

@@ -98,15 +98,14 @@ def _train(
         seed=config.seed,
     )
     lora = lora_adapters(config.lora, model) if config.lora else None
-    tracker = Tracker(folder, "sft", config.tracking, as_plain(config))
     trainer = trl.SFTTrainer(
         model, args=arguments, train_dataset=_dataset(examples), processing_class=tokenizer, peft_config=lora
     )
     trainer.remove_callback(_callback_class("PrinterCallback"))
-    trainer.add_callback(_reporter(tracker))
     disable_dropout(trainer.model)
-    trainer.train()
-    tracker.finish()
+    with Tracker(folder, "sft", config.tracking, as_plain(config)) as tracker:
+        trainer.add_callback(_reporter(tracker))
+        trainer.train()
     return trainer.model.merge_and_unload() if lora else trainer.model
 
 

@@ -5,7 +5,8 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any, Literal, TextIO, cast, get_args
+from types import TracebackType
+from typing import Any, Literal, Self, TextIO, cast, get_args
 
 from rlhf.config import TrackingConfig
 
@@ -15,7 +16,7 @@ SECRET_KEY = re.compile(r"token$|secret|password|api_?key|credential", re.IGNORE
 
 
 class Tracker:
-    """Writes the metrics and samples of one run.
+    """Writes the metrics and samples of one run; a context manager, so that a failing run is closed too.
 
     Args:
         folder: metrics.jsonl, samples.jsonl and tensorboard/ land here.
@@ -65,8 +66,8 @@ class Tracker:
             table = wandb.Table(columns=["step", *rows[0]], data=[[step, *row.values()] for row in rows])
             self.wandb_run.log({"step": step, "samples": table})
 
-    def finish(self) -> None:
-        """Close every file and mirror."""
+    def finish(self, failed: bool = False) -> None:
+        """Close every file and mirror; W&B marks a failed run as such."""
         if not self.active:
             return
         self.metrics_file.close()
@@ -74,7 +75,15 @@ class Tracker:
         if self.board:
             self.board.close()
         if self.wandb_run:
-            self.wandb_run.finish()
+            self.wandb_run.finish(exit_code=int(failed))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.finish(failed=error is not None)
 
 
 def mask_secrets(config: Any) -> Any:
@@ -115,7 +124,8 @@ def _start_wandb(folder: Path, stage: str, settings: TrackingConfig, config: dic
     try:
         run = start(wandb_mode(settings))
     except wandb.errors.Error as error:
-        print(f"W&B cannot be reached ({error}); logging offline, upload later with: wandb sync", file=sys.stderr)
+        reason = str(error).splitlines()[0]
+        print(f"W&B cannot be reached ({reason}); logging offline, upload later with: wandb sync", file=sys.stderr)
         run = start("offline")
     run.define_metric("step")
     run.define_metric("*", step_metric="step")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import struct
+import time
 
 import pytest
 
@@ -11,8 +12,19 @@ from rlhf.runs import difference, is_done, mark_done, open_run, write_atomically
 from rlhf.tracking import Tracker, mask_secrets, wandb_mode
 
 
+def finished_wandb(folder) -> list:
+    """The records of the offline run in a folder; its process may still be writing when `finish` returns."""
+    [file] = folder.rglob("*.wandb")
+    for _ in range(100):
+        records = read_wandb(file)
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        time.sleep(0.1)
+    raise TimeoutError(f"{file} has no exit record after 10 s")
+
+
 def read_wandb(file) -> list:
-    """The records of an offline run: LevelDB's log format (32 KiB blocks; crc, length, type) behind a 7-byte header."""
+    """The records of a .wandb file: LevelDB's log format (32 KiB blocks; crc, length, type) behind a 7-byte header."""
     from wandb.proto import wandb_internal_pb2
 
     data, position, pending, records = file.read_bytes(), 7, b"", []
@@ -61,6 +73,22 @@ def test_tensorboard_file_holds_the_same_numbers(tmp_path):
     assert [(e.step, e.value) for e in events.Scalars("objective/kl")] == [(1, 0.25), (2, 0.5)]
 
 
+def test_a_failing_run_is_closed_and_the_next_one_has_a_file_of_its_own(tmp_path):
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    settings = TrackingConfig(tensorboard=False, wandb="offline")
+    tracker = Tracker(tmp_path / "first", "ppo", settings, {})
+    tracker.log({"objective/kl": 0.25}, 1)
+    tracker.__exit__(KeyError, KeyError(), None)
+    with Tracker(tmp_path / "second", "ppo", settings, {}) as tracker:
+        tracker.log({"objective/kl": 0.5}, 1)
+    for folder, exit_code in (("first", 1), ("second", 0)):
+        records = finished_wandb(tmp_path / folder)
+        assert [record.WhichOneof("record_type") for record in records].count("history") == 1
+        [last] = [record.exit for record in records if record.WhichOneof("record_type") == "exit"]
+        assert last.exit_code == exit_code
+
+
 def test_offline_wandb_run_holds_metrics_samples_and_no_secret(tmp_path, monkeypatch):
     settings = TrackingConfig(tensorboard=False, wandb="offline")
     config = {"learning_rate": 0.1, "hub": {"api_key": "planted-secret"}}
@@ -68,8 +96,7 @@ def test_offline_wandb_run_holds_metrics_samples_and_no_secret(tmp_path, monkeyp
     tracker.log({"objective/kl": 0.25}, 1)
     tracker.log_samples([{"prompt": "p", "response": "r"}], 1)
     tracker.finish()
-    [file] = tmp_path.rglob("*.wandb")
-    records = read_wandb(file)
+    records = finished_wandb(tmp_path)
     history = {
         ".".join(item.nested_key) or item.key: json.loads(item.value_json)
         for record in records

@@ -26,6 +26,7 @@ class Stage(NamedTuple):
 STAGES = {
     "pipeline": Stage("PipelineConfig", "rlhf.pipeline:run_pipeline", "SFT, evaluation, PPO, evaluation, summary"),
     "sft": Stage("SFTConfig", "rlhf.sft:run_sft", "supervised fine-tuning on prompt/completion pairs"),
+    "reward": Stage("RewardModelConfig", "rlhf.reward_model:run_reward", "a reward model from preference pairs"),
     "ppo": Stage("PPOConfig", "rlhf.ppo:run_ppo", "proximal policy optimization against rewards"),
     "evaluate": Stage("EvaluateConfig", "rlhf.evaluate:main", "sample on held-out prompts and measure"),
     "generate": Stage("GenerateConfig", "rlhf.generate:run_generate", "completions for prompts"),

@@ -54,7 +54,7 @@ def load_examples(path_or_name: str, split: str) -> list[Example]:
     Raises UserError that lists every bad row (up to 20) by file and row number, or says that there is none at all.
     """
     examples, problems = [], []
-    for origin, row in _rows(path_or_name, split):
+    for origin, row in read_rows(path_or_name, split):
         try:
             examples.append(parse_row(row, origin))
         except UserError as error:
@@ -151,7 +151,7 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[str, Any]]:
                     raise UserError(f"{path} row {number}: not a JSON object in UTF-8 ({error})") from error
 
 
-def _rows(path_or_name: str, split: str) -> Iterator[tuple[str, Any]]:
+def read_rows(path_or_name: str, split: str) -> Iterator[tuple[str, Any]]:
     suffix = Path(path_or_name).suffix
     if suffix in (".jsonl", ".json", ".parquet"):
         if not Path(path_or_name).is_file():

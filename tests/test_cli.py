@@ -11,7 +11,7 @@ from conftest import write_jsonl
 from rlhf.cli import STAGES, main, parse
 
 CONFIGS = sorted(Path("configs").rglob("*.yaml"))
-STAGE_OF_FOLDER = {"configs": "pipeline", "sft": "sft", "ppo": "ppo", "evaluate": "evaluate"}
+STAGE_OF_FOLDER = {"configs": "pipeline", "sft": "sft", "ppo": "ppo", "evaluate": "evaluate", "reward": "reward"}
 
 
 def run(*argv: str) -> subprocess.CompletedProcess:

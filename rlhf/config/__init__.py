@@ -15,6 +15,7 @@ from rlhf.config.common import (
     TrackingConfig,
 )
 from rlhf.config.ppo import Advantage, Critic, KLEstimator, PPOConfig, ValueWarmup
+from rlhf.config.reward import RewardModelConfig
 from rlhf.config.stages import (
     EvaluateConfig,
     EvaluationSettings,
@@ -38,6 +39,7 @@ __all__ = [
     "ModelConfig",
     "PPOConfig",
     "PipelineConfig",
+    "RewardModelConfig",
     "SFTConfig",
     "SamplingConfig",
     "ScoreConfig",

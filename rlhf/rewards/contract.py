@@ -6,6 +6,8 @@ signature of TRL's ``GRPOTrainer``, so a reward written for it works here unchan
 * a number: the score of the sample;
 * ``None``: the reward does not apply to this sample;
 * a `SpanReward`: a score, and besides it amounts that land on stretches of the completion.
+
+It may be async: a coroutine function, or an object whose ``__call__`` is one.
 """
 
 from dataclasses import dataclass

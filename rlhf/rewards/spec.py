@@ -25,6 +25,7 @@ BUILTINS = {
     "react_structure": "rlhf.rewards.react_structure.ReactStructure",
     "regex": "rlhf.rewards.regex.Regex",
     "repetition": "rlhf.rewards.repetition.Repetition",
+    "reward_model": "rlhf.rewards.reward_model.RewardModel",
 }
 
 
@@ -39,16 +40,25 @@ class RewardSpec:
         name: how metrics call it; by default the last part of ``path``.
         args: arguments: of the constructor if the path leads to a class, else keyword arguments that are
             added to each call.
+        timeout: seconds per completion: a batch of n may take n times as long; None for no limit.
+        clip: scores are clamped to plus or minus this before they are weighted; None for no clipping. What is
+            logged is the score before clipping; spans are not clipped.
     """
 
     path: str
     weight: float = 1.0
     name: str | None = None
     args: dict[str, Any] = field(default_factory=dict)
+    timeout: float | None = None
+    clip: float | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.weight):
             raise RewardError(f"reward {self.path!r}: weight {self.weight} is not a finite number")
+        for name in ("timeout", "clip"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise RewardError(f"reward {self.path!r}: {name} {value} must be finite and greater than 0")
 
     @property
     def metric_name(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlhf.rewards.calling import TimeLimitError, call
 from rlhf.rewards.contract import Explains, RewardError, Span, SpanReward, shorten
 from rlhf.rewards.spec import RewardSpec, load_reward
 
@@ -40,15 +41,21 @@ class Scores:
 
 @dataclass(frozen=True)
 class WeightedReward:
-    """A named callable and its factor in the sum."""
+    """A named callable, plain or async, and its factor in the sum; `RewardSpec` has the meaning of the rest."""
 
     name: str
     function: Callable[..., Any]
     weight: float = 1.0
+    timeout: float | None = None
+    clip: float | None = None
+
+    def clipped(self, score: float) -> float:
+        """The score as it enters the sum, before it is weighted."""
+        return score if self.clip is None else max(-self.clip, min(self.clip, score))
 
 
 class RewardSum:
-    """``total = sum over components of weight * score``, each component called once per batch."""
+    """``total = sum over components of weight * clipped score``, each component called once per batch."""
 
     def __init__(self, rewards: Sequence[WeightedReward]) -> None:
         """Raises `RewardError` if there are no rewards or two have the same name."""
@@ -63,13 +70,15 @@ class RewardSum:
     @classmethod
     def from_specs(cls, specs: Sequence[RewardSpec]) -> "RewardSum":
         """The sum that a config describes; see `load_reward` for what it raises."""
-        return cls([WeightedReward(spec.metric_name, load_reward(spec), spec.weight) for spec in specs])
+        return cls(
+            [WeightedReward(s.metric_name, load_reward(s), s.weight, timeout=s.timeout, clip=s.clip) for s in specs]
+        )
 
     def __call__(self, prompts: Sequence[str], completions: Sequence[str], columns: Columns) -> Scores:
         """Score a batch.
 
-        Raises `RewardError` if a component raises, or returns anything but one finite number, ``None`` or
-        valid `SpanReward` per sample; ValueError if the inputs differ in length.
+        Raises `RewardError` if a component raises, takes longer than its time-out, or returns anything but one
+        finite number, ``None`` or valid `SpanReward` per sample; ValueError if the inputs differ in length.
         """
         for name, column in {"completions": completions, **columns}.items():
             if len(column) != len(prompts):
@@ -83,7 +92,7 @@ class RewardSum:
             scores.components[reward.name] = [item.score if item else None for item in items]
             for i, item in enumerate(items):
                 if item is not None:
-                    scores.total[i] += reward.weight * item.score
+                    scores.total[i] += reward.weight * reward.clipped(item.score)
                     scores.spans[i] += [Span(s.start, s.end, reward.weight * s.value) for s in item.spans]
         return scores
 
@@ -124,15 +133,30 @@ class _Batch:
                 raise self._error(f"argument {name!r} is also a column of the data", 0)
         try:
             return self._call_range(0, len(self.prompts))
+        except TimeLimitError:
+            raise self._out_of_time() from None
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise self._error(f"raised {reason[:300]}", self._first_failing()) from error
 
     def _call_range(self, start: int, stop: int) -> Any:
         columns = {name: list(column[start:stop]) for name, column in self.columns.items()}
-        return self.reward.function(
-            prompts=self.prompts[start:stop], completions=self.completions[start:stop], **columns
-        )
+        arguments = {"prompts": self.prompts[start:stop], "completions": self.completions[start:stop], **columns}
+        limit = self.reward.timeout
+        return call(self.reward.function, arguments, None if limit is None else limit * (stop - start))
+
+    def _out_of_time(self) -> RewardError:
+        """The error for a batch that took too long: names the first sample that does so on its own, if one does."""
+        limit, n = self.reward.timeout, len(self.prompts)
+        assert limit is not None
+        for i in range(n if n > 1 else 0):
+            try:
+                self._call_range(i, i + 1)
+            except TimeLimitError:
+                return self._error(f"ran out of time: more than {limit:g} s for one completion", i)
+            except Exception:
+                continue  # the batch did not get this far: what is asked is who was slow
+        return self._error(f"ran out of time: more than {limit * n:g} s for {n} completions at {limit:g} s each", 0)
 
     def _first_failing(self) -> int:
         """A sample that makes the reward raise, by bisection: at most as slow as the batch once more."""

@@ -1,0 +1,258 @@
+"""A reward model from preferences, with TRL's RewardTrainer: a scalar head and LoRA, merged and normalised."""
+
+import json
+import shutil
+import statistics
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlhf.config import RewardModelConfig
+from rlhf.config.checks import require
+from rlhf.errors import UserError
+from rlhf.models import (
+    context_length,
+    default_device,
+    disable_dropout,
+    load_tokenizer,
+    lora_adapters,
+    resolve_model_path,
+)
+from rlhf.preferences import TokenizedPair, load_pairs, mismatched, tokenize_pairs
+from rlhf.progress import ProgressBar
+from rlhf.report.reward_model import accuracies, measure, plot_calibration, plot_margins, show
+from rlhf.rewards.reward_model import SETTINGS_FILE, Settings, score_ids
+from rlhf.runs import as_plain, is_done, mark_done, open_run, write_atomically
+from rlhf.tracking import Tracker
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback
+
+MODEL_FOLDER, SUMMARY_FILE = "model", "summary.json"
+REFERENCE = "the chosen and rejected training texts"
+METRICS = {
+    "loss": "reward/loss", "accuracy": "reward/accuracy", "margin": "reward/margin", "grad_norm": "reward/grad_norm",
+    "learning_rate": "reward/learning_rate",
+}  # fmt: skip
+
+
+def run_reward(config: RewardModelConfig) -> Path:
+    """Train, measure on the held-out pairs, and write the merged model with its normalisation; returns its folder.
+
+    A finished run with the same config is not repeated: its summary is shown again.
+    """
+    folder = open_run(config.output_dir, config)
+    if not is_done(folder):
+        _run(config, folder)
+    show(json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8")), folder)
+    return folder / MODEL_FOLDER
+
+
+def _run(config: RewardModelConfig, folder: Path) -> None:
+    import transformers
+
+    started = time.monotonic()
+    pairs = load_pairs(config.data.train, config.data.train_split)  # first: a bad row must not cost a model load
+    pairs += mismatched(pairs, round(config.mismatched * len(pairs)), config.seed)
+    held_out_pairs = load_pairs(str(config.data.eval), config.data.eval_split)
+    require(
+        config.group_by is None or any(config.group_by in chosen.columns for chosen, _ in held_out_pairs),
+        f"group_by is {config.group_by!r}, but the held-out rows have no such column",
+    )
+    transformers.set_seed(config.seed)  # before the model: the head and LoRA's init depend on it
+    model, tokenizer = _build(config)
+    train = tokenize_pairs(pairs, tokenizer, config.data, context_length(model))
+    held_out = tokenize_pairs(held_out_pairs, tokenizer, config.data, context_length(model))
+    print(
+        f"reward model on {len(train)} of {len(pairs)} pairs, held out {len(held_out)} of {len(held_out_pairs)}, "
+        f"{model.num_parameters() / 1e6:.1f}M parameters",
+        flush=True,
+    )
+    trained = _train(config, folder, model, tokenizer, train).eval()
+    reference = score_ids(trained, [ids for pair in train for ids in (pair.chosen_ids, pair.rejected_ids)], 32)
+    std = statistics.pstdev(reference) or 1.0
+    settings = Settings(statistics.fmean(reference), std, REFERENCE, config.data.system_prompt)
+    left_out = len(held_out_pairs) - len(held_out)
+    _report(folder, margins_of(trained, held_out), held_out, settings, config.group_by, left_out)
+    save(trained, tokenizer, settings, folder / MODEL_FOLDER)
+    mark_done(folder, time.monotonic() - started)
+
+
+def _report(
+    folder: Path,
+    margins: list[float],
+    held_out: list[TokenizedPair],
+    settings: Settings,
+    group_by: str | None,
+    left_out: int,
+) -> None:
+    """Write the plots and summary.json."""
+    plot_calibration(margins, folder / "calibration.png")
+    plot_margins([margin / settings.std for margin in margins], folder / "margins.png")
+    summary = {
+        "held_out_pairs": len(held_out),
+        "held_out_left_out": left_out,
+        **measure(margins),
+        "accuracy_by": accuracies(margins, held_out, group_by),
+        "normalisation": {"mean": settings.mean, "std": settings.std, "reference": settings.reference},
+    }
+    write_atomically(folder / SUMMARY_FILE, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+
+
+def margins_of(model: "PreTrainedModel", pairs: list[TokenizedPair]) -> list[float]:
+    """Raw score of the chosen side minus that of the rejected one, for each pair."""
+    chosen = score_ids(model, [pair.chosen_ids for pair in pairs], 32)
+    rejected = score_ids(model, [pair.rejected_ids for pair in pairs], 32)
+    return [better - worse for better, worse in zip(chosen, rejected, strict=True)]
+
+
+def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", settings: Settings, folder: Path) -> None:
+    """Write model, tokenizer and settings next to where they belong, then move them there in one step."""
+    staged = folder.with_name(f".{folder.name}.staged")
+    shutil.rmtree(staged, ignore_errors=True)
+    model.save_pretrained(staged)
+    tokenizer.save_pretrained(staged)
+    (staged / SETTINGS_FILE).write_text(json.dumps(settings._asdict(), indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    staged.rename(folder)
+
+
+def _build(config: RewardModelConfig) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
+    """The language model with a new scalar head instead of its LM head, dropout off."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    tokenizer = load_tokenizer(str(config.model.name_or_path))
+    where = resolve_model_path(str(config.model.name_or_path))
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            where, num_labels=1, dtype=getattr(torch, config.model.dtype)
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot load {where!r} as a reward model ({str(error).strip().splitlines()[0]})") from error
+    # The score is read at the last token that is not padding, so the model has to know which one that is.
+    model.config.pad_token_id = tokenizer.pad_token_id
+    if config.context_length is not None:
+        lengthen_positions(model, config.context_length)
+    disable_dropout(model)
+    return model.to(default_device()), tokenizer
+
+
+def lengthen_positions(model: "PreTrainedModel", length: int) -> None:
+    """Give GPT-2's table of positions `length` rows; the new ones begin as a repetition of its second half.
+
+    Raises UserError for a model without such a table, or with one that is longer already.
+    """
+    import torch
+
+    table = getattr(model.base_model, "wpe", None)
+    if table is None or table.num_embeddings > length:
+        reason = "has no learned positions" if table is None else f"has {table.num_embeddings} positions already"
+        raise UserError(f"context_length is {length}, but the model {reason}; leave it out")
+    old = table.num_embeddings
+    half = old - old // 2
+    index = [row if row < old else old - half + (row - old) % half for row in range(length)]
+    model.base_model.wpe = torch.nn.Embedding.from_pretrained(table.weight.data[index], freeze=False)
+    model.config.n_positions = length
+
+
+def _train(
+    config: RewardModelConfig,
+    folder: Path,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerFast",
+    pairs: list[TokenizedPair],
+) -> "PreTrainedModel":
+    """Run TRL's trainer; returns the model with adapters merged in."""
+    import trl
+
+    lora = lora_adapters(config.lora, model, task_type="SEQ_CLS")
+    lora.modules_to_save = ["score", *(["wpe"] if config.context_length else [])]  # trained in full
+    tracker = Tracker(folder, "reward", config.tracking, as_plain(config))
+    trainer = trl.RewardTrainer(
+        model,
+        args=_arguments(config, folder, model.device.type),
+        train_dataset=_dataset(pairs),
+        processing_class=tokenizer,
+        peft_config=lora,
+    )
+    trainer.remove_callback(_printer())
+    trainer.add_callback(_reporter(tracker))
+    trainer.train()
+    tracker.finish()
+    return trainer.model.merge_and_unload()
+
+
+def _arguments(config: RewardModelConfig, folder: Path, device: str) -> Any:
+    import trl
+
+    micro_batch_size = config.micro_batch_size or config.batch_size
+    return trl.RewardConfig(
+        output_dir=str(folder / "trainer"),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=micro_batch_size,
+        gradient_accumulation_steps=config.batch_size // micro_batch_size,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=config.warmup_fraction,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        max_length=None,  # data.py has already seen to lengths
+        train_sampling_strategy="group_by_length",
+        remove_unused_columns=False,  # one of them holds the lengths
+        activation_checkpointing=config.model.gradient_checkpointing,
+        bf16=config.model.dtype == "bfloat16",
+        use_cpu=device == "cpu",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to=[],
+        dataloader_pin_memory=device == "cuda",
+        disable_tqdm=True,
+        seed=config.seed,
+    )
+
+
+def _dataset(pairs: list[TokenizedPair]) -> Any:
+    """Token ids as RewardTrainer takes them, with the length by which batches are formed."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    return datasets.Dataset.from_list(
+        [
+            {
+                "chosen_ids": pair.chosen_ids,
+                "rejected_ids": pair.rejected_ids,
+                "length": max(len(pair.chosen_ids), len(pair.rejected_ids)),
+            }
+            for pair in pairs
+        ]
+    )
+
+
+def _printer() -> Any:
+    from transformers.trainer_callback import PrinterCallback
+
+    return PrinterCallback
+
+
+def _reporter(tracker: Tracker) -> "TrainerCallback":
+    """A callback that feeds our progress bar and metrics."""
+    from transformers import TrainerCallback
+
+    class Reporter(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.bar = ProgressBar("reward", state.max_steps, state.is_world_process_zero)
+            self.bar.__enter__()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+            if "loss" in logs:
+                tracker.log(
+                    {ours: logs[theirs] for theirs, ours in METRICS.items() if theirs in logs}, state.global_step
+                )
+                self.bar.advance(f"loss {logs['loss']:.3f}  accuracy {logs['accuracy']:.2f}")
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.bar.__exit__(None, None, None)
+
+    return Reporter()

@@ -1,0 +1,84 @@
+"""Calling a reward: plain or async, with or without a time limit."""
+
+import asyncio
+import functools
+import inspect
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, wait
+from typing import Any
+
+SECONDS_TO_CANCEL = 1.0
+
+
+class TimeLimitError(Exception):
+    """A reward did not answer within its limit."""
+
+
+def call(function: Callable[..., Any], arguments: dict[str, Any], seconds: float | None = None) -> Any:
+    """What ``function(**arguments)`` returns or, if that is awaitable, what it comes to.
+
+    Awaitables run on one event loop in a thread of its own, the same for every call, so that a reward can keep its
+    connections open; a caller may itself be inside a loop. Without a limit a plain function runs in the calling thread.
+    With one it runs in a thread that is given up when the limit is over (Python cannot end it, but it keeps the
+    program from nothing, not even from ending), and an awaitable is cancelled.
+
+    Raises TimeLimitError after ``seconds``, and whatever the function raises.
+    """
+    if seconds is None:
+        output = function(**arguments)
+        return _in_loop(output).result() if inspect.isawaitable(output) else output
+    deadline = time.monotonic() + seconds
+    output = _within(_in_thread(function, arguments), seconds)
+    if inspect.isawaitable(output):
+        return _within(_in_loop(output), deadline - time.monotonic())
+    return output
+
+
+def _within(future: "Future[Any]", seconds: float) -> Any:
+    # Not future.result(seconds): the TimeoutError of a reward's own network client would look like ours.
+    if wait([future], timeout=max(0.0, seconds)).done:
+        return future.result()
+    future.cancel()
+    _replace_a_blocked_loop()
+    raise TimeLimitError
+
+
+def _in_thread(function: Callable[..., Any], arguments: dict[str, Any]) -> "Future[Any]":
+    future: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            output = function(**arguments)
+        except BaseException as error:
+            outcome: Callable[[], None] = functools.partial(future.set_exception, error)
+        else:
+            outcome = functools.partial(future.set_result, output)
+        if future.set_running_or_notify_cancel():
+            outcome()
+
+    threading.Thread(target=work, name="reward", daemon=True).start()
+    return future
+
+
+def _in_loop(awaitable: Awaitable[Any]) -> "Future[Any]":
+    async def run() -> Any:
+        return await awaitable
+
+    return asyncio.run_coroutine_threadsafe(run(), _loop(os.getpid()))
+
+
+@functools.cache
+def _loop(process: int) -> asyncio.AbstractEventLoop:
+    """The event loop of this process (a fork has none of its parent's threads), running."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="async rewards", daemon=True).start()
+    return loop
+
+
+def _replace_a_blocked_loop() -> None:
+    """Forget the loop if it no longer turns: an async reward that blocks must not hang the next call."""
+    if _loop.cache_info().currsize and not wait([_in_loop(asyncio.sleep(0))], timeout=SECONDS_TO_CANCEL).done:
+        _loop.cache_clear()

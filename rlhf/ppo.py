@@ -1,6 +1,5 @@
 """The PPO stage: from a config to a trained policy on disk."""
 
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from rlhf.policy import Policy
 from rlhf.progress import ProgressBar
 from rlhf.rewards import RewardSum, Scores
 from rlhf.rollout import Rollout
-from rlhf.runs import as_plain, is_done, mark_done, open_run
+from rlhf.runs import as_plain, is_done, mark_done, open_run, staged
 from rlhf.tracking import Tracker
 from rlhf.trainer import PPOTrainer
 
@@ -45,7 +44,9 @@ def run_ppo(config: PPOConfig) -> Path:
             tracker.log(metrics, step)
             tracker.log_samples(sample_rows(rollout, scores, config.tracking.samples), step)
             bar.advance(headline(metrics, trainer.warming_up))
-    save(trainer.policy, trainer.tokenizer, folder / POLICY_FOLDER)
+    with staged(folder / POLICY_FOLDER) as staging:
+        save_policy(trainer.policy, staging)
+        trainer.tokenizer.save_pretrained(staging)
     mark_done(folder, time.monotonic() - started)
     return folder / POLICY_FOLDER
 
@@ -74,16 +75,6 @@ def load_prompts(config: PPOConfig, tokenizer: "PreTrainedTokenizerFast", contex
     prompts = tokenize(examples, tokenizer, config.data, context)
     check_fits(prompts, config.sampling.max_response_tokens, context)
     return prompts
-
-
-def save(policy: Policy, tokenizer: "PreTrainedTokenizerFast", folder: Path) -> None:
-    """Write policy and tokenizer next to where they belong, then move them there in one step."""
-    staged = folder.with_name(f".{folder.name}.staged")
-    shutil.rmtree(staged, ignore_errors=True)
-    save_policy(policy, staged)
-    tokenizer.save_pretrained(staged)
-    shutil.rmtree(folder, ignore_errors=True)
-    staged.rename(folder)
 
 
 def headline(metrics: Metrics, warming_up: bool) -> str:

@@ -1,7 +1,6 @@
 """A reward model from preferences, with TRL's RewardTrainer: a scalar head and LoRA, merged and normalised."""
 
 import json
-import shutil
 import statistics
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rlhf.config import RewardModelConfig
 from rlhf.config.checks import require
 from rlhf.errors import UserError
+from rlhf.hf_trainer import run_trainer, training_arguments
 from rlhf.models import (
     context_length,
     default_device,
@@ -19,14 +19,12 @@ from rlhf.models import (
     resolve_model_path,
 )
 from rlhf.preferences import TokenizedPair, load_pairs, mismatched, tokenize_pairs
-from rlhf.progress import ProgressBar
 from rlhf.report.reward_model import accuracies, measure, plot_calibration, plot_margins, show
 from rlhf.rewards.reward_model import SETTINGS_FILE, Settings, score_ids
-from rlhf.runs import as_plain, is_done, mark_done, open_run, write_atomically
-from rlhf.tracking import Tracker
+from rlhf.runs import is_done, mark_done, open_run, staged, write_atomically
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 MODEL_FOLDER, SUMMARY_FILE = "model", "summary.json"
 REFERENCE = "the chosen and rejected training texts"
@@ -107,14 +105,12 @@ def margins_of(model: "PreTrainedModel", pairs: list[TokenizedPair]) -> list[flo
 
 
 def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", settings: Settings, folder: Path) -> None:
-    """Write model, tokenizer and settings next to where they belong, then move them there in one step."""
-    staged = folder.with_name(f".{folder.name}.staged")
-    shutil.rmtree(staged, ignore_errors=True)
-    model.save_pretrained(staged)
-    tokenizer.save_pretrained(staged)
-    (staged / SETTINGS_FILE).write_text(json.dumps(settings._asdict(), indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    staged.rename(folder)
+    """Write model, tokenizer and settings, all or nothing."""
+    with staged(folder) as staging:
+        model.save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
+        settings_text = json.dumps(settings._asdict(), indent=2) + "\n"
+        (staging / SETTINGS_FILE).write_text(settings_text, encoding="utf-8")
 
 
 def _build(config: RewardModelConfig) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
@@ -168,49 +164,15 @@ def _train(
 
     lora = lora_adapters(config.lora, model, task_type="SEQ_CLS")
     lora.modules_to_save = ["score", *(["wpe"] if config.context_length else [])]  # trained in full
-    tracker = Tracker(folder, "reward", config.tracking, as_plain(config))
-    trainer = trl.RewardTrainer(
-        model,
-        args=_arguments(config, folder, model.device.type),
-        train_dataset=_dataset(pairs),
-        processing_class=tokenizer,
-        peft_config=lora,
-    )
-    trainer.remove_callback(_printer())
-    trainer.add_callback(_reporter(tracker))
-    trainer.train()
-    tracker.finish()
-    return trainer.model.merge_and_unload()
-
-
-def _arguments(config: RewardModelConfig, folder: Path, device: str) -> Any:
-    import trl
-
-    micro_batch_size = config.micro_batch_size or config.batch_size
-    return trl.RewardConfig(
-        output_dir=str(folder / "trainer"),
-        num_train_epochs=config.epochs,
-        per_device_train_batch_size=micro_batch_size,
-        gradient_accumulation_steps=config.batch_size // micro_batch_size,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=config.warmup_fraction,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        max_length=None,  # data.py has already seen to lengths
-        train_sampling_strategy="group_by_length",
+    arguments = trl.RewardConfig(
         remove_unused_columns=False,  # one of them holds the lengths
-        activation_checkpointing=config.model.gradient_checkpointing,
-        bf16=config.model.dtype == "bfloat16",
-        use_cpu=device == "cpu",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to=[],
-        dataloader_pin_memory=device == "cuda",
-        disable_tqdm=True,
-        seed=config.seed,
+        **training_arguments(config, folder, model.device.type),
     )
+    trainer = trl.RewardTrainer(
+        model, args=arguments, train_dataset=_dataset(pairs), processing_class=tokenizer, peft_config=lora
+    )
+    run_trainer(trainer, "reward", folder, config, METRICS)
+    return trainer.model.merge_and_unload()
 
 
 def _dataset(pairs: list[TokenizedPair]) -> Any:
@@ -228,31 +190,3 @@ def _dataset(pairs: list[TokenizedPair]) -> Any:
             for pair in pairs
         ]
     )
-
-
-def _printer() -> Any:
-    from transformers.trainer_callback import PrinterCallback
-
-    return PrinterCallback
-
-
-def _reporter(tracker: Tracker) -> "TrainerCallback":
-    """A callback that feeds our progress bar and metrics."""
-    from transformers import TrainerCallback
-
-    class Reporter(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.bar = ProgressBar("reward", state.max_steps, state.is_world_process_zero)
-            self.bar.__enter__()
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-            if "loss" in logs:
-                tracker.log(
-                    {ours: logs[theirs] for theirs, ours in METRICS.items() if theirs in logs}, state.global_step
-                )
-                self.bar.advance(f"loss {logs['loss']:.3f}  accuracy {logs['accuracy']:.2f}")
-
-        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.bar.__exit__(None, None, None)
-
-    return Reporter()

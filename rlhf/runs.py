@@ -1,10 +1,13 @@
 """Run folders: what belongs to one run, and whether it is finished."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import os
 import platform
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +81,18 @@ def write_atomically(file: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(staged, file)
+
+
+@contextlib.contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A fresh folder to write into, which takes the place of `folder` once everything in it has been written."""
+    staging = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+    staging.rename(folder)

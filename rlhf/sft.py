@@ -2,11 +2,12 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlhf.config import SFTConfig
 from rlhf.data import TokenizedExample, load_examples, tokenize
 from rlhf.errors import UserError
+from rlhf.hf_trainer import run_trainer, training_arguments
 from rlhf.models import (
     build_from_scratch,
     context_length,
@@ -15,15 +16,19 @@ from rlhf.models import (
     load_tokenizer,
     lora_adapters,
 )
-from rlhf.progress import ProgressBar
-from rlhf.runs import as_plain, is_done, mark_done, open_run
-from rlhf.tracking import Tracker
+from rlhf.runs import is_done, mark_done, open_run, staged
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 MODEL_FOLDER = "model"
+METRICS = {
+    "loss": "sft/loss",
+    "mean_token_accuracy": "sft/token_accuracy",
+    "grad_norm": "sft/grad_norm",
+    "learning_rate": "sft/learning_rate",
+}
 
 
 def run_sft(config: SFTConfig) -> Path:
@@ -49,8 +54,9 @@ def run_sft(config: SFTConfig) -> Path:
         f"SFT on {len(tokenized)} of {len(examples)} pairs, {model.num_parameters() / 1e6:.1f}M parameters", flush=True
     )
     trained = _train(config, folder, model, tokenizer, tokenized)
-    trained.save_pretrained(folder / MODEL_FOLDER)
-    tokenizer.save_pretrained(folder / MODEL_FOLDER)
+    with staged(folder / MODEL_FOLDER) as staging:
+        trained.save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
     mark_done(folder, time.monotonic() - started)
     return folder / MODEL_FOLDER
 
@@ -72,40 +78,13 @@ def _train(
     """Run TRL's trainer; returns the model with adapters merged in."""
     import trl
 
-    micro_batch_size = config.micro_batch_size or config.batch_size
-    arguments = trl.SFTConfig(
-        output_dir=str(folder / "trainer"),
-        num_train_epochs=config.epochs,
-        per_device_train_batch_size=micro_batch_size,
-        gradient_accumulation_steps=config.batch_size // micro_batch_size,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=config.warmup_fraction,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        max_length=None,  # data.py has already seen to lengths
-        completion_only_loss=True,
-        train_sampling_strategy="group_by_length",
-        activation_checkpointing=config.model.gradient_checkpointing,
-        bf16=config.model.dtype == "bfloat16",
-        use_cpu=model.device.type == "cpu",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to=[],
-        dataloader_pin_memory=model.device.type == "cuda",
-        disable_tqdm=True,
-        seed=config.seed,
-    )
+    arguments = trl.SFTConfig(completion_only_loss=True, **training_arguments(config, folder, model.device.type))
     lora = lora_adapters(config.lora, model) if config.lora else None
     trainer = trl.SFTTrainer(
         model, args=arguments, train_dataset=_dataset(examples), processing_class=tokenizer, peft_config=lora
     )
-    trainer.remove_callback(_callback_class("PrinterCallback"))
     disable_dropout(trainer.model)
-    with Tracker(folder, "sft", config.tracking, as_plain(config)) as tracker:
-        trainer.add_callback(_reporter(tracker))
-        trainer.train()
+    run_trainer(trainer, "sft", folder, config, METRICS)
     return trainer.model.merge_and_unload() if lora else trainer.model
 
 
@@ -122,31 +101,3 @@ def _dataset(examples: list[TokenizedExample]) -> "Dataset":
     ]
     datasets.disable_progress_bars()
     return datasets.Dataset.from_list(rows)
-
-
-def _callback_class(name: str) -> Any:
-    import transformers.trainer_callback
-
-    return getattr(transformers.trainer_callback, name)
-
-
-def _reporter(tracker: Tracker) -> "TrainerCallback":
-    """A callback that feeds our progress bar and metrics."""
-    from transformers import TrainerCallback
-
-    class Reporter(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.bar = ProgressBar("sft", state.max_steps, state.is_world_process_zero)
-            self.bar.__enter__()
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-            if "loss" in logs:
-                names = {"loss": "sft/loss", "mean_token_accuracy": "sft/token_accuracy", "grad_norm": "sft/grad_norm"}
-                metrics = {ours: logs[theirs] for theirs, ours in names.items() if theirs in logs}
-                tracker.log(metrics | {"sft/learning_rate": logs["learning_rate"]}, state.global_step)
-                self.bar.advance(f"loss {logs['loss']:.3f}")
-
-        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.bar.__exit__(None, None, None)
-
-    return Reporter()

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from rlhf.config import DataConfig, EvaluateConfig, ModelConfig, TrackingConfig
-from rlhf.runs import difference, is_done, mark_done, open_run, write_atomically
+from rlhf.runs import difference, is_done, mark_done, open_run, staged, write_atomically
 from rlhf.tracking import Tracker, mask_secrets, wandb_mode
 
 
@@ -170,3 +170,19 @@ def test_atomic_write_leaves_nothing_behind(tmp_path):
     write_atomically(tmp_path / "file", "two")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_text() == "two"
+
+
+def test_a_staged_folder_appears_whole_or_not_at_all(tmp_path):
+    with staged(tmp_path / "model") as staging:
+        (staging / "weights").write_text("old")
+        assert not (tmp_path / "model").exists()
+
+    def interrupted() -> None:
+        with staged(tmp_path / "model") as staging:
+            (staging / "weights").write_text("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (tmp_path / "model" / "weights").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -58,6 +58,7 @@ class Policy(nn.Module):
         self.wrapper = _wrap_with_value_head(model, lora, critic)
         self.trainable = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
         self._activate(POLICY_ADAPTER)
+        self.train()  # dropout is off; without train mode models ignore gradient checkpointing
         if gradient_checkpointing:
             self._checkpoint_gradients(model)
 
@@ -129,16 +130,20 @@ class Policy(nn.Module):
     def merged(self) -> Iterator[None]:
         """Within this context the policy's adapters are folded into the base weights, for fast decoding.
 
-        Afterwards the base weights are what they were, bit for bit (subtracting the update again would not do).
+        Afterwards the base weights are what they were, bit for bit (subtracting the update again would not do). The
+        model is in eval mode meanwhile: in train mode gradient checkpointing would keep it from using its cache.
         """
         from peft.tuners.lora import LoraLayer
 
         layers = [module for module in self.modules() if isinstance(module, LoraLayer)]
         originals = [layer.get_base_layer().weight.detach().clone() for layer in layers]
+        was_training = self.training
+        self.eval()
         self.wrapper.pretrained_model.merge_adapter([POLICY_ADAPTER])
         try:
             yield
         finally:
+            self.train(was_training)
             self.wrapper.pretrained_model.unmerge_adapter()
             for layer, original in zip(layers, originals, strict=True):
                 layer.get_base_layer().weight.data.copy_(original)

@@ -93,7 +93,6 @@ def test_gradient_checkpointing_changes_no_gradient(tiny_models, critic):
     gradients = []
     for checkpointing in (False, True):
         policy = make_policy(tiny_models["gpt2"], critic, gradient_checkpointing=checkpointing)
-        policy.train()
         result = policy(*batch())
         (result.logprobs.sum() + result.values.square().sum()).backward()
         gradients.append([p.grad for _, p in policy.trainable])
@@ -129,7 +128,8 @@ def test_merging_for_the_rollout_leaves_no_trace(tiny_models, architecture):
 
 
 def test_dropout_is_off_even_in_train_mode(tiny_models):
-    policy = make_policy(tiny_models["gpt2"]).train()
+    policy = make_policy(tiny_models["gpt2"])
+    assert policy.language_model.training
     assert torch.equal(policy(*batch()).logprobs, policy(*batch()).logprobs)
     assert torch.equal(policy(*batch()).values, policy(*batch()).values)
 

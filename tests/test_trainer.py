@@ -126,6 +126,28 @@ def test_gradient_does_not_depend_on_micro_batches(tiny_models, pairs):
     torch.testing.assert_close(gradients[0], gradients[2], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_gradient_checkpointing_recomputes_and_changes_nothing(tiny_models, pairs, architecture):
+    calls, metrics = [], []
+    for checkpointing in (False, True):
+        config = make_config(tiny_models[architecture], pairs, epochs=1)
+        config = dataclasses.replace(
+            config, model=dataclasses.replace(config.model, gradient_checkpointing=checkpointing)
+        )
+        trainer = build_trainer(config, RewardSum.from_specs(config.rewards))
+        first_norm = next(
+            m for name, m in trainer.policy.named_modules() if name.endswith((".ln_1", "input_layernorm"))
+        )
+        count = []
+        rollout, _, _ = trainer.update()
+        first_norm.register_forward_hook(lambda *_, count=count: count.append(1))
+        trainer.epochs.run(rollout, 1.0, critic_only=False)
+        calls.append(len(count))
+        metrics.append({k: v for k, v in trainer.update()[2].items() if not k.startswith("time/")})
+    assert calls[1] == 2 * calls[0]
+    assert metrics[1] == pytest.approx(metrics[0], rel=1e-3, abs=1e-5)
+
+
 def test_warmup_trains_the_critic_alone_and_ends(tiny_models, pairs):
     warmup = ValueWarmup(explained_variance=2.0, max_updates=2)  # out of reach: the limit ends it
     trainer = make_trainer(tiny_models, pairs, value_warmup=warmup)

@@ -9,7 +9,7 @@ from rlhf.config import EvaluateConfig, ModelConfig, PipelineConfig
 from rlhf.evaluate import Measurement, run_evaluate
 from rlhf.ppo import run_ppo
 from rlhf.report.plots import plot_reward_and_kl, read_metrics
-from rlhf.report.tables import before_after, markdown_table, print_table
+from rlhf.report.tables import before_after, markdown_table, print_heading, print_table
 from rlhf.runs import is_done, mark_done, open_run, write_atomically
 from rlhf.sft import run_sft
 
@@ -59,7 +59,8 @@ def summarise(folder: Path, before: Measurement, after: Measurement) -> None:
     samples = sample_pairs(before, after)
     document = ["# Before and after PPO", "", markdown_table(COLUMNS, rows), "", "![reward and KL](reward_kl.png)", ""]
     for prompt, first, second in samples:
-        print(f"\n\033[1m{prompt}\033[0m\n--- SFT\n{first}\n--- PPO\n{second}")
+        print_heading(prompt)
+        print(f"--- SFT\n{first}\n--- PPO\n{second}")
         document += [f"## {prompt}", "SFT:", f"```tsx\n{first}\n```", "PPO:", f"```tsx\n{second}\n```", ""]
     write_atomically(folder / "summary.md", "\n".join(document))
     print()

@@ -2,6 +2,7 @@
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def print_table(columns: list[str], rows: list[list[str]], title: str = "") -> None:
@@ -12,6 +13,11 @@ def print_table(columns: list[str], rows: list[list[str]], title: str = "") -> N
     for row in rows:
         table.add_row(*row)
     Console().print(table)
+
+
+def print_heading(text: str) -> None:
+    """A line in bold, where the terminal knows bold."""
+    Console().print(Text(f"\n{text}", style="bold"))
 
 
 def markdown_table(columns: list[str], rows: list[list[str]]) -> str:

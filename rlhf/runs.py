@@ -63,7 +63,12 @@ def as_plain(config: Any) -> Any:
 
 
 def difference(before: Any, now: Any, path: str = "") -> str:
-    """The first key in which two configs differ, with both values; empty if they are equal."""
+    """The first key in which two configs differ, with both values; empty if they are equal.
+
+    A key that one of them lacks counts as None: an option that came later does not make an old run a different one.
+    """
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        before, now = dict(enumerate(before)), dict(enumerate(now))
     if isinstance(before, dict) and isinstance(now, dict):
         for key in [*now, *(k for k in before if k not in now)]:
             found = difference(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))

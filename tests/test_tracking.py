@@ -160,7 +160,9 @@ def test_a_moved_run_is_still_the_same_run(tmp_path):
 
 
 def test_difference_names_the_nested_key():
-    assert difference({"a": {"b": [1, 2]}}, {"a": {"b": [1, 3]}}) == "a.b was [1, 2] and is [1, 3]"
+    assert difference({"a": {"b": [1, 2]}}, {"a": {"b": [1, 3]}}) == "a.b.1 was 2 and is 3"
+    assert difference({"a": [1]}, {"a": [1, 3]}) == "a was [1] and is [1, 3]"
+    assert difference({"a": [{"b": 1}]}, {"a": [{"b": 1, "later": None}]}) == ""
     assert difference({"a": 1}, {"a": 1}) == ""
     assert difference({"a": 1, "b": 2}, {"a": 1}) == "b was 2 and is None"
 

@@ -21,7 +21,7 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", [line for line in commands() if not line.startswith("rlhf toy")])
 def test_command_is_accepted(command):
     _, stage, *argv = shlex.split(command)
-    parse(stage, STAGES[stage], argv)
+    assert type(parse(stage, STAGES[stage], argv)).__name__ == STAGES[stage].config
 
 
 def test_every_link_leads_somewhere():

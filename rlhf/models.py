@@ -182,11 +182,6 @@ def context_length(model: "PreTrainedModel") -> int:
     return int(model.config.max_position_embeddings)
 
 
-def count_parameters(model: torch.nn.Module, trainable_only: bool = False) -> int:
-    """Number of parameters, shared ones counted once."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable_only)
-
-
 def _from_hub_or_disk(load: Any, name_or_path: str, **options: Any) -> Any:
     """Call a `from_pretrained`; turn the libraries' page-long 'not found' into one line."""
     try:

@@ -116,12 +116,16 @@ def test_learning_rate_zero_changes_nothing(tiny_models, pairs):
 
 
 def test_gradient_does_not_depend_on_micro_batches(tiny_models, pairs):
+    """Ragged responses, so that a micro-batch's share of the tokens is not its share of the rows."""
+    rollout, _, _ = make_trainer(tiny_models, pairs).update()
+    n_tokens = torch.tensor([1, 10, 2, 9, 3, 8, 4, 7]).minimum(rollout.lengths)
+    ragged = torch.arange(rollout.response_mask.shape[1]) < n_tokens.unsqueeze(-1)
     gradients = []
     for micro_batch_size in (8, 3, 1):
-        trainer = make_trainer(tiny_models, pairs, minibatch_size=8, micro_batch_size=micro_batch_size, epochs=1)
-        trainer.epochs.optimizer.step = lambda: None
-        trainer.update()
+        trainer = make_trainer(tiny_models, pairs, minibatch_size=8, micro_batch_size=micro_batch_size)
+        trainer.epochs.step(dataclasses.replace(rollout, response_mask=ragged), critic_only=False)
         gradients.append(torch.cat([p.grad.flatten() for _, p in trainer.policy.trainable]))
+    assert gradients[0].abs().max() > 1e-4
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(gradients[0], gradients[2], rtol=1e-4, atol=1e-6)
 

@@ -14,8 +14,10 @@ from rlhf.losses import (
     AdaptiveKLController,
     FixedKLController,
     gae,
+    group_relative,
     kl_estimate,
     kl_shaped_rewards,
+    leave_one_out,
     reward_per_token,
 )
 from rlhf.optimization import ClippedEpochs, Metrics
@@ -24,7 +26,7 @@ from rlhf.rewards import RewardSum, Scores
 from rlhf.rollout import Responses, Rollout, evaluate_responses, sample_responses
 from rlhf.spans import span_rewards
 from rlhf.stopwatch import Stopwatch
-from rlhf.tensors import explained_variance, whiten
+from rlhf.tensors import explained_variance, whiten, zero_outside
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -150,11 +152,22 @@ class PPOTrainer:
         if config.advantage == "gae":
             advantages, returns = gae(rewards, values, response_mask, config.gamma, config.gae_lambda)
         else:
-            advantages = reward_per_token(rewards.sum(-1), response_mask)
+            advantages = self.critic_free_advantages(rewards.sum(-1), response_mask)
             returns = torch.zeros_like(rewards)
         if config.whiten_advantages:
             advantages = whiten(advantages, response_mask)
         return advantages, returns
+
+    def critic_free_advantages(self, totals: Tensor, response_mask: Tensor) -> Tensor:
+        """From what each response earned in all [B], KL penalty included, to advantages [B, T]."""
+        k = self.config.samples_per_prompt
+        if self.config.advantage == "rloo":
+            totals = leave_one_out(totals, k)
+        elif self.config.advantage == "group_relative":
+            totals = group_relative(totals, k)
+        else:
+            return reward_per_token(totals, response_mask)
+        return zero_outside(totals.unsqueeze(-1), response_mask)
 
     def end_warmup_when_explained(self, rollout: Rollout) -> None:
         """Leave the warm-up once the critic explains enough of returns it was not trained on, or at its limit."""

@@ -183,6 +183,22 @@ def test_reward_per_token_needs_no_critic(tiny_models, pairs):
     assert "critic/loss" not in metrics
 
 
+@pytest.mark.parametrize("advantage", ["rloo", "group_relative"])
+def test_advantages_against_the_other_samples_of_the_prompt(tiny_models, pairs, advantage):
+    trainer = make_trainer(tiny_models, pairs, advantage=advantage, whiten_advantages=False, kl_coef=0.3)
+    trainer.update()
+    rollout, _, metrics = trainer.update()
+    kl = (rollout.old_logprobs - rollout.ref_logprobs).sum(-1)
+    first, second = (rollout.scores - 0.3 * kl).view(-1, 2).unbind(-1)  # two samples of each prompt
+    gap = first - second
+    if advantage == "group_relative":
+        gap = gap / 2 / (gap.abs() / 2**0.5 + 1e-4)
+    expected = torch.stack([gap, -gap], dim=-1).flatten().unsqueeze(-1) * rollout.response_mask
+    torch.testing.assert_close(rollout.advantages, expected)
+    assert "critic/loss" not in metrics
+    assert gap.abs().max() > 0
+
+
 def test_adaptive_coefficient_follows_the_measured_kl(tiny_models, pairs):
     trainer = make_trainer(tiny_models, pairs, kl_target=1e-9, kl_horizon=80, kl_coef=0.1)
     assert isinstance(trainer.kl_controller, AdaptiveKLController)
@@ -245,6 +261,7 @@ def test_config_contradictions(tiny_models, pairs):
     for options, message in [
         ({"batch_size": 10, "samples_per_prompt": 1}, "batch_size 10 is not divisible by minibatch_size 4"),
         ({"samples_per_prompt": 3}, "batch_size 8 is not divisible by samples_per_prompt 3"),
+        ({"samples_per_prompt": 1, "advantage": "rloo"}, "samples_per_prompt is 1; advantage rloo"),
         ({"gamma": 1.5}, "gamma is 1.5; it must be between 0 and 1"),
         ({"rewards": []}, "rewards is empty"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be greater than 0"),

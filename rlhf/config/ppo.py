@@ -8,7 +8,7 @@ from rlhf.config.common import DataConfig, LoraConfig, ModelConfig, SamplingConf
 from rlhf.rewards.spec import RewardSpec
 
 Critic = Literal["shared", "detached", "adapter"]
-Advantage = Literal["gae", "reward_per_token"]
+Advantage = Literal["gae", "rloo", "group_relative", "reward_per_token"]
 KLEstimator = Literal["k1", "k2", "k3", "abs"]
 
 
@@ -53,7 +53,8 @@ class PPOConfig:
         value_clip_range: Of the value; None turns value clipping off.
         vf_coef: Weight of the value loss.
         entropy_coef: Weight of the entropy bonus.
-        advantage: gae, with the critic; reward_per_token, score / length without a critic (the KL penalty included).
+        advantage: gae, with the critic. Without one, from the score minus the KL penalty: rloo and group_relative
+            compare it with the other samples of the same prompt, reward_per_token spreads it over the tokens.
         gamma: Discount.
         gae_lambda: GAE's lambda.
         whiten_advantages: Shift and scale advantages to mean 0, variance 1 over the batch.
@@ -113,6 +114,10 @@ class PPOConfig:
         require_divides("batch_size", self.batch_size, "minibatch_size", self.minibatch_size)
         require(
             bool(self.rewards), "rewards is empty; name at least one, for example rewards: [{path: react_heuristic}]"
+        )
+        require(
+            self.samples_per_prompt > 1 or self.advantage not in ("rloo", "group_relative"),
+            f"samples_per_prompt is 1; advantage {self.advantage} compares samples of one prompt: at least 2",
         )
         for name in ("gamma", "gae_lambda"):
             value = getattr(self, name)

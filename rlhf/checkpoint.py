@@ -31,18 +31,24 @@ def is_policy_folder(name_or_path: str) -> bool:
 
 
 def load_policy(folder: Path) -> Policy:
-    """Read what `save_policy` wrote, on top of the base model that it names.
+    """What `save_policy` wrote, on top of the base model that it names; raises as `read_policy` does."""
+    from rlhf.models import load_causal_lm
+
+    description = json.loads((folder / POLICY_FILE).read_text())
+    model = load_causal_lm(ModelConfig(name_or_path=description["base"]))
+    policy = Policy.with_lora(model, LoraConfig(**description["lora"]), description["critic"])
+    read_policy(policy, folder)
+    return policy
+
+
+def read_policy(policy: Policy, folder: Path) -> None:
+    """Take adapters and value head from a folder that `save_policy` wrote.
 
     Raises UserError when a file or a tensor is missing, left over or of another shape: a value head left at random is
     worse than none.
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-    from rlhf.models import load_causal_lm
-
-    description = json.loads((folder / POLICY_FILE).read_text())
-    model = load_causal_lm(ModelConfig(name_or_path=description["base"]))
-    policy = Policy(model, LoraConfig(**description["lora"]), description["critic"])
     peft_model, head = policy.wrapper.pretrained_model, policy.wrapper.v_head
     files = {POLICY_ADAPTER: folder / ADAPTER_FILE}
     if policy.critic == "adapter":
@@ -51,7 +57,7 @@ def load_policy(folder: Path) -> Policy:
         expected = get_peft_model_state_dict(peft_model, adapter_name=adapter)
         set_peft_model_state_dict(peft_model, read_strictly(file, expected), adapter_name=adapter)
     head.load_state_dict(read_strictly(folder / VALUE_HEAD_FILE, head.state_dict()))
-    return policy
+    policy.new_critic = False
 
 
 def save_merged(policy: Policy, folder: Path) -> None:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from rlhf.errors import UserError
+from rlhf.errors import Interrupted, UserError
 from rlhf.rewards.contract import RewardError
 
 
@@ -32,6 +32,7 @@ STAGES = {
     "generate": Stage("GenerateConfig", "rlhf.generate:run_generate", "completions for prompts"),
     "score": Stage("ScoreConfig", "rlhf.score:run_score", "every reward component for a file of completions"),
 }
+REPORT_HELP = "one HTML page and PNGs from run folders: rlhf report RUN [RUN ...]"
 TOY_HELP = "bandits, training dynamics and a tiny language model on the same maths"
 
 
@@ -45,12 +46,16 @@ def main(argv: list[str] | None = None) -> None:
     try:
         if name == "toy":
             importlib.import_module("rlhf.toy.cli").main(rest)
+        elif name == "report":
+            importlib.import_module("rlhf.report.write").main(rest)
         elif name in STAGES:
             run_stage(name, rest)
         else:
-            raise UserError(f"unknown command {name!r}; choose one of {', '.join([*STAGES, 'toy'])}")
+            raise UserError(f"unknown command {name!r}; choose one of {', '.join([*STAGES, 'report', 'toy'])}")
     except (UserError, RewardError) as error:
         sys.exit(_fail(name, str(error)))
+    except Interrupted as stop:
+        print(f"rlhf {name}: {stop}")
     except KeyboardInterrupt:
         sys.exit(_fail(name, "interrupted", status=130))
 
@@ -89,7 +94,8 @@ def one_line(error: BaseException) -> str:
 
 def overview() -> str:
     """What `rlhf --help` prints."""
-    commands = {name: stage.help for name, stage in STAGES.items()} | {"toy": TOY_HELP}
+    commands = {name: stage.help for name, stage in STAGES.items()}
+    commands |= {"report": REPORT_HELP, "toy": TOY_HELP}
     lines = [f"  {name:<10} {text}" for name, text in commands.items()]
     return "\n".join(
         [

@@ -17,7 +17,7 @@ from rlhf.progress import ProgressBar
 from rlhf.report.tables import print_table
 from rlhf.rewards import RewardSum
 from rlhf.rollout import Responses, evaluate_responses, sample_responses
-from rlhf.runs import is_done, mark_done, open_run, write_atomically
+from rlhf.runs import is_done, mark_done, open_run, read_jsonl, write_atomically
 from rlhf.tensors import masked_mean
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ def main(config: EvaluateConfig) -> None:
 def read_measurement(folder: Path) -> Measurement:
     """What an earlier evaluation wrote."""
     means = json.loads((folder / "evaluation.json").read_text())
-    rows = [json.loads(line) for line in (folder / "responses.jsonl").read_text().splitlines()]
-    return Measurement(means, rows)
+    return Measurement(means, read_jsonl(folder / "responses.jsonl"))
 
 
 def policy_of(model: ModelConfig) -> "tuple[Policy, PreTrainedTokenizerFast]":
@@ -89,7 +88,7 @@ def policy_of(model: ModelConfig) -> "tuple[Policy, PreTrainedTokenizerFast]":
         policy = load_policy(Path(model.name_or_path))
         return policy, load_tokenizer(policy.base_name)
     tokenizer = load_tokenizer(model.name_or_path)
-    return Policy(load_causal_lm(model), LoraConfig(r=1), critic="detached"), tokenizer
+    return Policy.with_lora(load_causal_lm(model), LoraConfig(r=1), critic="detached"), tokenizer
 
 
 def measure(

@@ -1,6 +1,7 @@
 """Sampling responses: a decode loop that drops finished rows and never copies its cache to grow it."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,9 +9,23 @@ from torch import Tensor
 from rlhf.config import SamplingConfig
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast, StopStringCriteria
 
 COMPACT_BELOW = 0.8  # drop finished rows from the batch when fewer than this share is still running
+
+
+class Sampled(NamedTuple):
+    """Responses to B prompts, T tokens at most.
+
+    Attributes:
+        response_ids: [B, T], EOS after the end.
+        response_mask: [B, T] True through the last token, EOS included.
+        ended: [B] False for a response that was cut off at the limit.
+    """
+
+    response_ids: Tensor
+    response_mask: Tensor
+    ended: Tensor
 
 
 @torch.inference_mode()
@@ -20,12 +35,13 @@ def sample(
     sampling: SamplingConfig,
     eos_token_id: int,
     generator: torch.Generator | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Sample one response to each prompt (token ids): response_ids [B, T], response_mask [B, T].
+    is_stop: Callable[[Tensor, None], Tensor] | None = None,
+) -> Sampled:
+    """Sample one response to each prompt (token ids).
 
-    T is the longest response; the mask is True through EOS, ids after it are EOS. Rows share one forward pass per
-    token; prompts are padded on the left, with positions counted from the first real token. `generator` must be on
-    the model's device.
+    Rows share one forward pass per token; prompts are padded on the left, with positions counted from the first real
+    token. A response ends with EOS, or where `is_stop`, given the responses so far [n, t], says so [n]. `generator`
+    must be on the model's device.
     """
     device = model.device
     prompt_ids, prompt_mask = pad_left([torch.tensor(ids) for ids in prompts], eos_token_id)
@@ -36,6 +52,7 @@ def sample(
     positions = attention[:, :n_prompt].long().cumsum(-1).sub(1).clamp(min=0)
     response_ids = torch.full((n_rows, n_steps), eos_token_id, device=device)
     response_mask = torch.zeros((n_rows, n_steps), dtype=torch.bool, device=device)
+    ended = torch.zeros(n_rows, dtype=torch.bool, device=device)
     running = torch.arange(n_rows, device=device)  # original index of each row in the batch
     alive = torch.ones(n_rows, dtype=torch.bool, device=device)
     cache = growing_cache(model, n_prompt + n_steps)
@@ -51,7 +68,11 @@ def sample(
         tokens = choose(lm_head(hidden), sampling, generator)
         response_ids[running[alive], step] = tokens[alive]
         response_mask[running[alive], step] = True
-        alive &= tokens != eos_token_id
+        done = tokens == eos_token_id
+        if is_stop is not None:
+            done |= is_stop(response_ids[running, : step + 1], None)
+        ended[running[done & alive]] = True
+        alive &= ~done
         n_alive = int(alive.sum())
         if n_alive == 0:
             break
@@ -61,7 +82,16 @@ def sample(
             alive = alive[alive]
         input_ids, positions = tokens.unsqueeze(-1), positions[:, -1:] + 1
     longest = int(response_mask.sum(-1).max())
-    return response_ids[:, :longest].clone(), response_mask[:, :longest].clone()
+    return Sampled(response_ids[:, :longest].clone(), response_mask[:, :longest].clone(), ended)
+
+
+def stop_strings(sampling: SamplingConfig, tokenizer: "PreTrainedTokenizerFast") -> "StopStringCriteria | None":
+    """Tells which rows of token ids end in a stop string, whatever tokens it is made of; None where there is none."""
+    if not sampling.stop:
+        return None
+    from transformers import StopStringCriteria
+
+    return StopStringCriteria(tokenizer, sampling.stop)
 
 
 def choose(logits: Tensor, sampling: SamplingConfig, generator: torch.Generator | None) -> Tensor:

@@ -1,9 +1,12 @@
-"""What the stages that run a Hugging Face Trainer share: its arguments, and how it reports."""
+"""What the stages that run a Hugging Face Trainer share: its arguments, how it reports, saves and stops."""
 
 from pathlib import Path
 from typing import Any
 
+from rlhf.checkpoint_manager import CheckpointManager
 from rlhf.config import RewardModelConfig, SFTConfig
+from rlhf.errors import Interrupted
+from rlhf.interruption import Termination, catch_termination
 from rlhf.progress import ProgressBar
 from rlhf.runs import as_plain
 from rlhf.tracking import Tracker
@@ -30,34 +33,77 @@ def training_arguments(config: SFTConfig | RewardModelConfig, folder: Path, devi
         "dataloader_pin_memory": device_type == "cuda",
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # else a NaN loss is logged as 0
-        "save_strategy": "no",
+        "save_strategy": "no",  # run_trainer asks for checkpoints
         "report_to": [],
         "disable_tqdm": True,
         "seed": config.seed,
     }
 
 
-def run_trainer(trainer: Any, stage: str, folder: Path, config: Any, metrics: dict[str, str]) -> None:
-    """Train with our progress bar and metrics files; `metrics` maps the trainer's names to ours."""
-    from transformers import TrainerCallback
+def checkpoints_of(folder: Path, config: SFTConfig | RewardModelConfig) -> CheckpointManager:
+    """The checkpoints of the run in a folder."""
+    return CheckpointManager(folder / "checkpoints", config.checkpoint.keep)
+
+
+def run_trainer(
+    trainer: Any, stage: str, folder: Path, config: SFTConfig | RewardModelConfig, metrics: dict[str, str]
+) -> None:
+    """Train from the latest checkpoint, with our progress bar and metrics; `metrics` maps the trainer's names to ours.
+
+    `trainer` is of a class that `rlhf.resumable` made. Raises Interrupted after SIGTERM or Ctrl-C, with a checkpoint.
+    """
     from transformers.trainer_callback import PrinterCallback
 
-    with Tracker(folder, stage, config.tracking, as_plain(config)) as tracker:
+    trainer.checkpoints = checkpoints_of(folder, config)
+    checkpoint = trainer.checkpoints.latest()
+    resumed_at = trainer.checkpoints.step_of(checkpoint) if checkpoint else None
+    if checkpoint:
+        print(f"continuing after step {resumed_at}, from {checkpoint}", flush=True)
+    trainer.remove_callback(PrinterCallback)
+    with (
+        catch_termination() as termination,
+        Tracker(folder, stage, config.tracking, as_plain(config), resumed_at=resumed_at) as tracker,
+    ):
+        trainer.add_callback(_saver(config.checkpoint.every, termination))
+        trainer.add_callback(_reporter(stage, metrics, tracker))
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.state.global_step < trainer.state.max_steps:
+        raise Interrupted(
+            f"stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, with a checkpoint; "
+            "the same command continues from there"
+        )
 
-        class Reporter(TrainerCallback):
-            def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                self.bar = ProgressBar(stage, state.max_steps, state.is_world_process_zero)
-                self.bar.__enter__()
 
-            def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-                if "loss" in logs:
-                    ours = {name: logs[theirs] for theirs, name in metrics.items() if theirs in logs}
-                    tracker.log(ours, state.global_step)
-                    self.bar.advance(f"loss {logs['loss']:.3f}")
+def _saver(every: int, termination: Termination) -> Any:
+    """Asks for a checkpoint every so many steps, and for one and the end of training when the process has to stop."""
+    from transformers import TrainerCallback
 
-            def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                self.bar.__exit__(None, None, None)
+    class Saver(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step < state.max_steps:  # after the last step the model itself is written
+                stop = termination.requested
+                control.should_save = stop or state.global_step % every == 0
+                control.should_training_stop = stop
 
-        trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(Reporter())
-        trainer.train()
+    return Saver()
+
+
+def _reporter(stage: str, metrics: dict[str, str], tracker: Tracker) -> Any:
+    """Moves the progress bar and writes the metrics of every step."""
+    from transformers import TrainerCallback
+
+    class Reporter(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.bar = ProgressBar(stage, state.max_steps, state.is_world_process_zero, done=state.global_step)
+            self.bar.__enter__()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+            if "loss" in logs:
+                ours = {name: logs[theirs] for theirs, name in metrics.items() if theirs in logs}
+                tracker.log(ours, state.global_step)
+                self.bar.advance(f"loss {logs['loss']:.3f}")
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.bar.__exit__(None, None, None)
+
+    return Reporter()

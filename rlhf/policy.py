@@ -1,21 +1,23 @@
 """Policy, critic and reference on one trunk.
 
 One frozen base model serves all three: the policy is base + LoRA, the reference is the base with adapters disabled,
-the critic is a value head on the policy's features or on those of adapters of its own. This is the only module
-that knows TRL's value-head model and PEFT's adapter switches; both have traps (see docs/design.md) that end here.
+the critic is a value head on the policy's features or on those of adapters of its own. A model that is trained in full
+takes a separate model as its reference. This is the only module of the PPO stage that knows TRL's value-head model and
+PEFT's adapter switches; both have traps (see docs/design.md) that end here.
 """
 
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from rlhf.config import Critic, LoraConfig
+from rlhf.config.checks import require
 from rlhf.errors import UserError
-from rlhf.models import lora_adapters
+from rlhf.models import disable_dropout, lora_adapters
 from rlhf.tensors import at_least_float32, entropy_from_logits, logprobs_from_logits
 
 if TYPE_CHECKING:
@@ -38,34 +40,74 @@ class Evaluation(NamedTuple):
 
 
 class Policy(nn.Module):
-    """A causal language model with LoRA adapters and a value head.
+    """A causal language model with a value head, and its reference.
 
     Args:
-        model: The frozen base; with its adapters off it is the reference, bit for bit.
-        lora: Rank, scale and targets of the adapters.
+        wrapper: TRL's value-head model around a PEFT model, or around a plain one that is trained in full. Whatever
+            requires a gradient is trained.
         critic: Which features the value head sees, and whether its gradient reaches the policy.
-        gradient_checkpointing: Trade compute for activation memory.
+        reference: A frozen model of its own; None takes the PEFT model with its adapters off.
+        new_critic: Whether the value head says 0 everywhere, because nobody has trained it yet.
 
     Raises UserError for a model whose logits are more than its LM head applied to its last hidden state.
     """
 
     def __init__(
-        self, model: "PreTrainedModel", lora: LoraConfig, critic: Critic, gradient_checkpointing: bool = False
+        self, wrapper: Any, critic: Critic, reference: "PreTrainedModel | None" = None, new_critic: bool = False
     ) -> None:
         super().__init__()
-        check_head_is_last(model)
-        self.lora, self.critic = lora, critic
-        self.wrapper = _wrap_with_value_head(model, lora, critic)
+        self.wrapper, self.critic, self.new_critic = wrapper, critic, new_critic
+        self.is_peft = hasattr(wrapper.pretrained_model, "peft_config")
+        require(
+            self.is_peft or reference is not None,
+            "the model is trained in full and has no reference; give ref_model, a frozen copy of it",
+        )
+        require(
+            critic != "adapter" or (self.is_peft and CRITIC_ADAPTER in wrapper.pretrained_model.peft_config),
+            f"critic is 'adapter', but the model has no adapter called {CRITIC_ADAPTER!r}; use shared or detached",
+        )
+        self.frozen_reference = None if reference is None else reference.requires_grad_(False).eval()
+        self.reads_reference = False
+        disable_dropout(self)
+        check_head_is_last(self.language_model)
         self.trainable = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
-        self._activate(POLICY_ADAPTER)
+        if self.is_peft:
+            self._activate(POLICY_ADAPTER)
         self.train()  # dropout is off; without train mode models ignore gradient checkpointing
+
+    @classmethod
+    def with_lora(
+        cls, model: "PreTrainedModel", lora: LoraConfig, critic: Critic, gradient_checkpointing: bool = False
+    ) -> Self:
+        """New adapters and a new value head on a frozen base, which without them is the reference, bit for bit.
+
+        Args:
+            model: The base.
+            lora: Rank, scale and targets of the adapters.
+            critic: As above; `adapter` gives the critic adapters of its own.
+            gradient_checkpointing: Trade compute for activation memory.
+        """
+        policy = cls(_wrap_with_value_head(model, lora, critic), critic, new_critic=True)
         if gradient_checkpointing:
-            self._checkpoint_gradients(model)
+            policy._checkpoint_gradients(model)
+        return policy
 
     @property
     def language_model(self) -> "PreTrainedModel":
-        """The causal language model, adapters inside its linear layers."""
-        return self.wrapper.pretrained_model.get_base_model()
+        """The causal language model that is trained, adapters (if any) inside its linear layers."""
+        model = self.wrapper.pretrained_model
+        return model.get_base_model() if self.is_peft else model
+
+    @property
+    def lora(self) -> LoraConfig:
+        """Rank, scale and targets of the policy's adapters."""
+        peft_config = self.wrapper.pretrained_model.peft_config[POLICY_ADAPTER]
+        targets = peft_config.target_modules
+        return LoraConfig(
+            r=peft_config.r,
+            alpha=peft_config.lora_alpha,
+            target_modules=targets if isinstance(targets, str) else sorted(targets),
+        )
 
     @property
     def base_name(self) -> str:
@@ -81,7 +123,7 @@ class Policy(nn.Module):
         return [p for name, p in self.trainable if _belongs_to_critic(name)]
 
     def policy_parameters(self) -> list[nn.Parameter]:
-        """The policy's adapters."""
+        """The policy's adapters, or all weights of a model that is trained in full."""
         return [p for name, p in self.trainable if not _belongs_to_critic(name)]
 
     def forward(
@@ -116,19 +158,30 @@ class Policy(nn.Module):
         return Evaluation(spread(logprobs), spread(values), spread(entropy))
 
     def start_values_at(self, value: float) -> None:
-        """Make the untrained critic say `value` everywhere: climbing there from 0 would cost it several updates."""
+        """Make a new critic say `value` everywhere: climbing there from 0 would cost it several updates."""
         self.wrapper.v_head.summary.bias.data.fill_(value)
+        self.new_critic = False
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:
         """Within this context `forward` is the frozen reference model; without gradients."""
-        with torch.no_grad(), self.wrapper.pretrained_model.disable_adapter():
-            yield
-        self._restore_gradients()
+        with torch.no_grad():
+            if self.frozen_reference is not None:
+                self.reads_reference = True
+                try:
+                    yield
+                finally:
+                    self.reads_reference = False
+                return
+            try:
+                with self.wrapper.pretrained_model.disable_adapter():
+                    yield
+            finally:
+                self._restore_gradients()
 
     @contextlib.contextmanager
     def merged(self) -> Iterator[None]:
-        """Within this context the policy's adapters are folded into the base weights, for fast decoding.
+        """Within this context the policy's adapters (if any) are folded into the base weights, for fast decoding.
 
         Afterwards the base weights are what they were, bit for bit (subtracting the update again would not do). The
         model is in eval mode meanwhile: in train mode gradient checkpointing would keep it from using its cache.
@@ -139,24 +192,31 @@ class Policy(nn.Module):
         originals = [layer.get_base_layer().weight.detach().clone() for layer in layers]
         was_training = self.training
         self.eval()
-        self.wrapper.pretrained_model.merge_adapter([POLICY_ADAPTER])
+        if layers:
+            self.wrapper.pretrained_model.merge_adapter([POLICY_ADAPTER])
         try:
             yield
         finally:
             self.train(was_training)
-            self.wrapper.pretrained_model.unmerge_adapter()
+            if layers:
+                self.wrapper.pretrained_model.unmerge_adapter()
             for layer, original in zip(layers, originals, strict=True):
                 layer.get_base_layer().weight.data.copy_(original)
 
     def _trunk(self, input_ids: Tensor) -> Tensor:
         """Last hidden states: [B, L] -> [B, L, H]."""
-        return self.language_model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+        return self._reader.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+
+    @property
+    def _reader(self) -> "PreTrainedModel":
+        """The model that `forward` runs: the policy's, or the reference's where that is a model of its own."""
+        return self.frozen_reference if self.reads_reference and self.frozen_reference else self.language_model
 
     def _head(
         self, features: Tensor, token_ids: Tensor, temperature: float, with_entropy: bool
     ) -> tuple[Tensor, Tensor]:
         """LM head on response tokens only: [N, H], [N] -> log-probabilities [N] and entropy [N]."""
-        lm_head = self.language_model.get_output_embeddings()
+        lm_head = self._reader.get_output_embeddings()
 
         def score(features: Tensor, token_ids: Tensor) -> tuple[Tensor, Tensor]:
             logits = at_least_float32(lm_head(features)) / temperature  # [n, V]

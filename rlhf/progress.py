@@ -18,11 +18,13 @@ class ProgressBar:
         title: What is under way.
         total: Steps until it is done.
         visible: False silences it (on ranks other than the first).
+        done: Steps that an earlier process has done.
     """
 
-    def __init__(self, title: str, total: int, visible: bool = True) -> None:
+    def __init__(self, title: str, total: int, visible: bool = True, done: int = 0) -> None:
         self.title, self.total, self.visible = title, total, visible
-        self.done, self.started, self.last_line = 0, time.monotonic(), float("-inf")
+        self.done = self.done_before = done
+        self.started, self.last_line = time.monotonic(), float("-inf")
         self.live = Progress(
             TextColumn("{task.description:<10}"),
             BarColumn(bar_width=24),
@@ -35,7 +37,7 @@ class ProgressBar:
             disable=not visible,
         )
         self.in_terminal = sys.stderr.isatty()
-        self.task = self.live.add_task(title, total=total, note="") if self.in_terminal else None
+        self.task = self.live.add_task(title, total=total, completed=done, note="") if self.in_terminal else None
 
     def advance(self, note: str = "") -> None:
         """One step further; `note` stands behind the bar."""
@@ -44,6 +46,13 @@ class ProgressBar:
             self.live.update(self.task, advance=1, note=note)
         elif self.visible:
             self._print_line(note)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        if self.task is not None:
+            self.live.console.print(line, highlight=False, markup=False)
+        elif self.visible:
+            print(line, file=sys.stderr, flush=True)
 
     def __enter__(self) -> Self:
         self.started = time.monotonic()
@@ -63,7 +72,7 @@ class ProgressBar:
             return
         self.last_line = now
         elapsed = now - self.started
-        eta = elapsed / self.done * (self.total - self.done)
+        eta = elapsed / (self.done - self.done_before) * (self.total - self.done)
         print(
             f"{self.title} {self.done}/{self.total}  {_clock(elapsed)}  ETA {_clock(eta)}  {note}",
             file=sys.stderr,

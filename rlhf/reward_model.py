@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rlhf.config import RewardModelConfig
 from rlhf.config.checks import require
 from rlhf.errors import UserError
-from rlhf.hf_trainer import run_trainer, training_arguments
+from rlhf.hf_trainer import checkpoints_of, run_trainer, training_arguments
 from rlhf.models import (
     context_length,
     default_device,
@@ -20,6 +20,7 @@ from rlhf.models import (
 )
 from rlhf.preferences import TokenizedPair, load_pairs, mismatched, tokenize_pairs
 from rlhf.report.reward_model import accuracies, measure, plot_calibration, plot_margins, show
+from rlhf.resumable import resumable
 from rlhf.rewards.reward_model import SETTINGS_FILE, Settings, score_ids
 from rlhf.runs import is_done, mark_done, open_run, staged, write_atomically
 
@@ -37,11 +38,13 @@ METRICS = {
 def run_reward(config: RewardModelConfig) -> Path:
     """Train, measure on the held-out pairs, and write the merged model with its normalisation; returns its folder.
 
-    A finished run with the same config is not repeated: its summary is shown again.
+    A finished run with the same config is not repeated: its summary is shown again. An interrupted one continues from
+    its latest checkpoint.
     """
     folder = open_run(config.output_dir, config)
     if not is_done(folder):
         _run(config, folder)
+    checkpoints_of(folder, config).clear()
     show(json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8")), folder)
     return folder / MODEL_FOLDER
 
@@ -168,7 +171,7 @@ def _train(
         remove_unused_columns=False,  # one of them holds the lengths
         **training_arguments(config, folder, model.device.type),
     )
-    trainer = trl.RewardTrainer(
+    trainer = resumable(trl.RewardTrainer)(
         model, args=arguments, train_dataset=_dataset(pairs), processing_class=tokenizer, peft_config=lora
     )
     run_trainer(trainer, "reward", folder, config, METRICS)

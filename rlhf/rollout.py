@@ -1,7 +1,7 @@
 """The rollout: one batch of sampled responses, and what is learned about them on the way through a PPO update."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -9,11 +9,14 @@ from torch import Tensor
 
 from rlhf.config import SamplingConfig
 from rlhf.data import Example, TokenizedExample
-from rlhf.generation import sample
+from rlhf.distributed import Ranks
+from rlhf.generation import Sampled, sample, stop_strings
 from rlhf.policy import Evaluation, Policy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+ONE_PROCESS = Ranks()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +27,7 @@ class Responses:
         sequence_ids: [B, L] prompt and response without a gap; filler after the response.
         prompt_lengths: [B].
         response_mask: [B, T] True from the first response token through EOS: the only loss mask there is.
-        has_eos: [B] False for a response that was cut off.
+        has_eos: [B] False for a response that was cut off; one that a stop string ended counts as complete.
         texts: B responses, special tokens removed.
         examples: The B rows that the prompts come from.
     """
@@ -63,36 +66,71 @@ class Responses:
 
         return type(self)(**{field.name: pick(field.name, getattr(self, field.name)) for field in fields(self)})
 
-    def split_by_length(self, n_rows: int) -> Iterator[tuple[Tensor, Self]]:
+    def split_by_length(self, n_rows: int, ranks: Ranks = ONE_PROCESS) -> Iterator[tuple[Tensor, Self]]:
         """Micro-batches of at most n_rows rows of similar length, so that little padding is computed.
 
+        Each rank takes every count-th row in the order of length, so that all have the same work. Where the rows do not
+        go round, a rank gets one whose mask is empty, so that all run the same number of passes.
         Yields (row numbers, rows).
         """
         order = (self.prompt_lengths + self.lengths).argsort(stable=True)
-        for index in order.split(n_rows):
-            yield index, self.rows(index)
+        missing = -len(order) % ranks.count
+        order = torch.cat([order[:1].expand(missing), order])
+        is_real = torch.arange(len(order), device=order.device) >= missing
+        mine = slice(ranks.index, None, ranks.count)
+        for index, counts in zip(order[mine].split(n_rows), is_real[mine].split(n_rows), strict=True):
+            rows = self.rows(index)
+            yield index, replace(rows, response_mask=rows.response_mask & counts.unsqueeze(-1))
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same rows with their tensors on another device."""
+        tensors: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **tensors)
+
+    @classmethod
+    def concatenate(cls, parts: list[Self]) -> Self:
+        """The rows of all parts, one part after the other, as wide as the widest."""
+
+        def join(values: list[Any]) -> Any:
+            if isinstance(values[0], list):
+                return [item for value in values for item in value]
+            if values[0].ndim == 2:
+                width = max(value.shape[1] for value in values)
+                values = [torch.nn.functional.pad(value, (0, width - value.shape[1])) for value in values]
+            return torch.cat(values)
+
+        return cls(**{field.name: join([getattr(part, field.name) for part in parts]) for field in fields(cls)})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rollout(Responses):
-    """Responses with all that the clipped epochs and the report need; each [B, T] but for `scores` [B].
+class Experience(Responses):
+    """Responses, and what the networks said of them before the update; each [B, T].
 
     Attributes:
         old_logprobs: Under the policy that sampled.
         ref_logprobs: Under the reference.
         entropy: Of the sampling policy at each token, in nats.
         old_values: The critic's before the update; zeros without a critic.
-        scores: From the rewards, after clipping and the penalty for a missing EOS.
-        kl: Per-token KL estimate.
-        rewards: Scores and KL penalty spread over the tokens.
-        advantages: What the policy loss weighs each token with.
-        returns: What the critic should have said.
     """
 
     old_logprobs: Tensor
     ref_logprobs: Tensor
     entropy: Tensor
     old_values: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout(Experience):
+    """Experience with credit assigned: all that the clipped epochs and the report need; each [B, T] but `scores` [B].
+
+    Attributes:
+        scores: From the rewards, after normalisation, clipping and the penalty for a missing EOS.
+        kl: Per-token KL estimate.
+        rewards: Scores and KL penalty spread over the tokens.
+        advantages: What the policy loss weighs each token with.
+        returns: What the critic should have said.
+    """
+
     scores: Tensor
     kl: Tensor
     rewards: Tensor
@@ -109,26 +147,29 @@ def sample_responses(
 ) -> Responses:
     """One response to each prompt, sampled with the policy's adapters merged into the base."""
     with policy.merged():
-        response_ids, response_mask = sample(
-            policy.language_model, [p.prompt_ids for p in prompts], sampling, tokenizer.eos_token_id, generator
+        sampled = sample(
+            policy.language_model,
+            [p.prompt_ids for p in prompts],
+            sampling,
+            tokenizer.eos_token_id,
+            generator,
+            stop_strings(sampling, tokenizer),
         )
-    return join(prompts, response_ids, response_mask, tokenizer)
+    return join(prompts, sampled, tokenizer)
 
 
-def join(
-    prompts: list[TokenizedExample], response_ids: Tensor, response_mask: Tensor, tokenizer: "PreTrainedTokenizerFast"
-) -> Responses:
-    """Put prompts and responses ([B, T] each) into rows without a gap between the two."""
-    eos = tokenizer.eos_token_id
-    responses = [ids[mask] for ids, mask in zip(response_ids, response_mask, strict=True)]
+def join(prompts: list[TokenizedExample], sampled: Sampled, tokenizer: "PreTrainedTokenizerFast") -> Responses:
+    """Put prompts and responses into rows without a gap between the two."""
+    eos, response_mask = tokenizer.eos_token_id, sampled.response_mask
+    responses = [ids[mask] for ids, mask in zip(sampled.response_ids, response_mask, strict=True)]
     rows = [
         torch.cat([torch.tensor(p.prompt_ids, device=r.device), r]) for p, r in zip(prompts, responses, strict=True)
     ]
     return Responses(
         sequence_ids=torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=eos),
-        prompt_lengths=torch.tensor([len(p.prompt_ids) for p in prompts], device=response_ids.device),
-        response_mask=response_mask,
-        has_eos=((response_ids == eos) & response_mask).any(-1),
+        prompt_lengths=torch.tensor([len(p.prompt_ids) for p in prompts], device=response_mask.device),
+        response_mask=response_mask.clone(),  # a tensor made in inference mode cannot be sent to other ranks
+        has_eos=sampled.ended.clone(),
         texts=tokenizer.batch_decode(responses, skip_special_tokens=True),
         examples=[p.example for p in prompts],
     )

@@ -88,6 +88,12 @@ def write_atomically(file: Path, text: str) -> None:
     os.replace(staged, file)
 
 
+def read_jsonl(file: Path) -> list[Any]:
+    """The rows of a file with one JSON value per line."""
+    with open(file, encoding="utf-8") as stream:  # splitlines() would also split at U+2028 inside a string
+        return [json.loads(line) for line in stream]
+
+
 @contextlib.contextmanager
 def staged(folder: Path) -> Iterator[Path]:
     """A fresh folder to write into, which takes the place of `folder` once everything in it has been written."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rlhf.config import SFTConfig
 from rlhf.data import TokenizedExample, load_examples, tokenize
 from rlhf.errors import UserError
-from rlhf.hf_trainer import run_trainer, training_arguments
+from rlhf.hf_trainer import checkpoints_of, run_trainer, training_arguments
 from rlhf.models import (
     build_from_scratch,
     context_length,
@@ -16,6 +16,7 @@ from rlhf.models import (
     load_tokenizer,
     lora_adapters,
 )
+from rlhf.resumable import resumable
 from rlhf.runs import is_done, mark_done, open_run, staged
 
 if TYPE_CHECKING:
@@ -34,11 +35,16 @@ METRICS = {
 def run_sft(config: SFTConfig) -> Path:
     """Train, merge adapters if there are any, and write model and tokenizer; returns the model's folder.
 
-    A finished run with the same config is not repeated.
+    A finished run with the same config is not repeated, an interrupted one continues from its latest checkpoint.
     """
     folder = open_run(config.output_dir, config)
-    if is_done(folder):
-        return folder / MODEL_FOLDER
+    if not is_done(folder):
+        _run(config, folder)
+    checkpoints_of(folder, config).clear()
+    return folder / MODEL_FOLDER
+
+
+def _run(config: SFTConfig, folder: Path) -> None:
     started = time.monotonic()
     examples = load_examples(config.data.train, config.data.train_split)
     without = next((example for example in examples if example.completion is None), None)
@@ -58,7 +64,6 @@ def run_sft(config: SFTConfig) -> Path:
         trained.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
     mark_done(folder, time.monotonic() - started)
-    return folder / MODEL_FOLDER
 
 
 def _build(config: SFTConfig, texts: list[str]) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
@@ -80,7 +85,7 @@ def _train(
 
     arguments = trl.SFTConfig(completion_only_loss=True, **training_arguments(config, folder, model.device.type))
     lora = lora_adapters(config.lora, model) if config.lora else None
-    trainer = trl.SFTTrainer(
+    trainer = resumable(trl.SFTTrainer)(
         model, args=arguments, train_dataset=_dataset(examples), processing_class=tokenizer, peft_config=lora
     )
     disable_dropout(trainer.model)

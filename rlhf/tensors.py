@@ -100,6 +100,10 @@ class RunningMoments:
         """(x - mean) / sqrt(variance + 1e-8) with the moments so far; any shape."""
         return (at_least_float32(x) - self.mean) / (self.variance + 1e-8) ** 0.5
 
+    def scale(self, x: Tensor) -> Tensor:
+        """x / sqrt(variance + 1e-8): the spread is normalised, the sign stays; any shape."""
+        return at_least_float32(x) / (self.variance + 1e-8) ** 0.5
+
     def state_dict(self) -> dict[str, float]:
         return asdict(self)
 

@@ -1,36 +1,40 @@
 """PPO: sample, score, estimate advantages, update, report."""
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
 
+from rlhf.callbacks import Callback
 from rlhf.config import PPOConfig
+from rlhf.credit import assign_credit, final_scores
 from rlhf.data import TokenizedExample, collate_columns
 from rlhf.diagnostics import rollout_metrics
-from rlhf.losses import (
-    AdaptiveKLController,
-    FixedKLController,
-    gae,
-    group_relative,
-    kl_estimate,
-    kl_shaped_rewards,
-    leave_one_out,
-    reward_per_token,
-)
+from rlhf.distributed import Ranks
+from rlhf.losses import AdaptiveKLController, FixedKLController
 from rlhf.optimization import ClippedEpochs, Metrics
 from rlhf.policy import Evaluation, Policy
+from rlhf.prompts import PromptSource
 from rlhf.rewards import RewardSum, Scores
-from rlhf.rollout import Responses, Rollout, evaluate_responses, sample_responses
-from rlhf.spans import span_rewards
+from rlhf.rollout import Experience, Responses, Rollout, evaluate_responses, sample_responses
 from rlhf.stopwatch import Stopwatch
-from rlhf.tensors import explained_variance, whiten, zero_outside
+from rlhf.tensors import RunningMoments, explained_variance, zero_outside
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedTokenizerFast
+
+RANK_SEED_STRIDE = 1_000_003
+
+
+class Update(NamedTuple):
+    """What one round of PPO was about: the rollout of all ranks, what the rewards said, and the metrics."""
+
+    rollout: Rollout
+    scores: Scores
+    metrics: Metrics
 
 
 class PPOTrainer:
@@ -41,8 +45,10 @@ class PPOTrainer:
         policy: Policy, critic and reference.
         tokenizer: Decodes responses; its EOS ends them.
         rewards: The weighted sum of reward components.
-        prompts: Tokenized prompts; each update takes the next ones of a shuffled pass.
-        accelerator: Runs the backward passes.
+        prompts: Where the next prompts come from.
+        shuffler: Draws the minibatches (and may draw the prompts); the same on all ranks.
+        accelerator: Runs the backward passes; knows the other processes.
+        callbacks: Called after each phase.
     """
 
     def __init__(
@@ -51,79 +57,101 @@ class PPOTrainer:
         policy: Policy,
         tokenizer: "PreTrainedTokenizerFast",
         rewards: RewardSum,
-        prompts: list[TokenizedExample],
+        prompts: PromptSource,
+        shuffler: torch.Generator,
         accelerator: "Accelerator",
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self.config, self.policy, self.tokenizer, self.rewards = config, policy, tokenizer, rewards
-        self.accelerator = accelerator
+        self.prompts, self.shuffler, self.callbacks = prompts, shuffler, callbacks
+        self.ranks = Ranks.of(accelerator)
         self.kl_controller = kl_controller(config)
-        self.generator = torch.Generator(device=policy.device).manual_seed(config.seed)
-        self.shuffler = torch.Generator().manual_seed(config.seed)
-        self.prompts = shuffled_passes(prompts, self.shuffler)
-        self.epochs = ClippedEpochs(config, policy, accelerator, self.shuffler)
+        self.score_moments = RunningMoments()
+        seed = config.seed + RANK_SEED_STRIDE * self.ranks.index
+        self.generator = torch.Generator(device=policy.device).manual_seed(seed)
+        self.epochs = ClippedEpochs(config, policy, accelerator, shuffler)
         self.background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rewards")
         self.warming_up = config.uses_critic and config.value_warmup.max_updates > 0
         self.updates_done = 0
 
-    def update(self) -> tuple[Rollout, Scores, Metrics]:
-        """One round of PPO: a fresh rollout, `epochs` passes over it, and what there is to say about them."""
-        config, clock = self.config, Stopwatch()
+    def update(self) -> Update:
+        """One round of PPO: sample responses, score them, learn from them."""
+        prompts = self.next_prompts()
+        clock = Stopwatch()
 
-        # 1. Sample responses; the texts are scored while the reference reads them.
-        responses = self.sample()
-        clock.lap("rollout")
-        scoring = self.background.submit(self.score, responses)
-        with self.policy.reference():
-            ref = self.evaluate(responses, with_values=False, with_entropy=False)
-        clock.lap("reference")
-        raw, scores = scoring.result()
-        clock.lap("reward")
+        def collect() -> tuple[Experience, Scores]:
+            # 1. Sample responses; the texts are scored while the networks read them.
+            responses = self.called_back("after_sampling", self.sample(prompts))
+            clock.lap("rollout")
+            scoring = self.background.submit(self.score, responses)
+            return self.judge(responses, scoring.result, clock)
 
-        # 2. Policy and critic at the start of the update; score and KL penalty spread over the tokens.
-        if self.updates_done == 0:
-            self.policy.start_values_at(float(scores.mean()))
-        old = self.evaluate(responses, with_values=config.uses_critic, with_entropy=True)
-        kl = kl_estimate(old.logprobs, ref.logprobs, config.kl_estimator)
-        rewards = kl_shaped_rewards(scores, kl, responses.response_mask, self.kl_controller.kl_coef)
-        rewards = rewards + span_rewards(raw.spans, responses, self.tokenizer)
-        clock.lap("evaluation")
+        return self.learn(collect, clock)
 
-        # 3. Advantages and returns; whiten.
-        advantages, returns = self.advantages(rewards, old.values, responses.response_mask)
-        rollout = Rollout(
-            **vars(responses),
-            old_logprobs=old.logprobs,
-            ref_logprobs=ref.logprobs,
-            entropy=old.entropy,
-            old_values=old.values,
-            scores=scores,
-            kl=kl,
-            rewards=rewards,
-            advantages=advantages,
-            returns=returns,
-        )
+    def learn(self, collect: Callable[[], tuple[Experience, Scores]], clock: Stopwatch) -> Update:
+        """Advantages from this round's experience, the clipped epochs, and what there is to say about both."""
+        config = self.config
+
+        # 2. What each rank collected goes to all of them: from here on they compute the same numbers.
+        shares = self.ranks.exchange(collect)
+        experience = Experience.concatenate([share for share, _ in shares]).to(self.policy.device)
+        raw = Scores.concatenate([scores for _, scores in shares])
+        raw = self.called_back("after_scoring", experience, raw)
+        scores = final_scores(config, raw, experience.has_eos, self.score_moments)
+        experience = self.start_critic(experience, float(scores.mean()))
+
+        # 3. Score and KL penalty spread over the tokens; advantages and returns.
+        rollout = assign_credit(config, experience, scores, raw, self.kl_controller.kl_coef, self.tokenizer)
+        rollout = self.called_back("after_advantages", rollout)
+        self.end_warmup_when_explained(rollout)
+        clock.lap("exchange")
 
         # 4. Clipped epochs over the rollout.
-        self.end_warmup_when_explained(rollout)
         trained = self.epochs.run(rollout, self.learning_rate_factor(), critic_only=self.warming_up)
         clock.lap("update")
 
         # 5. Report, and steer the KL coefficient.
-        metrics = (
-            rollout_metrics(rollout, raw, self.kl_controller.kl_coef)
-            | trained
-            | clock.metrics(int(rollout.lengths.sum()))
-        )
-        self.kl_controller.update(metrics["objective/kl"], len(rollout))
+        said = rollout_metrics(rollout, raw, self.kl_controller.kl_coef)
+        update = Update(rollout, raw, said | trained | clock.metrics(int(rollout.lengths.sum())))
+        self.kl_controller.update(said["objective/kl"], len(rollout))
         self.updates_done += 1
-        return rollout, raw, metrics
+        for callback in self.callbacks:
+            callback.after_update(self, update)
+        return update
 
-    def sample(self) -> Responses:
-        """`samples_per_prompt` responses to each of the next prompts."""
-        n_prompts = self.config.batch_size // self.config.samples_per_prompt
-        prompts = [next(self.prompts) for _ in range(n_prompts)]
-        repeated = [prompt for prompt in prompts for _ in range(self.config.samples_per_prompt)]
-        return sample_responses(self.policy, self.tokenizer, repeated, self.config.sampling, self.generator)
+    def next_prompts(self) -> list[TokenizedExample]:
+        """This rank's share of the update's prompts, each `samples_per_prompt` times."""
+        config = self.config
+        drawn = [next(self.prompts) for _ in range(config.batch_size // config.samples_per_prompt)]
+        mine = drawn[self.ranks.share(len(drawn))]
+        return [prompt for prompt in mine for _ in range(config.samples_per_prompt)]
+
+    def sample(self, prompts: list[TokenizedExample]) -> Responses:
+        """One response to each prompt."""
+        return sample_responses(self.policy, self.tokenizer, prompts, self.config.sampling, self.generator)
+
+    def score(self, responses: Responses) -> Scores:
+        """The rewards' verdict."""
+        prompts = [example.prompt for example in responses.examples]
+        return self.rewards(prompts, responses.texts, collate_columns(responses.examples))
+
+    def judge(self, responses: Responses, scored: Callable[[], Scores], clock: Stopwatch) -> tuple[Experience, Scores]:
+        """What reference, rewards, policy and critic say of the responses before the update; tensors on the CPU."""
+        with self.policy.reference():
+            reference = self.evaluate(responses, with_values=False, with_entropy=False)
+        clock.lap("reference")
+        scores = scored()
+        clock.lap("reward")
+        old = self.evaluate(responses, with_values=self.config.uses_critic, with_entropy=True)
+        clock.lap("evaluation")
+        experience = Experience(
+            **vars(responses),
+            old_logprobs=old.logprobs,
+            ref_logprobs=reference.logprobs,
+            entropy=old.entropy,
+            old_values=old.values,
+        )
+        return experience.to("cpu"), scores
 
     def evaluate(self, responses: Responses, *, with_values: bool, with_entropy: bool) -> Evaluation:
         """Log-probabilities (and values, entropy) of sampled responses, without gradients."""
@@ -136,38 +164,13 @@ class PPOTrainer:
             with_entropy=with_entropy,
         )
 
-    def score(self, responses: Responses) -> tuple[Scores, Tensor]:
-        """The rewards' verdict, and from it scores [B]: clipped, minus the penalty for a missing EOS."""
-        config = self.config
-        prompts = [example.prompt for example in responses.examples]
-        raw = self.rewards(prompts, responses.texts, collate_columns(responses.examples))
-        scores = torch.tensor(raw.total, device=self.policy.device)
-        if config.score_clip is not None:
-            scores = scores.clamp(-config.score_clip, config.score_clip)
-        return raw, scores - config.missing_eos_penalty * (~responses.has_eos)
-
-    def advantages(self, rewards: Tensor, values: Tensor, response_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Advantages (whitened if asked for) and returns, each [B, T]."""
-        config = self.config
-        if config.advantage == "gae":
-            advantages, returns = gae(rewards, values, response_mask, config.gamma, config.gae_lambda)
-        else:
-            advantages = self.critic_free_advantages(rewards.sum(-1), response_mask)
-            returns = torch.zeros_like(rewards)
-        if config.whiten_advantages:
-            advantages = whiten(advantages, response_mask)
-        return advantages, returns
-
-    def critic_free_advantages(self, totals: Tensor, response_mask: Tensor) -> Tensor:
-        """From what each response earned in all [B], KL penalty included, to advantages [B, T]."""
-        k = self.config.samples_per_prompt
-        if self.config.advantage == "rloo":
-            totals = leave_one_out(totals, k)
-        elif self.config.advantage == "group_relative":
-            totals = group_relative(totals, k)
-        else:
-            return reward_per_token(totals, response_mask)
-        return zero_outside(totals.unsqueeze(-1), response_mask)
+    def start_critic(self, experience: Experience, mean_score: float) -> Experience:
+        """A new critic begins at the mean score, as if it had said so before the update."""
+        if not (self.policy.new_critic and self.config.uses_critic):
+            return experience
+        self.policy.start_values_at(mean_score)
+        values = zero_outside(torch.full_like(experience.old_values, mean_score), experience.response_mask)
+        return dataclasses.replace(experience, old_values=values)
 
     def end_warmup_when_explained(self, rollout: Rollout) -> None:
         """Leave the warm-up once the critic explains enough of returns it was not trained on, or at its limit."""
@@ -181,16 +184,17 @@ class PPOTrainer:
         """Share of the peak learning rate: falls to 0 over the updates, or stays 1."""
         return 1 - self.updates_done / self.config.updates if self.config.lr_schedule == "linear" else 1.0
 
+    def called_back(self, phase: str, *given: Any) -> Any:
+        """The last of the given values, or what the callbacks put in its place."""
+        *context, value = given
+        for callback in self.callbacks:
+            replacement = getattr(callback, phase)(self, *context, value)
+            value = value if replacement is None else replacement
+        return value
+
 
 def kl_controller(config: PPOConfig) -> FixedKLController:
     """Adaptive where there is a target to steer to, else fixed."""
     if config.kl_target is None:
         return FixedKLController(config.kl_coef)
     return AdaptiveKLController(config.kl_coef, config.kl_target, config.kl_horizon)
-
-
-def shuffled_passes(prompts: list[TokenizedExample], generator: torch.Generator) -> Iterator[TokenizedExample]:
-    """Every prompt once in a random order, then again in another one, for ever."""
-    while True:
-        for index in torch.randperm(len(prompts), generator=generator).tolist():
-            yield prompts[index]

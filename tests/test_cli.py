@@ -10,7 +10,7 @@ from conftest import write_jsonl
 
 from rlhf.cli import STAGES, main, parse
 
-CONFIGS = sorted(Path("configs").rglob("*.yaml"))
+CONFIGS = sorted(set(Path("configs").rglob("*.yaml")) - set(Path("configs/accelerate").iterdir()))
 STAGE_OF_FOLDER = {"configs": "pipeline", "sft": "sft", "ppo": "ppo", "evaluate": "evaluate", "reward": "reward"}
 
 
@@ -88,7 +88,7 @@ def test_dotted_overrides(tmp_path, tiny_models, pairs):
         ({"sampling": {"temprature": 1}}, "Group 'sampling' does not accept option 'temprature'"),
         ({"batch_size": "many"}, "batch_size"),
         ({"critic": "none"}, "critic"),
-        ({"batch_size": 6}, "batch_size 6 is not divisible by minibatch_size 4"),
+        ({"batch_size": 2}, "minibatch_size 4 is larger than batch_size 2"),
         ({"data": {"train": "nowhere.jsonl"}}, "'nowhere.jsonl' does not exist"),
         ({"model": {"name_or_path": "./nowhere"}}, "'./nowhere' does not exist"),
         ({"model": {}}, "model.name_or_path is not set"),

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from rlhf.config import ModelConfig, SamplingConfig
-from rlhf.generation import choose, pad_left, sample
-from rlhf.models import load_causal_lm
+from rlhf.generation import choose, pad_left, sample, stop_strings
+from rlhf.models import load_causal_lm, load_tokenizer
 
 PROMPTS = [[3, 4, 5, 6, 7, 8, 9], [10, 11], [12, 13, 14, 15], [16]]
 
@@ -26,12 +26,31 @@ def test_left_padded_batch_equals_unpadded_rows(tiny_models, architecture):
     model = load_causal_lm(ModelConfig(name_or_path=str(tiny_models[architecture])))
     free_running = [greedy_without_padding(model, prompt, 12, eos=-1) for prompt in PROMPTS]
     eos = free_running[1][3]  # a token that really comes up: rows end at different steps and are dropped
-    ids, mask = sample(model, PROMPTS, SamplingConfig(max_response_tokens=12, temperature=0), eos)
+    ids, mask, ended = sample(model, PROMPTS, SamplingConfig(max_response_tokens=12, temperature=0), eos)
     expected = [greedy_without_padding(model, prompt, 12, eos) for prompt in PROMPTS]
     assert [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)] == expected
     assert len({len(row) for row in expected}) > 1
     assert ids.shape[1] == max(len(row) for row in expected)
     assert (ids[~mask] == eos).all()
+    assert ended.tolist() == [row[-1] == eos for row in expected]
+
+
+def test_a_stop_string_ends_a_response_and_stays_part_of_it(tiny_models):
+    folder = str(tiny_models["gpt2"])
+    model, tokenizer = load_causal_lm(ModelConfig(name_or_path=folder)), load_tokenizer(folder)
+    free = SamplingConfig(max_response_tokens=12, temperature=0)
+    texts = [tokenizer.decode(row) for row in sample(model, PROMPTS, free, tokenizer.eos_token_id).response_ids]
+    stop = texts[1][3:5]  # as text: it need not be a token, nor end where one ends
+    stopping = SamplingConfig(max_response_tokens=12, temperature=0, stop=[stop])
+    ids, mask, ended = sample(model, PROMPTS, stopping, tokenizer.eos_token_id, None, stop_strings(stopping, tokenizer))
+    for row, text in enumerate(texts):
+        cut = tokenizer.decode(ids[row][mask[row]])
+        assert bool(ended[row]) == (stop in text)
+        assert text.startswith(cut)
+        assert cut.count(stop) == int(stop in text)
+    assert ended[1]
+    assert not ended.all()
+    assert mask[1].sum() < 12
 
 
 def test_sampling_follows_the_distribution():

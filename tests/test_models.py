@@ -74,7 +74,7 @@ def test_bfloat16_base_keeps_adapters_and_logprobs_in_float32(tiny_models):
     from rlhf.policy import Policy
 
     model = load_causal_lm(ModelConfig(name_or_path=str(tiny_models["llama"]), dtype="bfloat16"))
-    policy = Policy(model, LoraConfig(r=2), "adapter")
+    policy = Policy.with_lora(model, LoraConfig(r=2), "adapter")
     assert {p.dtype for _, p in policy.trainable} == {torch.float32}
     assert model.get_input_embeddings().weight.dtype == torch.bfloat16
     result = policy(torch.arange(3, 11).unsqueeze(0), torch.tensor([3]), torch.ones(1, 5, dtype=torch.bool))

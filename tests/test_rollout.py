@@ -5,6 +5,8 @@ import torch
 
 from rlhf.config import LoraConfig, ModelConfig, SamplingConfig
 from rlhf.data import Example, TokenizedExample
+from rlhf.distributed import Ranks
+from rlhf.generation import Sampled
 from rlhf.models import load_causal_lm, load_tokenizer
 from rlhf.policy import Policy
 from rlhf.rewards import Span
@@ -28,7 +30,8 @@ def responses(tokenizer) -> Responses:
     eos = tokenizer.eos_token_id
     ids = torch.tensor([[20, eos, eos, eos], [21, 22, 23, 24], [eos, eos, eos, eos]])
     mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]]).bool()
-    return join([prompt(10, 11, 12), prompt(13), prompt(14, 15)], ids, mask, tokenizer)
+    ended = torch.tensor([True, False, True])
+    return join([prompt(10, 11, 12), prompt(13), prompt(14, 15)], Sampled(ids, mask, ended), tokenizer)
 
 
 def test_join_leaves_no_gap(responses, tokenizer):
@@ -53,8 +56,32 @@ def test_split_by_length_gives_every_row_once(responses):
     assert [index.tolist() for index, _ in parts] == [[2, 0], [1]]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_ranks_share_every_row_once_and_run_the_same_number_of_passes(responses, count):
+    shares = [list(responses.split_by_length(1, Ranks(index, count))) for index in range(count)]
+    assert len({len(share) for share in shares}) == 1
+    rows = [int(index) for share in shares for index, part in share if part.response_mask.any()]
+    assert sorted(rows) == [0, 1, 2]
+    assert sum(int(part.lengths.sum()) for share in shares for _, part in share) == 2 + 4 + 1
+
+
+def test_concatenation_pads_to_the_widest_and_undoes_a_split(responses):
+    parts = [part for _, part in responses.split_by_length(2)]  # rows 2 and 0, then row 1
+    whole = Responses.concatenate(parts)
+    for name, value in vars(responses.rows(torch.tensor([2, 0, 1]))).items():
+        joined = getattr(whole, name)
+        if name == "sequence_ids":  # what lies behind the response is filler
+            assert [whole.response_ids(row) for row in range(3)] == [responses.response_ids(row) for row in (2, 0, 1)]
+        elif isinstance(value, torch.Tensor):
+            assert torch.equal(joined, value)
+        else:
+            assert joined == value
+
+
 def test_evaluation_in_parts_equals_evaluation_at_once(tiny_models, tokenizer):
-    policy = Policy(load_causal_lm(ModelConfig(name_or_path=str(tiny_models["gpt2"]))), LoraConfig(r=2), "adapter")
+    policy = Policy.with_lora(
+        load_causal_lm(ModelConfig(name_or_path=str(tiny_models["gpt2"]))), LoraConfig(r=2), "adapter"
+    )
     policy.start_values_at(0.5)
     prompts = [prompt(*range(5, 5 + n)) for n in (4, 1, 7, 2, 3)]
     sampled = sample_responses(
@@ -73,7 +100,7 @@ def test_spans_land_on_the_tokens_that_cover_them(tokenizer):
     ends = token_ends(ids, tokenizer)
     assert ends[-1] == len(text)
     mask = torch.ones(1, len(ids), dtype=torch.bool)
-    sampled = join([prompt(9)], torch.tensor([ids]), mask, tokenizer)
+    sampled = join([prompt(9)], Sampled(torch.tensor([ids]), mask, torch.tensor([False])), tokenizer)
     start = text.index("function")
     rewards = span_rewards([[Span(start, start + 8, -0.6)]], sampled, tokenizer)[0]
     starts = [0, *ends[:-1]]

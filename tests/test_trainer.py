@@ -123,7 +123,7 @@ def test_gradient_does_not_depend_on_micro_batches(tiny_models, pairs):
     gradients = []
     for micro_batch_size in (8, 3, 1):
         trainer = make_trainer(tiny_models, pairs, minibatch_size=8, micro_batch_size=micro_batch_size)
-        trainer.epochs.step(dataclasses.replace(rollout, response_mask=ragged), critic_only=False)
+        trainer.epochs.gradient(dataclasses.replace(rollout, response_mask=ragged), critic_only=False)
         gradients.append(torch.cat([p.grad.flatten() for _, p in trainer.policy.trainable]))
     assert gradients[0].abs().max() > 1e-4
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
@@ -259,7 +259,7 @@ def test_kl_penalty_holds_the_policy_back(tiny_models, pairs):
 def test_config_contradictions(tiny_models, pairs):
     config = make_config(tiny_models["gpt2"], pairs)
     for options, message in [
-        ({"batch_size": 10, "samples_per_prompt": 1}, "batch_size 10 is not divisible by minibatch_size 4"),
+        ({"minibatch_size": 10}, "minibatch_size 10 is larger than batch_size 8"),
         ({"samples_per_prompt": 3}, "batch_size 8 is not divisible by samples_per_prompt 3"),
         ({"samples_per_prompt": 1, "advantage": "rloo"}, "samples_per_prompt is 1; advantage rloo"),
         ({"gamma": 1.5}, "gamma is 1.5; it must be between 0 and 1"),

@@ -4,6 +4,7 @@ Nothing heavy is imported, so that `rlhf --help` stays fast. Contradictions rais
 derived quantities are properties.
 """
 
+from rlhf.config.checkpoint import CheckpointConfig
 from rlhf.config.common import (
     Architecture,
     DataConfig,
@@ -14,7 +15,7 @@ from rlhf.config.common import (
     ScratchModel,
     TrackingConfig,
 )
-from rlhf.config.ppo import Advantage, Critic, KLEstimator, PPOConfig, ValueWarmup
+from rlhf.config.ppo import Advantage, Critic, InspectConfig, KLEstimator, PPOConfig, ValueWarmup
 from rlhf.config.reward import RewardModelConfig
 from rlhf.config.stages import (
     EvaluateConfig,
@@ -24,16 +25,19 @@ from rlhf.config.stages import (
     ScoreConfig,
     SFTConfig,
 )
+from rlhf.config.watch import WatchConfig
 
 __all__ = [
     "Advantage",
     "Architecture",
+    "CheckpointConfig",
     "Critic",
     "DType",
     "DataConfig",
     "EvaluateConfig",
     "EvaluationSettings",
     "GenerateConfig",
+    "InspectConfig",
     "KLEstimator",
     "LoraConfig",
     "ModelConfig",
@@ -46,4 +50,5 @@ __all__ = [
     "ScratchModel",
     "TrackingConfig",
     "ValueWarmup",
+    "WatchConfig",
 ]

@@ -1,6 +1,6 @@
 """What several stages share: model, adapters, data, sampling, tracking."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from rlhf.config.checks import require, require_positive
@@ -114,16 +114,19 @@ class SamplingConfig:
             (not for training).
         top_p: Keep the smallest set of tokens with this much probability (not for training: the distribution that
             is sampled from has to be the one that is optimised).
+        stop: Strings that end a response, besides EOS; the one that did stays part of it.
     """
 
     max_response_tokens: int = 96
     temperature: float = 1.0
     top_p: float = 1.0
+    stop: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         require_positive(self, "max_response_tokens")
         require(self.temperature >= 0, f"temperature is {self.temperature}; it must be at least 0")
         require(0 < self.top_p <= 1, f"top_p is {self.top_p}; it must be in (0, 1]")
+        require("" not in self.stop, "sampling.stop holds an empty string, which would end every response; remove it")
 
 
 @dataclass(frozen=True, kw_only=True)

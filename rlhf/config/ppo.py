@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rlhf.config.checkpoint import CheckpointConfig
 from rlhf.config.checks import require, require_divides, require_positive
 from rlhf.config.common import DataConfig, LoraConfig, ModelConfig, SamplingConfig, TrackingConfig
+from rlhf.config.watch import WatchConfig
 from rlhf.rewards.spec import RewardSpec
 
 Critic = Literal["shared", "detached", "adapter"]
@@ -29,6 +31,25 @@ class ValueWarmup:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InspectConfig:
+    """Responses to a few fixed prompts, stored token by token along the run for `rlhf report`.
+
+    They are sampled besides the training batch and nothing is learned from them.
+
+    Args:
+        prompts: How many; the first ones of the training data. 0 stores nothing.
+        every: Updates between two of them; the first and the last update are always among them.
+    """
+
+    prompts: int = 4
+    every: int = 10
+
+    def __post_init__(self) -> None:
+        require(self.prompts >= 0, f"inspect.prompts is {self.prompts}; it must be at least 0")
+        require_positive(self, "every")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PPOConfig:
     """Proximal policy optimization with LoRA, a value head and a KL leash to the reference.
 
@@ -43,13 +64,17 @@ class PPOConfig:
         batch_size: Responses per update, over all processes.
         samples_per_prompt: Responses per prompt; must divide batch_size.
         epochs: Passes over each rollout.
-        minibatch_size: Responses per optimizer step, over all processes; must divide batch_size.
+        minibatch_size: Responses per optimizer step, over all processes; at most batch_size.
         micro_batch_size: Responses per forward pass and process; the gradient does not depend on it.
         learning_rate: Of the policy's adapters.
         critic_learning_rate: Of the value head and the critic's adapters.
         lr_schedule: constant, or linear decay to 0 over the updates.
         max_grad_norm: Gradients of policy and critic are each scaled down to this norm.
+        max_skipped_steps: Give up after more optimizer steps than this in a row were skipped because the loss or a
+            gradient was not finite; the minibatch is saved.
         clip_range: Of the policy ratio.
+        approx_kl_limit: End the epochs of an update once the policy has moved further than this from the one that
+            sampled, in nats per token (k2 estimate, over the minibatch); None for no limit.
         value_clip_range: Of the value; None turns value clipping off.
         vf_coef: Weight of the value loss.
         entropy_coef: Weight of the entropy bonus.
@@ -66,8 +91,15 @@ class PPOConfig:
         kl_target: Steer kl_coef so that the KL per response comes to this many nats; None keeps it fixed.
         kl_horizon: Responses over which the adaptive coefficient reacts.
         missing_eos_penalty: Subtracted from the score of a response that was cut off.
-        score_clip: Scores are clamped to plus or minus this; None for no clipping.
+        score_normalisation: scale divides scores by the standard deviation of all scores so far, standardise also
+            subtracts their mean.
+        score_clip: Scores are then clamped to plus or minus this; None for no clipping.
+        whiten_rewards: Scale the per-token rewards to unit variance over the batch, about their mean.
         seed: Seeds adapters, prompt order and sampling.
+        processes: Refuse to run on any other number of processes; None takes them as they are launched.
+        checkpoint: How often the run is saved, to be continued by the same command.
+        watch: When to warn.
+        inspect: Rollouts that are stored in full, for the report.
         tracking: Metrics.
     """
 
@@ -87,7 +119,9 @@ class PPOConfig:
     critic_learning_rate: float = 1e-3
     lr_schedule: Literal["constant", "linear"] = "linear"
     max_grad_norm: float = 1.0
+    max_skipped_steps: int = 8
     clip_range: float = 0.2
+    approx_kl_limit: float | None = None
     value_clip_range: float | None = 0.2
     vf_coef: float = 0.5
     entropy_coef: float = 0.0
@@ -102,16 +136,27 @@ class PPOConfig:
     kl_target: float | None = None
     kl_horizon: int = 10000
     missing_eos_penalty: float = 0.0
+    score_normalisation: Literal["none", "scale", "standardise"] = "none"
     score_clip: float | None = None
+    whiten_rewards: bool = False
     seed: int = 0
+    processes: int | None = None
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
+    inspect: InspectConfig = field(default_factory=InspectConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
         require_positive(self, "updates", "batch_size", "samples_per_prompt", "epochs", "minibatch_size")
         require_positive(self, "micro_batch_size", "learning_rate", "critic_learning_rate", "max_grad_norm")
         require_positive(self, "clip_range", "value_clip_range", "kl_target", "kl_horizon", "score_clip")
+        require_positive(self, "approx_kl_limit", "processes")
         require_divides("batch_size", self.batch_size, "samples_per_prompt", self.samples_per_prompt)
-        require_divides("batch_size", self.batch_size, "minibatch_size", self.minibatch_size)
+        require(
+            self.minibatch_size <= self.batch_size,
+            f"minibatch_size {self.minibatch_size} is larger than batch_size {self.batch_size}; make it at most that",
+        )
+        require(self.max_skipped_steps >= 0, f"max_skipped_steps is {self.max_skipped_steps}; it must be at least 0")
         require(
             bool(self.rewards), "rewards is empty; name at least one, for example rewards: [{path: react_heuristic}]"
         )

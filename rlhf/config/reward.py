@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from rlhf.config.checkpoint import CheckpointConfig
 from rlhf.config.checks import require, require_divides, require_positive
 from rlhf.config.common import DataConfig, LoraConfig, ModelConfig, TrackingConfig
 
@@ -28,6 +29,7 @@ class RewardModelConfig:
         max_grad_norm: Gradients are scaled down to this norm.
         group_by: Column of the held-out rows by which the accuracy is broken down.
         seed: Seeds head, adapters and data order.
+        checkpoint: How often the state is saved, so that the same command continues an interrupted run.
         tracking: Metrics.
     """
 
@@ -46,6 +48,7 @@ class RewardModelConfig:
     max_grad_norm: float = 1.0
     group_by: str | None = None
     seed: int = 0
+    checkpoint: CheckpointConfig = field(default_factory=lambda: CheckpointConfig(every=200))
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:

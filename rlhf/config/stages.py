@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from rlhf.config.checkpoint import CheckpointConfig
 from rlhf.config.checks import require, require_divides, require_positive
 from rlhf.config.common import DataConfig, LoraConfig, ModelConfig, SamplingConfig, TrackingConfig
 from rlhf.config.ppo import PPOConfig
@@ -25,6 +26,7 @@ class SFTConfig:
         weight_decay: AdamW's.
         max_grad_norm: Gradients are scaled down to this norm.
         seed: Seeds weights, data order and sampling.
+        checkpoint: How often the state is saved, so that the same command continues an interrupted run.
         tracking: Metrics.
     """
 
@@ -40,6 +42,7 @@ class SFTConfig:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     seed: int = 0
+    checkpoint: CheckpointConfig = field(default_factory=lambda: CheckpointConfig(every=200))
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:

@@ -28,6 +28,15 @@ class Scores:
     components: dict[str, list[float | None]]
     spans: list[list[Span]]
 
+    @classmethod
+    def concatenate(cls, parts: Sequence["Scores"]) -> "Scores":
+        """The samples of all parts, one part after the other; all have the same components."""
+        return cls(
+            [score for part in parts for score in part.total],
+            {name: [score for part in parts for score in part.components[name]] for name in parts[0].components},
+            [spans for part in parts for spans in part.spans],
+        )
+
     @property
     def span_total(self) -> list[float]:
         """[B] what the spans of each sample add up to; ``total + span_total`` is what is trained on."""

@@ -1,0 +1,90 @@
+"""Several processes that train one policy: each samples and differentiates its share, all of them know the whole."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.errors import UserError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+T = TypeVar("T")
+
+
+class OtherRankError(UserError):
+    """Another rank has failed, and says so itself."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among the others.
+
+    Attributes:
+        index: 0 is the one that writes files and talks.
+        count: Processes in all, on all machines.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def of(cls, accelerator: "Accelerator") -> Self:
+        """As the process was launched."""
+        return cls(accelerator.process_index, accelerator.num_processes)
+
+    @property
+    def is_first(self) -> bool:
+        return self.index == 0
+
+    def share(self, n: int) -> slice:
+        """Which of n items are this rank's: contiguous, and as many as any other's, give or take one."""
+        return slice(n * self.index // self.count, n * (self.index + 1) // self.count)
+
+    def exchange(self, work: Callable[[], T]) -> list[T]:
+        """What `work` returns on each rank, in their order, on all ranks.
+
+        The results are pickled and should live on the CPU. If `work` fails on one rank no other waits for it for ever:
+        that rank raises its own error, the others OtherRankError, which names it.
+        """
+        if self.count == 1:
+            return [work()]
+        result, error = None, None
+        try:
+            result = work()
+        except Exception as problem:
+            error = problem
+        reason = None if error is None else " ".join(f"{type(error).__name__}: {error}".split())
+        gathered: list[tuple[T, str | None]] = [None] * self.count  # type: ignore[list-item]
+        torch.distributed.all_gather_object(gathered, (result, reason))
+        if error is not None:
+            raise error
+        for rank, (_, failure) in enumerate(gathered):
+            if failure is not None:
+                raise OtherRankError(f"rank {rank} failed ({failure})")
+        return [part for part, _ in gathered]
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up on any rank."""
+        return any(self.exchange(lambda: flag))
+
+    def sum(self, x: Tensor) -> Tensor:
+        """The sum of x over all ranks, on all of them."""
+        if self.count > 1:
+            torch.distributed.all_reduce(x)
+        return x
+
+    def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Replace every gradient by its sum over all ranks, in one reduction after the last micro-batch.
+
+        The same parameters must have a gradient on all ranks.
+        """
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if self.count == 1 or not gradients:
+            return
+        total = self.sum(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, part in zip(gradients, total.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))

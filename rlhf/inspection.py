@@ -1,0 +1,68 @@
+"""A few fixed prompts followed through a run, every token of their responses stored for the report."""
+
+import copy
+from pathlib import Path
+
+import torch
+
+from rlhf.credit import assign_credit, final_scores
+from rlhf.prompts import ShuffledPasses
+from rlhf.rewards import Scores
+from rlhf.rollout import Rollout, sample_responses
+from rlhf.rollout_files import save_rollout
+from rlhf.stopwatch import Stopwatch
+from rlhf.trainer import PPOTrainer
+
+
+class Inspection:
+    """Samples responses to the same prompts before some of the updates, and looks at them again afterwards.
+
+    Nothing is learned from them and no random number of the training is used up; every time the same random numbers
+    are drawn, so that what differs between two updates is the policy.
+
+    Args:
+        trainer: Whose policy is followed. The prompts are the first of its data set; one that makes its prompts on
+            the fly is not followed.
+        folder: Rollouts land in its folders 000001, 000010, ..., named by the update.
+    """
+
+    def __init__(self, trainer: PPOTrainer, folder: Path) -> None:
+        source, config = trainer.prompts, trainer.config
+        prompts = source.prompts[: config.inspect.prompts] if isinstance(source, ShuffledPasses) else []
+        self.trainer, self.folder = trainer, folder
+        self.prompts = [prompt for prompt in prompts for _ in range(config.samples_per_prompt)]
+        self.pending: tuple[int, Rollout, Scores] | None = None
+
+    def before_update(self, step: int) -> None:
+        """Sample and judge, if this update is one to look at: the first, every `inspect.every`-th and the last."""
+        config = self.trainer.config
+        due = step in (1, config.updates) or step % config.inspect.every == 0
+        if due and self.prompts and self.trainer.ranks.is_first:
+            self.pending = (step, *self.roll_out())
+
+    def after_update(self) -> None:
+        """Store what was sampled, with the log-probabilities that the update gave it."""
+        if self.pending is None:
+            return
+        (step, rollout, scores), self.pending = self.pending, None
+        trainer = self.trainer
+        new = trainer.evaluate(rollout, with_values=False, with_entropy=False)
+        columns = [
+            {
+                "rewards": {name: component[row] for name, component in scores.components.items()},
+                "explanation": trainer.rewards.explain(example.prompt, rollout.texts[row], example.columns),
+            }
+            for row, example in enumerate(rollout.examples)
+        ]
+        save_rollout(self.folder / f"{step:06d}", rollout, trainer.tokenizer, columns, new_logprobs=new.logprobs)
+
+    def roll_out(self) -> tuple[Rollout, Scores]:
+        """Responses of the policy as it is, with credit assigned as in training."""
+        trainer, config = self.trainer, self.trainer.config
+        generator = torch.Generator(device=trainer.policy.device).manual_seed(config.seed)
+        responses = sample_responses(trainer.policy, trainer.tokenizer, self.prompts, config.sampling, generator)
+        experience, raw = trainer.judge(responses, lambda: trainer.score(responses), Stopwatch())
+        experience = experience.to(trainer.policy.device)
+        scores = final_scores(config, raw, experience.has_eos, copy.copy(trainer.score_moments))
+        kl_coef = trainer.kl_controller.kl_coef
+        return assign_credit(config, experience, scores, raw, kl_coef, trainer.tokenizer), raw

@@ -1,0 +1,123 @@
+"""The loop around the updates: report, watch, save, stop when asked to."""
+
+from pathlib import Path
+from typing import Any
+
+from rlhf.checkpoint import save_policy
+from rlhf.checkpoint_manager import CheckpointManager
+from rlhf.errors import Interrupted, UserError
+from rlhf.inspection import Inspection
+from rlhf.interruption import catch_termination
+from rlhf.optimization import Metrics, NonFiniteError
+from rlhf.progress import ProgressBar
+from rlhf.resume import read_training, training_state, write_training
+from rlhf.rewards import Scores
+from rlhf.rollout import Rollout
+from rlhf.rollout_files import save_rollout
+from rlhf.runs import as_plain, staged
+from rlhf.tracking import Tracker
+from rlhf.trainer import PPOTrainer, Update
+from rlhf.watch import Watch
+
+POLICY_FOLDER, CHECKPOINTS_FOLDER = "policy", "checkpoints"
+
+
+def train(trainer: PPOTrainer, folder: Path) -> Path:
+    """Run the updates that are left and write the policy; returns its folder.
+
+    Goes on from the newest intact checkpoint in `folder`. SIGTERM and Ctrl-C end it after the update at hand, with a
+    checkpoint, by raising Interrupted.
+    """
+    config, ranks = trainer.config, trainer.ranks
+    checkpoints = CheckpointManager(folder / CHECKPOINTS_FOLDER, config.checkpoint.keep)
+    watch = Watch(config.watch, config.kl_target, config.sampling.max_response_tokens)
+    inspection = Inspection(trainer, folder / "rollouts")
+    resumed_at = resume(trainer, watch, checkpoints)
+    with (
+        Tracker(folder, "ppo", config.tracking, as_plain(config), ranks.is_first, resumed_at) as tracker,
+        ProgressBar("ppo", config.updates, ranks.is_first, done=trainer.updates_done) as bar,
+        catch_termination() as termination,
+    ):
+        while trainer.updates_done < config.updates and not watch.stop:
+            step = trainer.updates_done + 1
+            inspection.before_update(step)
+            update = guarded_update(trainer, folder)
+            inspection.after_update()
+            for finding in watch.check(step, update.metrics):
+                tracker.log_warning(finding.name, finding.message, step)
+                bar.say(f"warning: {finding.message}")
+            tracker.log(update.metrics, step)
+            tracker.log_samples(sample_rows(update.rollout, update.scores, config.tracking.samples), step)
+            bar.advance(headline(update.metrics, trainer.warming_up))
+            asked_to_stop = ranks.any(termination.requested)
+            if asked_to_stop or step % config.checkpoint.every == 0:
+                save(trainer, watch, checkpoints)
+            if asked_to_stop and step < config.updates:
+                raise Interrupted(f"saved after update {step} of {config.updates}; the same command continues")
+    if ranks.is_first:
+        with staged(folder / POLICY_FOLDER) as staging:
+            save_policy(trainer.policy, staging)
+            trainer.tokenizer.save_pretrained(staging)
+        checkpoints.clear()
+    return folder / POLICY_FOLDER
+
+
+def resume(trainer: PPOTrainer, watch: Watch, checkpoints: CheckpointManager) -> int | None:
+    """Continue from the newest intact checkpoint; returns the updates that it holds, None if there is none.
+
+    The first rank looks and the others follow it.
+    """
+    [latest, *_] = trainer.ranks.exchange(lambda: checkpoints.latest() if trainer.ranks.is_first else None)
+    if latest is None:
+        return None
+    read_training(latest, trainer, watch)
+    return trainer.updates_done
+
+
+def save(trainer: PPOTrainer, watch: Watch, checkpoints: CheckpointManager) -> None:
+    """Write a checkpoint; all ranks take part, the first one writes, and none goes on before it has."""
+    state = training_state(trainer, watch)
+
+    def write() -> None:
+        if trainer.ranks.is_first:
+            checkpoints.save(trainer.updates_done, lambda folder: write_training(folder, trainer, state))
+
+    trainer.ranks.exchange(write)
+
+
+def guarded_update(trainer: PPOTrainer, folder: Path) -> Update:
+    """One update; a minibatch that keeps giving NaN is stored before the run gives up."""
+    try:
+        return trainer.update()
+    except NonFiniteError as error:
+        place = folder / "non_finite_minibatch"
+        if trainer.ranks.is_first:
+            save_rollout(place, error.minibatch, trainer.tokenizer)
+        raise UserError(f"{error} in {place} (rlhf.rollout_files.load_rollout reads it)") from error
+
+
+def headline(metrics: Metrics, warming_up: bool) -> str:
+    """What stands behind the progress bar."""
+    phase = "critic warm-up, explained variance" if warming_up else "explained variance"
+    explained = f"  {phase} {metrics['critic/explained_variance']:.2f}" if "critic/loss" in metrics else ""
+    skipped = f"  {metrics['policy/skipped_steps']:.0f} steps skipped" if metrics["policy/skipped_steps"] else ""
+    return (
+        f"score {metrics['objective/score']:.3f}  KL {metrics['objective/kl']:.2f}  "
+        f"length {metrics['response/length']:.0f}{explained}{skipped}  {metrics['time/tokens_per_second']:.0f} tok/s"
+    )
+
+
+def sample_rows(rollout: Rollout, scores: Scores, n_rows: int) -> list[dict[str, Any]]:
+    """The first responses of a rollout with everything that was said about them."""
+    kl = (rollout.old_logprobs - rollout.ref_logprobs).sum(-1)
+    return [
+        {
+            "prompt": rollout.examples[row].prompt,
+            "response": rollout.texts[row],
+            "score": float(rollout.scores[row]),
+            **{f"reward/{name}": component[row] for name, component in scores.components.items()},
+            "kl": float(kl[row]),
+            "length": int(rollout.lengths[row]),
+        }
+        for row in range(min(n_rows, len(rollout)))
+    ]

@@ -1,0 +1,58 @@
+"""What one of several processes does in tests/test_distributed.py: argv is the folder with config.json and rollout/."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from test_trainer import make_config
+
+from rlhf.errors import UserError
+from rlhf.ppo import build_trainer
+from rlhf.rewards import RewardSum
+from rlhf.rollout_files import load_rollout
+
+torch.set_num_threads(1)
+
+
+def train_on(folder: Path, **options) -> torch.Tensor:
+    """The trainable parameters after the clipped epochs over the rollout in `folder`, all ranks together."""
+    given = json.loads((folder / "config.json").read_text())
+    config = make_config(given["model"], given["data"], **options)
+    trainer = build_trainer(config, RewardSum.from_specs(config.rewards))
+    metrics = trainer.epochs.run(load_rollout(folder / "rollout"), 1.0, critic_only=False)
+    parameters = torch.cat([p.detach().flatten() for _, p in trainer.policy.trainable])
+    ranks = trainer.ranks
+    assert all(m == metrics for m in ranks.exchange(lambda: metrics))
+    assert all(torch.equal(p, parameters) for p in ranks.exchange(lambda: parameters))
+    return parameters
+
+
+def failure_on_one_rank(folder: Path) -> list[str]:
+    """How each rank hears of an error that only the second one meets."""
+    from accelerate import Accelerator
+
+    from rlhf.distributed import Ranks
+
+    ranks = Ranks.of(Accelerator())
+
+    def work() -> int:
+        if ranks.index == 1:
+            raise ValueError("the reward raised")
+        return 1
+
+    try:
+        ranks.exchange(work)
+    except (ValueError, UserError) as error:
+        heard = f"{type(error).__name__}: {error}"
+    return ranks.exchange(lambda: heard)
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    results = {name: train_on(folder, **options) for name, options in json.loads(sys.argv[2]).items()}
+    heard = failure_on_one_rank(folder)
+    from safetensors.torch import save_file
+
+    save_file(results, folder / "parameters.safetensors")
+    (folder / "heard.json").write_text(json.dumps(heard))

@@ -17,7 +17,7 @@ class Callback:
     """
 
     def after_sampling(self, trainer: "PPOTrainer", responses: "Responses") -> "Responses | None":
-        """Responses are there, nobody has judged them yet."""
+        """Responses are there (`rollout_batch_size` of them), nobody has judged them yet."""
 
     def after_scoring(self, trainer: "PPOTrainer", responses: "Responses", scores: Scores) -> Scores | None:
         """The rewards have spoken; nothing is normalised or clipped yet."""

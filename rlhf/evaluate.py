@@ -14,6 +14,7 @@ from rlhf.data import TokenizedExample, check_fits, collate_columns, load_exampl
 from rlhf.models import context_length, load_causal_lm, load_tokenizer
 from rlhf.policy import Policy
 from rlhf.progress import ProgressBar
+from rlhf.prompts import in_batches
 from rlhf.report.tables import print_table
 from rlhf.rewards import RewardSum
 from rlhf.rollout import Responses, evaluate_responses, sample_responses
@@ -106,7 +107,7 @@ def measure(
     check_fits(prompts, sampling.max_response_tokens, context_length(policy.language_model))
     generator = torch.Generator(device=policy.device).manual_seed(seed)
     repeated = [prompt for prompt in prompts for _ in range(samples_per_prompt)]
-    batches = [repeated[start : start + batch_size] for start in range(0, len(repeated), batch_size)]
+    batches = in_batches(repeated, batch_size)
     rows: list[dict[str, Any]] = []
     with ProgressBar("evaluate", len(batches)) as bar:
         for batch in batches:

@@ -10,6 +10,7 @@ from rlhf.config import DataConfig, GenerateConfig
 from rlhf.data import check_fits, load_examples, parse_row, tokenize
 from rlhf.evaluate import policy_of
 from rlhf.models import context_length
+from rlhf.prompts import in_batches
 from rlhf.rollout import sample_responses
 from rlhf.runs import write_atomically
 
@@ -31,8 +32,7 @@ def run_generate(config: GenerateConfig) -> list[dict[str, str]]:
     repeated = [prompt for prompt in prompts for _ in range(config.samples_per_prompt)]
     generator = torch.Generator(device=policy.device).manual_seed(config.seed)
     rows = []
-    for start in range(0, len(repeated), config.batch_size):
-        batch = repeated[start : start + config.batch_size]
+    for batch in in_batches(repeated, config.batch_size):
         responses = sample_responses(policy, tokenizer, batch, config.sampling, generator)
         rows += [
             {"prompt": prompt.example.prompt, "completion": text}

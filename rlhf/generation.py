@@ -9,7 +9,7 @@ from torch import Tensor
 from rlhf.config import SamplingConfig
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast, StopStringCriteria
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 COMPACT_BELOW = 0.8  # drop finished rows from the batch when fewer than this share is still running
 
@@ -35,7 +35,7 @@ def sample(
     sampling: SamplingConfig,
     eos_token_id: int,
     generator: torch.Generator | None = None,
-    is_stop: Callable[[Tensor, None], Tensor] | None = None,
+    is_stop: Callable[[Tensor], Tensor] | None = None,
 ) -> Sampled:
     """Sample one response to each prompt (token ids).
 
@@ -70,7 +70,7 @@ def sample(
         response_mask[running[alive], step] = True
         done = tokens == eos_token_id
         if is_stop is not None:
-            done |= is_stop(response_ids[running, : step + 1], None)
+            done |= is_stop(response_ids[running, : step + 1])
         ended[running[done & alive]] = True
         alive &= ~done
         n_alive = int(alive.sum())
@@ -85,13 +85,21 @@ def sample(
     return Sampled(response_ids[:, :longest].clone(), response_mask[:, :longest].clone(), ended)
 
 
-def stop_strings(sampling: SamplingConfig, tokenizer: "PreTrainedTokenizerFast") -> "StopStringCriteria | None":
-    """Tells which rows of token ids end in a stop string, whatever tokens it is made of; None where there is none."""
+def stop_strings(sampling: SamplingConfig, tokenizer: "PreTrainedTokenizerFast") -> Callable[[Tensor], Tensor] | None:
+    """Tells which rows of token ids have a stop string in what the last token completes; None where there is none.
+
+    By decoding the end of every row: transformers' StopStringCriteria misses one that lies inside a single token.
+    """
     if not sampling.stop:
         return None
-    from transformers import StopStringCriteria
+    longest = max(len(text.encode()) for text in sampling.stop)  # in bytes: no token is shorter than one
 
-    return StopStringCriteria(tokenizer, sampling.stop)
+    def is_stop(response_ids: Tensor) -> Tensor:
+        texts = tokenizer.batch_decode(response_ids[:, -longest:])
+        hits = [any(stop in text for stop in sampling.stop) for text in texts]
+        return torch.tensor(hits, device=response_ids.device)
+
+    return is_stop
 
 
 def choose(logits: Tensor, sampling: SamplingConfig, generator: torch.Generator | None) -> Tensor:

@@ -68,6 +68,7 @@ class Policy(nn.Module):
         )
         self.frozen_reference = None if reference is None else reference.requires_grad_(False).eval()
         self.reads_reference = False
+        self.divided_blocks: list[Any] = []  # see rlhf.sharding
         disable_dropout(self)
         check_head_is_last(self.language_model)
         self.trainable = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
@@ -185,10 +186,11 @@ class Policy(nn.Module):
 
         Afterwards the base weights are what they were, bit for bit (subtracting the update again would not do). The
         model is in eval mode meanwhile: in train mode gradient checkpointing would keep it from using its cache.
+        A base that is divided among processes is not folded into: the copy would take the memory that this saves.
         """
         from peft.tuners.lora import LoraLayer
 
-        layers = [module for module in self.modules() if isinstance(module, LoraLayer)]
+        layers = [m for m in self.modules() if isinstance(m, LoraLayer) and not self.divided_blocks]
         originals = [layer.get_base_layer().weight.detach().clone() for layer in layers]
         was_training = self.training
         self.eval()

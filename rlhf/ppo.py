@@ -22,7 +22,7 @@ from rlhf.training import POLICY_FOLDER, train
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
 
 def run_ppo(config: PPOConfig, prompts: Iterable[Any] | None = None, callbacks: Sequence[Callback] = ()) -> Path:
@@ -77,26 +77,30 @@ def build_trainer(
     model = load_causal_lm(config.model)
     tokenizer = load_tokenizer(str(config.model.name_or_path))
     shuffler = torch.Generator().manual_seed(config.seed)
-    source = prompt_source(config, model, tokenizer, shuffler, prompts)
+    source = prompt_source(config, tokenizer, context_length(model), shuffler, prompts)
     policy = Policy.with_lora(model, config.lora, config.critic, config.model.gradient_checkpointing)
     return PPOTrainer(config, policy, tokenizer, rewards, source, shuffler, accelerator, callbacks)
 
 
+def load_prompts(
+    config: PPOConfig, tokenizer: "PreTrainedTokenizerFast", context: int, examples: list[Example] | None = None
+) -> list[TokenizedExample]:
+    """The training prompts (or those of `examples`), checked to leave room for a whole response."""
+    if examples is None:
+        examples = load_examples(config.data.train, config.data.train_split)
+    prompts = tokenize(examples, tokenizer, config.data, context)
+    check_fits(prompts, config.sampling.max_response_tokens, context)
+    return prompts
+
+
 def prompt_source(
     config: PPOConfig,
-    model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerFast",
+    context: int,
     shuffler: torch.Generator,
     rows: Iterable[Any] | None,
 ) -> PromptSource:
-    """The data's prompts in shuffled passes, or those of `rows`; each checked to leave room for a whole response."""
-    context = context_length(model)
-
-    def prepared(examples: list[Example]) -> list[TokenizedExample]:
-        prompts = tokenize(examples, tokenizer, config.data, context)
-        check_fits(prompts, config.sampling.max_response_tokens, context)
-        return prompts
-
-    if rows is not None:
-        return PromptStream(rows, lambda row, origin: prepared([parse_row(row, origin)])[0])
-    return ShuffledPasses(prepared(load_examples(config.data.train, config.data.train_split)), shuffler)
+    """The data's prompts in shuffled passes, or those of `rows`."""
+    if rows is None:
+        return ShuffledPasses(load_prompts(config, tokenizer, context), shuffler)
+    return PromptStream(rows, lambda row, at: load_prompts(config, tokenizer, context, [parse_row(row, at)])[0])

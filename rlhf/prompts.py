@@ -83,3 +83,9 @@ class PromptStream:
             raise UserError(f"the prompt iterator ended after {self.drawn} prompts; it has to go on for ever") from None
         self.drawn += 1
         return row
+
+
+def in_batches(prompts: list[TokenizedExample], size: int | None) -> list[list[TokenizedExample]]:
+    """The prompts, at most `size` at a time."""
+    size = size or len(prompts)
+    return [prompts[start : start + size] for start in range(0, len(prompts), size)]

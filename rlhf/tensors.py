@@ -98,7 +98,7 @@ class RunningMoments:
 
     def normalise(self, x: Tensor) -> Tensor:
         """(x - mean) / sqrt(variance + 1e-8) with the moments so far; any shape."""
-        return (at_least_float32(x) - self.mean) / (self.variance + 1e-8) ** 0.5
+        return self.scale(at_least_float32(x) - self.mean)
 
     def scale(self, x: Tensor) -> Tensor:
         """x / sqrt(variance + 1e-8): the spread is normalised, the sign stays; any shape."""

@@ -16,7 +16,7 @@ from rlhf.distributed import Ranks
 from rlhf.losses import AdaptiveKLController, FixedKLController
 from rlhf.optimization import ClippedEpochs, Metrics
 from rlhf.policy import Evaluation, Policy
-from rlhf.prompts import PromptSource
+from rlhf.prompts import PromptSource, in_batches
 from rlhf.rewards import RewardSum, Scores
 from rlhf.rollout import Experience, Responses, Rollout, evaluate_responses, sample_responses
 from rlhf.stopwatch import Stopwatch
@@ -76,17 +76,23 @@ class PPOTrainer:
 
     def update(self) -> Update:
         """One round of PPO: sample responses, score them, learn from them."""
-        prompts = self.next_prompts()
-        clock = Stopwatch()
+        prompts, clock = self.next_prompts(), Stopwatch()
+        return self.learn(lambda: self.collect(prompts, clock), clock)
 
-        def collect() -> tuple[Experience, Scores]:
-            # 1. Sample responses; the texts are scored while the networks read them.
-            responses = self.called_back("after_sampling", self.sample(prompts))
-            clock.lap("rollout")
-            scoring = self.background.submit(self.score, responses)
-            return self.judge(responses, scoring.result, clock)
+    def collect(self, prompts: list[TokenizedExample], clock: Stopwatch) -> tuple[Experience, Scores]:
+        """Sampled responses to this rank's prompts, and what networks and rewards say of them."""
+        # 1. Sample; each batch of texts is scored while the next one is sampled and while the networks read.
+        batches, scoring = [], []
+        for some in in_batches(prompts, self.config.rollout_batch_size):
+            responses = self.called_back("after_sampling", self.sample(some))
+            batches.append(responses)
+            scoring.append(self.background.submit(self.score, responses))
+        clock.lap("rollout")
 
-        return self.learn(collect, clock)
+        def scored() -> Scores:
+            return Scores.concatenate([batch.result() for batch in scoring])
+
+        return self.judge(Responses.concatenate(batches), scored, clock)
 
     def learn(self, collect: Callable[[], tuple[Experience, Scores]], clock: Stopwatch) -> Update:
         """Advantages from this round's experience, the clipped epochs, and what there is to say about both."""

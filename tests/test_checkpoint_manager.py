@@ -208,6 +208,25 @@ def test_a_damaged_later_one_never_shadows(tmp_path, capsys):
     assert steps(tmp_path) == ["checkpoint-000001", "checkpoint-000002"]
 
 
+def test_a_later_one_is_of_another_course(tmp_path):
+    """A run that goes on from step 1 has left the course that led to an intact step 9."""
+    manager = CheckpointManager(tmp_path, keep=2)
+    for step in (1, 9, 2):
+        manager.save(step, filled(f"old{step}"))
+    assert steps(tmp_path) == ["checkpoint-000001", "checkpoint-000002"]
+
+
+def test_what_a_kill_at_another_step_left_is_removed(tmp_path):
+    left = tmp_path / ".staging-checkpoint-000007"
+    left.mkdir()
+    (left / "a.bin").write_text("half")
+    manager = CheckpointManager(tmp_path)
+    assert manager.latest() is None
+    assert left.exists(), "another process may be writing it"
+    manager.save(8, filled("old8"))
+    assert steps(tmp_path) == ["checkpoint-000008"]
+
+
 def test_all_damaged_is_none_and_names_each(tmp_path, capsys):
     manager = CheckpointManager(tmp_path, keep=3)
     for step in (1, 2, 3):

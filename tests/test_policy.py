@@ -15,7 +15,9 @@ CRITICS = ["shared", "detached", "adapter"]
 def make_policy(folder, critic="adapter", stirred=True, **options) -> Policy:
     """A policy on a tiny model, its adapters away from zero so that they matter."""
     torch.manual_seed(1)
-    policy = Policy.with_lora(load_causal_lm(ModelConfig(name_or_path=str(folder))), LoraConfig(r=4, alpha=8), critic, **options)
+    policy = Policy.with_lora(
+        load_causal_lm(ModelConfig(name_or_path=str(folder))), LoraConfig(r=4, alpha=8), critic, **options
+    )
     if stirred:
         for _, parameter in policy.trainable:
             parameter.data.add_(torch.randn_like(parameter) * 0.1)

@@ -201,3 +201,21 @@ def test_sigkill(config, tmp_path, processes):
         outcomes.append(outcome(folder / "run"))
     assert outcomes[0] == outcomes[1]
     assert len(outcomes[0]["metrics"]) == 7
+
+
+@pytest.mark.slow
+def test_sigterm_on_the_command_line(config, tmp_path):
+    """Exit status 0, a line that says how to go on, and a checkpoint of the last update that was reported."""
+    config = dataclasses.replace(config, updates=500, checkpoint=CheckpointConfig(every=1000))
+    command = [sys.executable, "-m", "rlhf", *command_line(config, tmp_path)]
+    environment = os.environ | {"PYTHONPATH": f"tests{os.pathsep}.", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while process.poll() is None and (not metrics.exists() or metrics.read_bytes().count(b"\n") < 2):
+        time.sleep(0.005)
+    process.terminate()
+    said, _ = process.communicate(timeout=60)
+    done = len(read_jsonl(metrics))
+    assert process.returncode == 0
+    assert said == f"rlhf ppo: saved after update {done} of 500; the same command continues\n"
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == [f"checkpoint-{done:06d}"]

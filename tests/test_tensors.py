@@ -114,6 +114,7 @@ def test_bfloat16_is_computed_in_float32() -> None:
         lambda x: logprobs_from_logits(x, ids),
         entropy_from_logits,
         running.normalise,
+        running.scale,
     )
     for function in functions:
         assert torch.equal(function(x), function(x.float()))
@@ -173,6 +174,11 @@ def test_scores_that_never_vary_are_not_divided_by_zero() -> None:
     running = RunningMoments()
     running.update(torch.full((4,), 5.0))
     assert running.normalise(torch.tensor([5.01], dtype=torch.float64)).item() == pytest.approx(0.01 / 1e-4)
+
+
+def test_scaling_keeps_the_sign_and_ignores_the_mean() -> None:
+    running = RunningMoments(count=2, mean=100.0, variance=4.0)
+    torch.testing.assert_close(running.scale(torch.tensor([6.0, -1.0])), torch.tensor([3.0, -0.5]))
 
 
 def test_fresh_running_moments_change_nothing() -> None:

@@ -114,7 +114,7 @@ class SamplingConfig:
             (not for training).
         top_p: Keep the smallest set of tokens with this much probability (not for training: the distribution that
             is sampled from has to be the one that is optimised).
-        stop: Strings that end a response, besides EOS; the one that did stays part of it.
+        stop: Strings that end a response, besides EOS; the token that completes one stays part of it.
     """
 
     max_response_tokens: int = 96

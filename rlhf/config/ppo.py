@@ -6,7 +6,7 @@ from typing import Literal
 from rlhf.config.checkpoint import CheckpointConfig
 from rlhf.config.checks import require, require_divides, require_positive
 from rlhf.config.common import DataConfig, LoraConfig, ModelConfig, SamplingConfig, TrackingConfig
-from rlhf.config.watch import WatchConfig
+from rlhf.config.watch import WatchConfig, require_untrained_gold
 from rlhf.rewards.spec import RewardSpec
 
 Critic = Literal["shared", "detached", "adapter"]
@@ -62,6 +62,8 @@ class PPOConfig:
         sampling: Rollout sampling.
         updates: Number of rollout-and-update rounds.
         batch_size: Responses per update, over all processes.
+        rollout_batch_size: Responses sampled at once per process; the rewards see one such batch at a time, while the
+            next is sampled. None samples all at once.
         samples_per_prompt: Responses per prompt; must divide batch_size.
         epochs: Passes over each rollout.
         minibatch_size: Responses per optimizer step, over all processes; at most batch_size.
@@ -111,6 +113,7 @@ class PPOConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     updates: int = 100
     batch_size: int = 64
+    rollout_batch_size: int | None = None
     samples_per_prompt: int = 1
     epochs: int = 4
     minibatch_size: int = 64
@@ -150,7 +153,7 @@ class PPOConfig:
         require_positive(self, "updates", "batch_size", "samples_per_prompt", "epochs", "minibatch_size")
         require_positive(self, "micro_batch_size", "learning_rate", "critic_learning_rate", "max_grad_norm")
         require_positive(self, "clip_range", "value_clip_range", "kl_target", "kl_horizon", "score_clip")
-        require_positive(self, "approx_kl_limit", "processes")
+        require_positive(self, "approx_kl_limit", "processes", "rollout_batch_size")
         require_divides("batch_size", self.batch_size, "samples_per_prompt", self.samples_per_prompt)
         require(
             self.minibatch_size <= self.batch_size,
@@ -164,6 +167,7 @@ class PPOConfig:
             self.samples_per_prompt > 1 or self.advantage not in ("rloo", "group_relative"),
             f"samples_per_prompt is 1; advantage {self.advantage} compares samples of one prompt: at least 2",
         )
+        require_untrained_gold(self.watch, self.rewards)
         for name in ("gamma", "gae_lambda"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"{name} is {value}; it must be between 0 and 1")

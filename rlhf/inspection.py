@@ -18,7 +18,7 @@ class Inspection:
     """Samples responses to the same prompts before some of the updates, and looks at them again afterwards.
 
     Nothing is learned from them and no random number of the training is used up; every time the same random numbers
-    are drawn, so that what differs between two updates is the policy.
+    are drawn, so that what differs between two updates is the policy. All ranks do the same, the first one writes.
 
     Args:
         trainer: Whose policy is followed. The prompts are the first of its data set; one that makes its prompts on
@@ -37,7 +37,7 @@ class Inspection:
         """Sample and judge, if this update is one to look at: the first, every `inspect.every`-th and the last."""
         config = self.trainer.config
         due = step in (1, config.updates) or step % config.inspect.every == 0
-        if due and self.prompts and self.trainer.ranks.is_first:
+        if due and self.prompts:
             self.pending = (step, *self.roll_out())
 
     def after_update(self) -> None:
@@ -47,6 +47,8 @@ class Inspection:
         (step, rollout, scores), self.pending = self.pending, None
         trainer = self.trainer
         new = trainer.evaluate(rollout, with_values=False, with_entropy=False)
+        if not trainer.ranks.is_first:
+            return
         columns = [
             {
                 "rewards": {name: component[row] for name, component in scores.components.items()},

@@ -101,7 +101,8 @@ def clipped_policy_loss(
     r = pi / pi_old;  loss_t = max(-A r, -A clip(r, 1 - clip_range, 1 + clip_range)).
     With `dual_clip` (> 1), where A < 0: min(loss_t, -A * dual_clip), so that one huge ratio cannot dominate.
     Stats are token means: ratio_mean, clip_fraction (tokens where the clipped term is the larger), dual_clip_fraction
-    (tokens at the dual clip's ceiling) and approx_kl = mean((log r)^2 / 2), the k2 estimate of KL(pi_old || pi).
+    (tokens at the dual clip's ceiling), approx_kl = mean((log r)^2 / 2) and approx_kl_k1 = mean(-log r), the k2 and k1
+    estimates of KL(pi_old || pi).
     Source: Schulman et al. 2017, eq. 7; dual clip: Ye et al. 2020, eq. 5.
     """
     # Selecting what the gradient flows into is enough: the rest is left out by the means.
@@ -122,6 +123,7 @@ def clipped_policy_loss(
             "clip_fraction": masked_mean((clipped > unclipped).float(), response_mask),
             "dual_clip_fraction": masked_mean(at_ceiling.float(), response_mask),
             "approx_kl": masked_mean(log_ratio**2 / 2, response_mask),
+            "approx_kl_k1": masked_mean(-log_ratio, response_mask),
         }
     return aggregate(loss, response_mask, aggregation), stats
 

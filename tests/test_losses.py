@@ -343,3 +343,11 @@ def test_bfloat16_inputs_are_computed_in_float32() -> None:
     for n, w in zip(narrow, wide, strict=True):
         assert n.dtype == torch.float32
         assert torch.equal(n, w)
+
+
+def test_the_two_estimates_of_the_step_taken():
+    """Log ratios 0.1 and -0.3: k1 = mean(-log r) = 0.1, k2 = (0.01 + 0.09) / 4 = 0.025; padding counts for nothing."""
+    old, mask = torch.full((1, 3), -1.0), torch.tensor([[True, True, False]])
+    _, stats = clipped_policy_loss(torch.tensor([[-0.9, -1.3, 5.0]]), old, torch.ones(1, 3), mask, 0.2)
+    assert stats["approx_kl_k1"].item() == pytest.approx(0.1, abs=1e-6)
+    assert stats["approx_kl"].item() == pytest.approx(0.025, abs=1e-6)

@@ -1,0 +1,202 @@
+"""PPOConfig with the fields of TRL 0.11, and what they are in this project's own configuration."""
+
+import math
+import sys
+import warnings
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import rlhf.config as native
+from rlhf.config.checks import require, require_divides, require_positive
+from rlhf.rewards.spec import RewardSpec
+
+KL_ESTIMATORS: dict[str, native.KLEstimator] = {"kl": "k1", "mse": "k2", "abs": "abs"}
+NO_EFFECT = {
+    "compare_steps": "nothing is pushed while training; call trainer.save_pretrained",
+    "optimize_cuda_cache": "caches are not emptied between phases",
+    "optimize_device_cache": "caches are not emptied between phases",
+    "push_to_hub_if_best_kwargs": "nothing is pushed while training; call trainer.save_pretrained",
+    "ratio_threshold": "no minibatch is skipped for its ratio; early_stopping with target_kl ends the epochs",
+    "world_size": "accelerate launch decides on the number of processes",
+}
+"""Fields that are accepted for the sake of old scripts, and what happens instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig:
+    """Settings of the classic loop; names and defaults are those of TRL 0.11, batch sizes are per process.
+
+    Args:
+        exp_name: Goes to the tracker with all other fields; the script's name.
+        task_name: Likewise.
+        model_name: Likewise; the model itself is the trainer's `model`.
+        query_dataset: Likewise.
+        reward_model: Likewise.
+        seed: Seeds sampling and the order of minibatches.
+        log_with: Tracker of accelerate that `log_stats` writes to: wandb, tensorboard, ...
+        tracker_project_name: Its project.
+        tracker_kwargs: For its start, by tracker.
+        project_kwargs: For accelerate's ProjectConfiguration.
+        accelerator_kwargs: For accelerate's Accelerator.
+        remove_unused_columns: Keep only those dataset columns that the model takes, and label, query and response.
+        steps: Responses in all; only `total_ppo_epochs` follows from it.
+        learning_rate: Of policy and value head.
+        adap_kl_ctrl: Steer the KL coefficient; else it stays at init_kl_coef.
+        init_kl_coef: First KL coefficient.
+        kl_penalty: kl (k1), mse (k2) or abs; full is refused.
+        target: Nats per response that the KL coefficient is steered to.
+        horizon: Responses over which it reacts.
+        gamma: Discount.
+        lam: GAE's lambda.
+        cliprange: Of the policy ratio.
+        cliprange_value: Of the value.
+        vf_coef: Weight of the value loss.
+        batch_size: Responses per `step` and per batch of the dataloader.
+        mini_batch_size: Responses per forward pass.
+        gradient_accumulation_steps: Forward passes per optimizer step.
+        ppo_epochs: Passes over each batch.
+        max_grad_norm: The gradients of policy and value head are each scaled down to this norm; None leaves them.
+        early_stopping: End the epochs of a step where the policy has moved too far from the one that sampled.
+        target_kl: Too far, with early_stopping, is 1.5 times this, in nats per token.
+        use_score_scaling: Divide scores by the standard deviation of all scores so far.
+        use_score_norm: With use_score_scaling, also subtract their mean.
+        score_clip: Then clamp scores to plus or minus this.
+        whiten_rewards: Scale the per-token rewards to unit variance over the batch.
+        gradient_checkpointing: Trade compute for activation memory.
+        temperature: Logits are divided by it in the update; 1, as in TRL, whatever `generate` samples with. Give both
+            the same.
+        forward_batch_size: Refused; it was another name for mini_batch_size.
+        compare_steps: No effect, like all that follow; a value other than the default is answered by a warning.
+        push_to_hub_if_best_kwargs: No effect.
+        ratio_threshold: No effect.
+        optimize_cuda_cache: No effect.
+        optimize_device_cache: No effect.
+        world_size: No effect.
+    """
+
+    exp_name: str = field(default_factory=lambda: Path(sys.argv[0]).stem)
+    task_name: str | None = None
+    model_name: str | None = "gpt2"
+    query_dataset: str | None = "stanfordnlp/imdb"
+    reward_model: str | None = "sentiment-analysis:lvwerra/distilbert-imdb"
+    seed: int = 0
+    log_with: str | None = None
+    tracker_project_name: str = "trl"
+    tracker_kwargs: dict[str, Any] = field(default_factory=dict)
+    project_kwargs: dict[str, Any] = field(default_factory=dict)
+    accelerator_kwargs: dict[str, Any] = field(default_factory=dict)
+    remove_unused_columns: bool = True
+    steps: int = 20000
+    learning_rate: float = 1.41e-5
+    adap_kl_ctrl: bool = True
+    init_kl_coef: float = 0.2
+    kl_penalty: Literal["kl", "abs", "mse", "full"] = "kl"
+    target: float = 6.0
+    horizon: float = 10000.0
+    gamma: float = 1.0
+    lam: float = 0.95
+    cliprange: float = 0.2
+    cliprange_value: float = 0.2
+    vf_coef: float = 0.1
+    batch_size: int = 128
+    mini_batch_size: int = 128
+    gradient_accumulation_steps: int = 1
+    ppo_epochs: int = 4
+    max_grad_norm: float | None = None
+    early_stopping: bool = False
+    target_kl: float = 1.0
+    use_score_scaling: bool = False
+    use_score_norm: bool = False
+    score_clip: float | None = None
+    whiten_rewards: bool = False
+    gradient_checkpointing: bool = False
+    temperature: float = 1.0
+    forward_batch_size: int | None = None
+    compare_steps: int = 1
+    push_to_hub_if_best_kwargs: dict[str, Any] = field(default_factory=dict)
+    ratio_threshold: float = 10.0
+    optimize_cuda_cache: bool | None = None
+    optimize_device_cache: bool | None = False
+    world_size: int | None = None
+
+    def __post_init__(self) -> None:
+        require_positive(self, "steps", "gradient_accumulation_steps", "temperature", "mini_batch_size", "target_kl")
+        require(
+            self.kl_penalty in KL_ESTIMATORS,
+            f"kl_penalty is {self.kl_penalty!r}; it must be one of {', '.join(KL_ESTIMATORS)}. The KL over the whole "
+            "vocabulary ('full') is not computed: 'kl' has the same expectation",
+        )
+        require(
+            self.forward_batch_size is None,
+            f"forward_batch_size is {self.forward_batch_size}; that name is gone, set mini_batch_size instead",
+        )
+        require_divides(
+            "batch_size", self.batch_size, "mini_batch_size * gradient_accumulation_steps", self.backward_batch_size
+        )
+        for name in sorted(self._changed() & NO_EFFECT.keys()):
+            warnings.warn(f"PPOConfig.{name} has no effect: {NO_EFFECT[name]}", stacklevel=3)
+        if "target_kl" in self._changed() and not self.early_stopping:
+            warnings.warn(
+                f"PPOConfig.target_kl {self.target_kl} has no effect without early_stopping=True; "
+                f"the KL coefficient is steered to target {self.target}",
+                stacklevel=3,
+            )
+        if self.use_score_norm and not self.use_score_scaling:
+            warnings.warn("PPOConfig.use_score_norm has no effect without use_score_scaling=True", stacklevel=3)
+
+    @property
+    def backward_batch_size(self) -> int:
+        """Responses per optimizer step and process."""
+        return self.mini_batch_size * self.gradient_accumulation_steps
+
+    @property
+    def total_ppo_epochs(self) -> int:
+        """Batches until `steps` responses were seen."""
+        return math.ceil(self.steps / self.batch_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, for a tracker."""
+        return asdict(self)
+
+    def to_native(self, processes: int = 1) -> native.PPOConfig:
+        """The same settings for this project's own trainer, whose batch sizes are over all processes.
+
+        Data and rewards are placeholders: queries, responses and scores come with each `step`.
+        """
+        normalisation: Literal["none", "scale", "standardise"] = "none"
+        if self.use_score_scaling:
+            normalisation = "standardise" if self.use_score_norm else "scale"
+        return native.PPOConfig(
+            data=native.DataConfig(train="queries"),
+            rewards=[RewardSpec(path="scores")],
+            sampling=native.SamplingConfig(temperature=self.temperature),
+            batch_size=self.batch_size * processes,
+            epochs=self.ppo_epochs,
+            minibatch_size=self.backward_batch_size * processes,
+            micro_batch_size=self.mini_batch_size,
+            learning_rate=self.learning_rate,
+            critic_learning_rate=self.learning_rate,
+            lr_schedule="constant",
+            max_grad_norm=math.inf if self.max_grad_norm is None else self.max_grad_norm,
+            clip_range=self.cliprange,
+            approx_kl_limit=1.5 * self.target_kl if self.early_stopping else None,
+            value_clip_range=self.cliprange_value,
+            vf_coef=self.vf_coef,
+            gamma=self.gamma,
+            gae_lambda=self.lam,
+            critic="shared",
+            kl_coef=self.init_kl_coef,
+            kl_estimator=KL_ESTIMATORS[self.kl_penalty],
+            kl_target=self.target if self.adap_kl_ctrl else None,
+            kl_horizon=round(self.horizon),
+            score_normalisation=normalisation,
+            score_clip=self.score_clip,
+            whiten_rewards=self.whiten_rewards,
+            seed=self.seed,
+        )
+
+    def _changed(self) -> set[str]:
+        """Fields that differ from their defaults."""
+        defaults = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(self)}
+        return {name for name, default in defaults.items() if getattr(self, name) != default}

@@ -2,21 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from rlhf.errors import UserError
+from rlhf.config.checks import require
+from rlhf.errors import OtherRankError
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
+    from accelerate import Accelerator, PartialState
 
 T = TypeVar("T")
-
-
-class OtherRankError(UserError):
-    """Another rank has failed, and says so itself."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class Ranks:
     count: int = 1
 
     @classmethod
-    def of(cls, accelerator: "Accelerator") -> Self:
+    def of(cls, accelerator: "Accelerator | PartialState") -> Self:
         """As the process was launched."""
         return cls(accelerator.process_index, accelerator.num_processes)
 
@@ -67,6 +64,10 @@ class Ranks:
                 raise OtherRankError(f"rank {rank} failed ({failure})")
         return [part for part, _ in gathered]
 
+    def first(self, work: Callable[[], T]) -> T:
+        """What `work` returns on the first rank, which alone does it, on all ranks."""
+        return cast(T, self.exchange(lambda: work() if self.is_first else None)[0])
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is up on any rank."""
         return any(self.exchange(lambda: flag))
@@ -88,3 +89,15 @@ class Ranks:
         total = self.sum(torch.cat([gradient.flatten() for gradient in gradients]))
         for gradient, part in zip(gradients, total.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
+
+
+def require_same_weights(ranks: Ranks, module: nn.Module) -> None:
+    """Raise UserError unless all ranks hold the same parameters, up to the rounding of their sums."""
+    if ranks.count == 1:
+        return
+    sums = torch.stack([parameter.detach().sum(dtype=torch.float64) for parameter in module.parameters()]).cpu()
+    for rank, others in enumerate(ranks.exchange(lambda: sums)):
+        require(
+            torch.allclose(others, sums, rtol=1e-6, atol=1e-6, equal_nan=True),
+            f"rank {rank} has loaded other weights than rank {ranks.index}; is the model's folder the same everywhere?",
+        )

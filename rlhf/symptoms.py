@@ -19,6 +19,7 @@ WINDOW = 5
 PATIENCE = 10
 """Updates after which what has not come is missed."""
 
+KL_LIMIT, KL_PER_TOKEN = 50.0, 0.5
 KL_TARGET_FACTOR = 3.0
 KL_GROWTH = 3.0
 
@@ -71,7 +72,7 @@ class Series:
 class Limits(NamedTuple):
     """What the config says about where trouble begins."""
 
-    kl_limit: float
+    kl_limit: float | None
     kl_target: float | None
     max_response_tokens: int
 
@@ -99,10 +100,11 @@ def kl_blow_up(history: History, limits: Limits) -> str | None:
             f"{seen}, more than {KL_TARGET_FACTOR:g} times kl_target {limits.kl_target:g}: kl_coef does not keep up. "
             "Lower learning_rate, raise kl_coef, which it starts from, or lower kl_horizon so that it reacts faster"
         )
-    if kl.now > limits.kl_limit:
-        found = f"{seen}, above watch.kl_limit {limits.kl_limit:g}"
-    elif kl.now > limits.kl_limit / 4 and kl.now > KL_GROWTH * kl.before:
-        found = f"{seen} after {kl.before:.1f} in the {WINDOW} before, on its way to watch.kl_limit {limits.kl_limit:g}"
+    limit = limits.kl_limit or min(KL_LIMIT, KL_PER_TOKEN * history[LENGTH].start)
+    if kl.now > limit:
+        found = f"{seen}, above the limit of {limit:.0f} (watch.kl_limit)"
+    elif kl.now > limit / 4 and kl.now > KL_GROWTH * kl.before:
+        found = f"{seen} after {kl.before:.1f} in the {WINDOW} before, on its way to {limit:.0f} (watch.kl_limit)"
     else:
         return None
     return f"{found}: the policy is leaving the reference. Raise kl_coef, lower learning_rate, or set a kl_target"
@@ -204,7 +206,7 @@ def no_signal(history: History, limits: Limits) -> str | None:
 
 
 SYMPTOMS = {
-    "kl_blow_up": Symptom([KL], WINDOW, kl_blow_up),
+    "kl_blow_up": Symptom([KL, LENGTH], WINDOW, kl_blow_up),
     "negative_kl": Symptom([KL], WINDOW, negative_kl),
     "entropy_collapse": Symptom([ENTROPY], WINDOW, entropy_collapse),
     # Without a critic there is no critic/loss, and the explained variance means nothing.

@@ -5,12 +5,14 @@ import random
 from pathlib import Path
 
 import pytest
+from test_trainer import make_config
 
 from rlhf.config import WatchConfig
 from rlhf.config.watch import require_untrained_gold
 from rlhf.errors import UserError
 from rlhf.hacking import HackingDetector, Smoothed
-from rlhf.rewards.spec import RewardSpec
+from rlhf.ppo import build_trainer
+from rlhf.rewards import RewardSpec, RewardSum
 from rlhf.symptoms import SYMPTOMS
 from rlhf.watch import Finding, Watch
 
@@ -62,6 +64,29 @@ def test_bad_runs_are_reported(name):
     assert found == [tuple(finding) for finding in RUNS[name]["findings"]]
 
 
+def no_signal(prompts, completions, **columns):
+    return [1.0] * len(prompts)
+
+
+@pytest.mark.parametrize(
+    ("finding", "options"),
+    [
+        ("standstill", {"learning_rate": 1e-9}),
+        ("kl_blow_up", {"learning_rate": 0.1, "kl_coef": 0.0}),
+        ("no_signal", {"rewards": [RewardSpec(path="test_watch.no_signal")], "learning_rate": 1e-5}),
+        ("negative_kl", {"kl_coef": 0.0, "learning_rate": 0.03}),
+    ],
+)
+def test_a_real_run_gone_wrong(tiny_models, pairs, finding, options):
+    config = make_config(tiny_models["gpt2"], pairs, updates=12, lr_schedule="constant", **options)
+    trainer = build_trainer(config, RewardSum.from_specs(config.rewards))
+    if finding == "negative_kl":  # a sampler that never gets the new weights
+        trainer.policy.merged = trainer.policy.reference
+    guard = watch(gold=None)
+    found = names(guard, [trainer.update().metrics for _ in range(12)])
+    assert finding in [name for _, name in found]
+
+
 def constant(**changes) -> list[dict[str, float]]:
     """Twenty equal updates, with some metrics changed from the fourth on."""
     changed = {name.replace("__", "/"): value for name, value in changes.items()}
@@ -74,7 +99,7 @@ def test_constant_healthy_metrics_say_nothing():
 
 SYMPTOM_CASES = [
     # finding, the update at which it is due, what goes wrong, what does not yet, words of the message
-    ("kl_blow_up", 5, {"objective__kl": 300.0}, {"objective__kl": 12.0}, "above watch.kl_limit 50"),
+    ("kl_blow_up", 5, {"objective__kl": 300.0}, {"objective__kl": 8.0}, "above the limit of 30"),
     (
         "negative_kl",
         8,
@@ -131,8 +156,14 @@ def test_standstill_needs_all_three_at_zero():
     frozen = {"policy/clip_fraction": 0.0, "policy/approx_kl": 1e-9, "objective/kl": 1e-4}
     assert names(watch(), [HEALTHY | frozen] * 12) == [(10, "standstill")]
     # One optimizer step per rollout: the ratio is 1 whatever is learned. A decayed learning rate: it has moved before.
-    moving = frozen | {"objective/kl": 0.02}
-    assert names(watch(), [HEALTHY | moving] * 12) == []
+    for kl in (0.02, -0.02):
+        assert names(watch(), [HEALTHY | frozen | {"objective/kl": kl}] * 12) == []
+
+
+def test_spread_of_rounding_errors_is_no_signal():
+    rounded = {"objective/score": 1e6, "objective/score_std": 0.1}  # float32 has steps of 0.06 there
+    assert names(watch(), [HEALTHY | rounded] * 6) == [(5, "no_signal")]
+    assert names(watch(), [HEALTHY | rounded | {"objective/score_std": 10.0}] * 6) == []
 
 
 def test_kl_is_judged_by_its_target_if_there_is_one():

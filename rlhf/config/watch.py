@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlhf.config.checks import require, require_positive
+from rlhf.config.checks import require, require_finite, require_positive
 from rlhf.rewards.spec import RewardSpec
 
 
@@ -12,18 +12,19 @@ class WatchConfig:
     """When a run warns of itself.
 
     Args:
-        kl_limit: Nats per response above which the policy counts as having left the reference; with kl_target set, that
-            decides instead.
+        kl_limit: Nats per response above which the policy counts as having left the reference; None is 50, or half a
+            nat per token where responses begin with fewer than 100. With kl_target set, three times that decides.
         gold: Name of a reward that is measured but not trained on (weight 0): when it falls while the score rises,
             the policy is exploiting the rewards that it is trained on.
         stop_on_hacking: End the run there, with the policy as it is.
     """
 
-    kl_limit: float = 50.0
+    kl_limit: float | None = None
     gold: str | None = None
     stop_on_hacking: bool = False
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require_positive(self, "kl_limit")
         require(
             self.gold is not None or not self.stop_on_hacking,

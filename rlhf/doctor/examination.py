@@ -1,0 +1,60 @@
+"""All checks, in an order in which each can rely on the ones before it."""
+
+from collections.abc import Iterator
+
+from rlhf.config import PPOConfig
+from rlhf.doctor import lengths, memory, numerics, rewards, tokens, update
+from rlhf.doctor.check import Check, failure
+from rlhf.doctor.patient import admit, build_trial, training_prompts
+from rlhf.errors import UserError
+from rlhf.rewards import RewardError, RewardSum, WeightedReward
+
+
+def examine(config: PPOConfig) -> Iterator[Check]:
+    """What there is to say about a run before it begins; ends early where going on would make no sense.
+
+    Nothing is written, and no weight is changed for longer than a check takes.
+    """
+    try:
+        reward_sum = RewardSum.from_specs(config.rewards)
+    except RewardError as error:
+        yield failure("rewards", str(error), "mend the entry in rewards")
+        reward_sum = None
+    try:
+        too_large = memory.check_weights_fit(config.model)
+        if too_large:
+            yield too_large
+            return
+        trainer = build_trial(config, reward_sum or RewardSum([WeightedReward("none", no_reward)]))
+    except UserError as error:
+        yield failure("model and data", str(error), "")
+        return
+
+    prompts = training_prompts(trainer)
+    yield tokens.check_padding_token(trainer.tokenizer)
+    vocabulary = tokens.check_vocabulary(trainer, prompts)
+    yield vocabulary
+    yield tokens.check_end_of_turn(trainer.tokenizer)
+    yield lengths.check_length_budget(config, trainer, prompts)
+    yield memory.check_memory(config, trainer.policy, max(len(prompt.prompt_ids) for prompt in prompts))
+    if vocabulary.verdict == "failure":
+        return
+
+    patient = admit(config, trainer)
+    yield lengths.check_responses_end(patient)
+    yield numerics.check_padding_invariance(patient)
+    yield numerics.check_decoding(patient)
+    yield numerics.check_sampled_distribution(patient)
+    yield numerics.check_kl_at_start(patient)
+    yield from numerics.check_reference(patient)
+    if reward_sum is None:
+        return
+    said = list(rewards.check_rewards(patient))
+    yield from said
+    if not any(check.name == "rewards" for check in said):
+        yield from update.check_update(patient)
+
+
+def no_reward(prompts: list[str], completions: list[str], **columns: object) -> list[float]:
+    """Stands in for rewards that cannot be loaded, so that everything else can be examined."""
+    return [0.0] * len(prompts)

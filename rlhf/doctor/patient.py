@@ -1,0 +1,94 @@
+"""The run to be examined: everything a PPO run loads, and sixteen responses of its policy."""
+
+import time
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from rlhf.config import PPOConfig, ValueWarmup
+from rlhf.data import TokenizedExample
+from rlhf.policy import Evaluation
+from rlhf.ppo import build_trainer
+from rlhf.prompts import ShuffledPasses
+from rlhf.rewards import RewardSum
+from rlhf.rollout import Responses
+from rlhf.trainer import PPOTrainer
+
+N_SAMPLES = 16
+LOGPROB_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.3}
+"""Nats per token by which two computations of the same log-probability may differ: what rounding does when the same
+numbers are added up in another order, with room for deep models."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patient:
+    """A trainer that has not trained yet, and what its policy answers to the first prompts.
+
+    Attributes:
+        config: Of the run, as the user wrote it.
+        trainer: The run's own, on a batch of 16 responses.
+        prompts: All training prompts.
+        responses: To 16 of them.
+        old: What the policy says of the responses.
+        ref: What the reference says of them.
+        seconds_per_response: Sampling time.
+    """
+
+    config: PPOConfig
+    trainer: PPOTrainer
+    prompts: list[TokenizedExample]
+    responses: Responses
+    old: Evaluation
+    ref: Evaluation
+    seconds_per_response: float
+
+    @property
+    def tolerance(self) -> float:
+        """Nats per token that rounding may cost."""
+        return LOGPROB_TOLERANCE[self.config.model.dtype]
+
+    def reference_logprobs(self) -> Tensor:
+        """The reference's log-probabilities of the responses, as it is now."""
+        with self.trainer.policy.reference():
+            return self.trainer.evaluate(self.responses, with_values=False, with_entropy=False).logprobs
+
+
+def build_trial(config: PPOConfig, rewards: RewardSum) -> PPOTrainer:
+    """The run's trainer, on a batch of 16 (or a few more, where that is not a multiple of samples_per_prompt)."""
+    per_prompt = config.samples_per_prompt
+    n = per_prompt * -(-N_SAMPLES // per_prompt)
+    trial = replace(
+        config,
+        batch_size=n,
+        minibatch_size=min(config.minibatch_size, n),
+        epochs=1,
+        value_warmup=ValueWarmup(),  # or the policy would not be updated
+        processes=None,
+    )
+    return build_trainer(trial, rewards)
+
+
+def training_prompts(trainer: PPOTrainer) -> list[TokenizedExample]:
+    """All prompts of the data set."""
+    assert isinstance(trainer.prompts, ShuffledPasses)  # the config names a data set
+    return trainer.prompts.prompts
+
+
+def admit(config: PPOConfig, trainer: PPOTrainer) -> Patient:
+    """Sample, and let policy and reference read the responses."""
+    started = time.perf_counter()
+    responses = trainer.sample(trainer.next_prompts())
+    seconds = (time.perf_counter() - started) / len(responses)
+    old = trainer.evaluate(responses, with_values=False, with_entropy=True)
+    with torch.no_grad(), trainer.policy.reference():
+        ref = trainer.evaluate(responses, with_values=False, with_entropy=False)
+    return Patient(
+        config=config,
+        trainer=trainer,
+        prompts=training_prompts(trainer),
+        responses=responses,
+        old=old,
+        ref=ref,
+        seconds_per_response=seconds,
+    )

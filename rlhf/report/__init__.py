@@ -1,1 +1,1 @@
-"""Plots and tables made from a run's files."""
+"""Reports, plots and tables made from a run's files."""

@@ -1,0 +1,107 @@
+"""What the page's script draws: each chart as plain data, and the words that stand for it where it cannot be seen."""
+
+from math import sqrt
+from typing import Any
+
+from rlhf.report.compare import Group, Seeds, seeds_of
+from rlhf.report.load import Row
+from rlhf.report.panels import Panel, assign, name_of
+from rlhf.report.series import curve, quantise
+
+Chart = dict[str, Any]
+COLOURS = 7  # of the palette in report.css
+AXES = {"ppo": "update", "toy": "update"}
+
+
+def stage_charts(groups: list[Group], stage: str) -> dict[str, list[Chart]]:
+    """Section -> charts of one stage.
+
+    One group: the metrics of a panel are its lines. Several: a chart for each metric, a line for each group.
+    """
+    lines = seeds_of(groups, stage)
+    names = dict.fromkeys(name for line in lines for seed in line.metrics for row in seed for name in row)
+    configs = [run.config_of(stage) for group in groups for run in group.runs if stage in run.metrics]
+    shade = warmup(lines[0]) if len(lines) == 1 else None
+    sections: dict[str, list[Chart]] = {}
+    for section, panels in assign(stage, list(names)).items():
+        for panel, metrics in panels:
+            together = [metrics] if len(lines) == 1 else [[metric] for metric in metrics]
+            charts = [chart(panel, lines, shown, configs, alone=len(together) == 1) for shown in together]
+            shared = {"shade": shade, "axis": AXES.get(stage, "step"), "legend": len(lines) > 1}
+            sections.setdefault(section, []).extend(c | shared for c in charts)
+    return sections
+
+
+def chart(panel: Panel, lines: list[Seeds], metrics: list[str], configs: list[Row], *, alone: bool) -> Chart:
+    """One panel as data; `alone` if the metrics are all that there is of the panel."""
+    series: list[dict[str, Any]] = []
+    for metric in metrics:
+        for number, line in enumerate(lines):
+            drawn = curve(line.metrics, metric)
+            if drawn is not None:
+                label = name_of(metric).removeprefix("reward/") if len(lines) == 1 else line.label
+                colour = len(series) if len(lines) == 1 else number
+                series.append({"label": label, "colour": colour % COLOURS, **drawn.plain()})
+    levels = dict.fromkeys(level for config in configs if (level := panel.line(config)))
+    return {
+        "title": panel.title if alone else f"{panel.title}: {name_of(metrics[0]).removeprefix('reward/')}",
+        "unit": panel.unit,
+        "note": panel.note if alone or metrics[0] == panel.metrics[0] else "",
+        "series": series,
+        "lines": [{"label": f"{name} {value:g}", "y": value} for name, value in levels],
+    }
+
+
+def warmup(line: Seeds) -> list[float] | None:
+    """First and last update in which only the critic was trained, in any seed."""
+    steps = [row["step"] for rows in line.metrics for row in rows if row.get("policy/warmup")]
+    return [min(steps), max(steps)] if steps else None
+
+
+def frontier(groups: list[Group]) -> list[Chart]:
+    """Score and gold reward, where there is one, against sqrt(KL): the plane of over-optimisation (Gao et al. 2023)."""
+    lines = seeds_of(groups, "ppo")
+    gold = next((found for group in groups for run in group.runs if (found := gold_metric(run.config_of("ppo")))), None)
+    charts = [_frontier("Score against distance", "score, mean per response", lines, "objective/score")]
+    if gold:
+        title = f"Gold reward against distance: {gold.removeprefix('reward/')}"
+        charts.append(_frontier(title, "gold reward, mean per response, not trained on", lines, gold))
+    return [c for c in charts if c["series"]]
+
+
+def gold_metric(config: Row) -> str | None:
+    """Name of the metric of the reward that is watched and not trained on."""
+    gold = (config.get("watch") or {}).get("gold")
+    return f"reward/{gold}" if gold else None
+
+
+def _frontier(title: str, unit: str, lines: list[Seeds], metric: str) -> Chart:
+    series = []
+    for number, line in enumerate(lines):
+        reward, kl = curve(line.metrics, metric), curve(line.metrics, "objective/kl")
+        if reward and kl and reward.steps == kl.steps:
+            distance = [sqrt(max(0.0, value)) for value in kl.mean]
+            points = {"x": quantise(distance), "y": quantise(reward.mean), "t": quantise(reward.steps)}
+            series.append({"label": line.label, "colour": number % COLOURS, **points})
+    return {
+        "title": title,
+        "unit": unit,
+        "note": "Each dot is an update: hollow the first, large the last. Up and to the left is better.",
+        "axis": "sqrt(KL), square root of nats per response",
+        "series": series,
+        "lines": [],
+        "legend": True,
+        "plane": True,
+    }
+
+
+def in_words(chart: Chart) -> str:
+    """First and last value of each line."""
+    ends = [
+        f"{s['label']} from {_number(s['y'][0])} to {_number(s['y'][-1])}" for s in chart["series"] if len(s["y"]) > 0
+    ]
+    return f"{chart['title']}, {chart['unit']}: {'; '.join(ends)}."
+
+
+def _number(value: float | None) -> str:
+    return "not a number" if value is None else f"{value:.4g}"

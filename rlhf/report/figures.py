@@ -1,0 +1,123 @@
+"""The top of the report as PNG files, for READMEs, papers and chats."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from rlhf.report.charts import Chart, frontier, stage_charts
+from rlhf.report.compare import Group
+from rlhf.report.headline import Change, headline, number_text, title_of
+from rlhf.report.html import visible
+from rlhf.report.plots import BLUE, GREY, INK, ORANGE, PALETTE
+
+CURVES = ("Reward", "KL to the reference", "Entropy", "Length", "Explained variance", "Clipped tokens")
+MOST_CURVES = 6
+COLOURS = [BLUE, ORANGE, *PALETTE[2:], INK, GREY]
+
+
+def draw_figures(groups: list[Group], out: Path) -> list[Path]:
+    """Write `<out>-headline.png`, `<out>-curves.png` and `<out>-frontier.png`, those that there is something for."""
+    import matplotlib
+
+    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():  # names may hold a dollar sign
+        warnings.filterwarnings("ignore", message="Glyph")  # or a character that the font lacks
+        return _draw_all(groups, out)
+
+
+def _draw_all(groups: list[Group], out: Path) -> list[Path]:
+    stages = dict.fromkeys(run.stage for group in groups for run in group.runs)
+    charts = [c for stage in stages if stage != "evaluation" for cs in stage_charts(groups, stage).values() for c in cs]
+    wanted = [c for title in CURVES for c in charts if c["title"].split(":")[0] == title] or charts
+    drawings = [("curves", wanted[:MOST_CURVES]), ("frontier", frontier(groups))]
+    files = [_grid(drawn, out.with_name(f"{out.stem}-{name}.png")) for name, drawn in drawings if drawn]
+    _, table = headline(groups)
+    return [_headline(table, out.with_name(f"{out.stem}-headline.png")), *files] if table else files
+
+
+def _grid(charts: list[Chart], file: Path) -> Path:
+    plt = _pyplot()
+    columns = min(3, len(charts))
+    rows = -(-len(charts) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(4.4 * columns, 3.1 * rows), dpi=130, layout="constrained", squeeze=False
+    )
+    for chart, panel in zip(charts, axes.flat, strict=False):
+        _draw(chart, panel)
+    for panel in axes.flat[len(charts) :]:
+        panel.set_visible(False)
+    figure.savefig(file)
+    plt.close(figure)
+    return file
+
+
+def _draw(chart: Chart, axes: Any) -> None:
+    for series in chart["series"]:
+        colour = COLOURS[series["colour"] % len(COLOURS)]
+        y = [float("nan") if value is None else value for value in series["y"]]
+        axes.plot(series["x"], y, color=colour, linewidth=1.7, label=visible(series["label"]),
+                  marker="o" if chart.get("plane") else None, markersize=2.5)  # fmt: skip
+        if "lo" in series:
+            low, high = ([float("nan") if v is None else v for v in series[edge]] for edge in ("lo", "hi"))
+            axes.fill_between(series["x"], low, high, color=colour, alpha=0.17, linewidth=0)
+    low, high = axes.get_ylim()
+    near = [line for line in chart["lines"] if 2 * low - high <= line["y"] <= 2 * high - low]  # others squash the data
+    for line in near:
+        axes.axhline(line["y"], color=GREY, linestyle="--", linewidth=1, label=line["label"])
+    if chart.get("shade"):
+        axes.axvspan(chart["shade"][0], chart["shade"][1] + 1, color=GREY, alpha=0.15, linewidth=0)
+    axes.set_title(visible(chart["title"]), fontsize=11, color=INK)
+    axes.set_xlabel(chart["axis"], fontsize=9)
+    axes.set_ylabel(chart["unit"], fontsize=9)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(chart["series"]) > 1 or near or chart["legend"]:
+        axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+
+
+def _headline(table: dict[str, list[Change]], file: Path) -> Path:
+    """A dumbbell per group and quantity, each quantity on a scale of its own."""
+    plt = _pyplot()
+    groups = {change.colour: change.label for changes in table.values() for change in changes}
+    columns = min(4, len(table))
+    lines = -(-len(table) // columns)
+    size = (3.4 * columns, (0.9 + 0.5 * len(groups)) * lines)
+    figure, axes = plt.subplots(lines, columns, figsize=size, dpi=130, layout="constrained", squeeze=False)
+    for (name, changes), panel in zip(table.items(), axes.flat, strict=False):
+        _dumbbells(name, changes, panel)
+        panel.set_yticks([-number for number in groups], groups.values() if len(groups) > 1 else [""], fontsize=8)
+        panel.set_ylim(-len(groups) + 0.6, 0.7)
+    for panel in axes.flat[len(table) :]:
+        panel.set_visible(False)
+    figure.savefig(file)
+    plt.close(figure)
+    return file
+
+
+def _dumbbells(name: str, changes: list[Change], axes: Any) -> None:
+    for change in changes:
+        colour, row = COLOURS[change.colour % len(COLOURS)], -change.colour
+        seeds = [value for pair in change.pairs for value in pair if value is not None]
+        if len(change.pairs) > 1:
+            axes.scatter(seeds, [row] * len(seeds), s=9, color=colour, alpha=0.45, linewidths=0)
+        if change.before is not None:
+            axes.plot([change.before, change.after], [row, row], color=colour, linewidth=1.6, zorder=1)
+            axes.scatter([change.before], [row], s=38, facecolor="white", edgecolor=colour, zorder=2)
+        axes.scatter([change.after], [row], s=44, color=colour, zorder=3)
+        before = "" if change.before is None else f"{number_text(change.before)} → "
+        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "center"}
+        text = f"{before}{number_text(change.after)}   {change.text()}"
+        axes.annotate(text, (0.5, row), (0, 8), fontsize=8, color=INK, **place)
+    axes.set_title(visible(title_of(name)), fontsize=10, color=INK)
+    axes.margins(x=0.12)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt

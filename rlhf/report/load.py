@@ -1,0 +1,161 @@
+"""Run folders as the report reads them: whatever the stages left there, also when they did not come to their end."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlhf.errors import UserError
+from rlhf.runs import CONFIG_FILE, DONE_FILE, VERSIONS_FILE
+
+Row = dict[str, Any]
+METRICS_FILE, SAMPLES_FILE, WARNINGS_FILE, SUMMARY_FILE = (
+    "metrics.jsonl", "samples.jsonl", "warnings.jsonl", "summary.json",
+)  # fmt: skip
+EVALUATION_FILE, RESPONSES_FILE, ROLLOUTS_FOLDER = "evaluation.json", "responses.jsonl", "rollouts"
+TENSORS_FILE, ROWS_FILE = "rollout.safetensors", "rows.jsonl"  # as in rlhf.rollout_files, which loads torch
+MARKS_OF_A_STAGE = (("ppo", "objective/"), ("sft", "sft/"), ("reward model", "reward/"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Means over held-out responses, and the responses with their rewards."""
+
+    means: dict[str, float]
+    rows: list[Row]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run.
+
+    Attributes:
+        folder: Where it lies.
+        config: As resolved by the run; empty where there is none.
+        metrics: Rows of metrics.jsonl by stage: ppo, sft, reward model or toy, the last stage first.
+        warnings: What the watch of PPO found: step, name, message; None for a run that did not watch itself.
+        samples: Responses sampled during training.
+        evaluations: Held-out measurements by the name of the model, in their order.
+        rollouts: Folders of stored rollouts by update.
+        done: Duration; empty for a run that has not come to its end.
+        versions: Of the libraries, and the commit of the code.
+    """
+
+    folder: Path
+    config: Row
+    metrics: dict[str, list[Row]]
+    warnings: list[Row] | None
+    samples: list[Row]
+    evaluations: dict[str, Evaluation]
+    rollouts: dict[int, Path]
+    done: Row
+    versions: dict[str, str]
+
+    @property
+    def rows(self) -> list[Row]:
+        """Metrics of the last stage."""
+        return next(iter(self.metrics.values()), [])
+
+    @property
+    def stage(self) -> str:
+        """The last stage that trained."""
+        return next(iter(self.metrics), "evaluation")
+
+    def config_of(self, stage: str) -> Row:
+        """The config of one stage; a pipeline holds those of several."""
+        return self.config[stage] if isinstance(self.config.get(stage), dict) else self.config
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder of any stage; raises UserError, in one line, for a folder that holds no run."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give the output_dir of a run")
+    pipeline = not (folder / METRICS_FILE).is_file() and any(_stage_folders(folder))
+    sources = _stage_folders(folder) if pipeline else [folder]
+    trained = sources[0]
+    metrics = {stage_of(rows): rows for source in sources if (rows := read_rows(source / METRICS_FILE))}
+    evaluations, done = _evaluations(folder), _read_json(folder / DONE_FILE)
+    if not metrics and not evaluations:
+        raise UserError(f"{folder} holds no run: {_what_is_missing(folder)}")
+    return Run(
+        folder=folder,
+        config=_read_config(folder),
+        metrics=metrics,
+        warnings=read_rows(trained / WARNINGS_FILE) if (trained / WARNINGS_FILE).is_file() else None,
+        samples=read_rows(trained / SAMPLES_FILE),
+        evaluations=evaluations,
+        rollouts={int(path.name): path for path in sorted(trained.glob(f"{ROLLOUTS_FOLDER}/[0-9]*")) if path.is_dir()},
+        done=done,
+        versions=_read_json(folder / VERSIONS_FILE) | done.get("versions", {}),
+    )
+
+
+def read_rows(file: Path) -> list[Row]:
+    """The rows of a JSONL file, empty without one; a last line that a crash cut short is left out.
+
+    Raises UserError for any other line that is no JSON object.
+    """
+    if not file.is_file():
+        return []
+    rows, lines = [], file.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line) if line.strip() else None
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise UserError(f"{file}, line {number} is not JSON ({error.msg}); repair or remove that line") from error
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def stage_of(rows: list[Row]) -> str:
+    """Which stage wrote these metrics."""
+    names = {name for row in rows[:1] for name in row}
+    return next((stage for stage, mark in MARKS_OF_A_STAGE if any(name.startswith(mark) for name in names)), "toy")
+
+
+def _stage_folders(folder: Path) -> list[Path]:
+    return [folder / name for name in ("ppo", "sft") if (folder / name / METRICS_FILE).is_file()]
+
+
+def _evaluations(folder: Path) -> dict[str, Evaluation]:
+    """Those of a pipeline, before and after PPO; or that of an evaluation's own folder."""
+    places = {"SFT": folder / "evaluation_sft", "PPO": folder / "evaluation_ppo", "model": folder}
+    return {
+        name: Evaluation(means=_read_json(place / EVALUATION_FILE), rows=read_rows(place / RESPONSES_FILE))
+        for name, place in places.items()
+        if (place / EVALUATION_FILE).is_file()
+    }
+
+
+def _read_config(folder: Path) -> Row:
+    """config.yaml of a stage, or what a toy keeps in its summary."""
+    file = folder / CONFIG_FILE
+    if file.is_file():
+        try:
+            return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except yaml.YAMLError as error:
+            raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    return _read_json(folder / SUMMARY_FILE).get("config", {})
+
+
+def _read_json(file: Path) -> Row:
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file} is not JSON ({error.msg})") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _what_is_missing(folder: Path) -> str:
+    if (folder / METRICS_FILE).is_file():
+        return f"{METRICS_FILE} is still empty; wait for the first update"
+    inside = [path.parent for path in sorted(folder.glob(f"*/{CONFIG_FILE}"))[:3]]
+    hint = f"; did you mean {', '.join(str(path) for path in inside)}?" if inside else ""
+    return f"no {METRICS_FILE} and no {EVALUATION_FILE} in it{hint}"

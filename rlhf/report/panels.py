@@ -1,0 +1,153 @@
+"""Which charts a stage has: titles, units, what to look for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart.
+
+    Attributes:
+        title: Above it.
+        unit: Of its vertical axis.
+        metrics: Names or patterns of what it shows.
+        note: What it is, and what to look for, in a sentence.
+        line: From the config of the stage to a horizontal line (label, value), or None.
+    """
+
+    title: str
+    unit: str
+    metrics: tuple[str, ...]
+    note: str = ""
+    line: Callable[[Row], tuple[str, float] | None] = lambda config: None
+
+
+def setting(label: str, *path: str) -> Callable[[Row], tuple[str, float] | None]:
+    """A line at the value that the config has at this path."""
+
+    def find(config: Row) -> tuple[str, float] | None:
+        value: Any = config
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        return (label, float(value)) if isinstance(value, int | float) else None
+
+    return find
+
+
+NAMES = {
+    "objective/score": "score (weighted sum)",
+    "objective/rlhf_reward": "score minus KL penalty",
+    "policy/clip_fraction": "policy",
+    "critic/clip_fraction": "critic",
+    "policy/dual_clip_fraction": "policy, dual clip",
+    "policy/grad_norm": "policy",
+    "critic/grad_norm": "critic",
+    "policy/ratio_mean": "mean over the update",
+    "policy/ratio_first_minibatch": "first minibatch",
+    "critic/values_mean": "values",
+    "critic/returns_mean": "returns",
+}
+
+Sections = dict[str, tuple[Panel, ...]]
+PPO: Sections = {
+    "Reward and KL": (
+        Panel(
+            "Reward", "mean per response", ("objective/score", "reward/*"),
+            "The score and its components, unweighted. Components that part ways say what the score is made of.",
+        ),
+        Panel(
+            "KL to the reference", "nats per response", ("objective/kl",),
+            "How far the policy has moved. Rising without end: kl_coef is too small.",
+            setting("kl_target", "kl_target"),
+        ),
+        Panel("What PPO maximises", "mean per response", ("objective/rlhf_reward",), "The score minus the KL penalty."),
+        Panel("Spread of the score", "standard deviation over a batch", ("objective/score_std",),
+              "Near 0, all responses earn the same and nothing can be learned from comparing them."),
+        Panel("KL coefficient", "reward per nat", ("objective/kl_coef",), "Moves only where kl_target is set."),
+    ),
+    "Responses": (
+        Panel(
+            "Entropy", "nats per token", ("objective/entropy",),
+            "How undecided the policy is. A fall to 0 is collapse: one response to every prompt.",
+        ),
+        Panel(
+            "Length", "tokens per response, EOS included", ("response/length",),
+            "Growth to the limit is the commonest way of gaming a reward.",
+            setting("max_response_tokens", "sampling", "max_response_tokens"),
+        ),
+        Panel("Responses that end by themselves", "share with EOS", ("response/eos_rate",), "The rest was cut off."),
+    ),
+    "Policy": (
+        Panel(
+            "Clipped tokens", "share of tokens", ("policy/clip_fraction", "policy/dual_clip_fraction",
+                                                  "critic/clip_fraction"),
+            "How often the trust region holds an update back. Above about 0.3, the steps are too large.",
+        ),
+        Panel("KL of an update", "nats per token", ("policy/approx_kl",),
+              "Between the policy before and during an update (k3)."),
+        Panel("Probability ratio", "new / old", ("policy/ratio_mean", "policy/ratio_first_minibatch"),
+              "1 in the first minibatch, unless sampling and training disagree."),
+        Panel("Policy loss", "clipped objective", ("policy/loss",), "Its size says little; look at the reward."),
+        Panel("Gradient norms", "before clipping", ("policy/grad_norm", "critic/grad_norm"),
+              "Spikes are the first sign of trouble.", setting("max_grad_norm", "max_grad_norm")),
+        Panel("Learning rate", "per step", ("policy/learning_rate",)),
+    ),
+    "Critic": (
+        Panel(
+            "Explained variance", "1 is perfect, 0 is a constant", ("critic/explained_variance",),
+            "Share of the variance of the returns that the critic foresaw. Below 0 it does harm.",
+        ),
+        Panel("Critic loss", "squared error, clipped", ("critic/loss",)),
+        Panel("Values and returns", "mean per token", ("critic/values_mean", "critic/returns_mean"),
+              "The critic follows what it is trained on; a gap that stays is bias."),
+    ),
+    "Speed": (
+        Panel("Throughput", "response tokens per second", ("time/tokens_per_second",)),
+        Panel("Where the time goes", "seconds per update", ("time/*",)),
+    ),
+}  # fmt: skip
+
+TRAINED: Sections = {
+    "Training": (
+        Panel("Loss", "nats per token", ("sft/loss",), "On completion tokens only."),
+        Panel("Loss", "-log sigmoid(margin)", ("reward/loss",), "log 2 = 0.69 is guessing."),
+        Panel("Token accuracy", "share of tokens", ("sft/token_accuracy",)),
+        Panel("Accuracy", "share of pairs", ("reward/accuracy",), "0.5 is guessing."),
+        Panel("Margin", "chosen minus rejected", ("reward/margin",)),
+        Panel("Gradient norm", "before clipping", ("*/grad_norm",), "", setting("max_grad_norm", "max_grad_norm")),
+        Panel("Learning rate", "per step", ("*/learning_rate",)),
+    ),
+}
+
+SECTIONS: dict[str, Sections] = {
+    "ppo": PPO, "sft": TRAINED, "reward model": TRAINED, "toy": {},
+}  # fmt: skip
+LEFT_OUT = {"step", "policy/warmup"}
+
+
+def assign(stage: str, metrics: list[str]) -> dict[str, list[tuple[Panel, list[str]]]]:
+    """Section -> [(panel, its metrics)] for the metrics of a run; each metric has one place.
+
+    What no panel asks for gets a chart of its own in the section Others, so that nothing a run logs is lost.
+    """
+    left = [metric for metric in metrics if metric not in LEFT_OUT]
+    sections: dict[str, list[tuple[Panel, list[str]]]] = {}
+    for section, panels in SECTIONS[stage].items():
+        for panel in panels:
+            found = [m for pattern in panel.metrics for m in left if fnmatchcase(m, pattern)]
+            if found:
+                sections.setdefault(section, []).append((panel, found))
+                left = [metric for metric in left if metric not in found]
+    if left:
+        sections["Others" if sections else "Curves"] = [(Panel(metric, "", (metric,)), [metric]) for metric in left]
+    return sections
+
+
+def name_of(metric: str) -> str:
+    """What a metric is called in a legend."""
+    return NAMES.get(metric, metric.split("/", 1)[-1].replace("_", " ") if metric.startswith("time/") else metric)

@@ -21,7 +21,8 @@ LONG_LIMIT = 1500
 TRAIN_ROWS = {True: 40, False: 29}
 EVAL_ROWS = {True: 6, False: 3}
 UNSEEN_ROWS = 16
-PREFERENCES, PREFERENCES_EVAL = 1008, 204
+PREFERENCE_ROWS = {True: 120, False: 60}
+PREFERENCES, PREFERENCES_EVAL = 5040, 204
 ATTEMPTS = 4000
 
 Row = dict[str, str]
@@ -83,23 +84,27 @@ def jsonl(rows: Iterable[Row]) -> str:
 
 def build(log: Callable[[str], None] = lambda line: None) -> dict[str, str]:
     """Every file of the data set: name -> text."""
-    train, held_out, unseen = list[tuple[str, Pair]](), list[tuple[str, Pair]](), list[tuple[str, Pair]]()
+    train, held_out, unseen, compared = (list[tuple[str, Pair]]() for _ in range(4))
     for family in FAMILIES.values():
         if family.unseen:
             unseen += [(family.name, pair) for pair in draw_rows(family, UNSEEN_ROWS)]
             continue
-        pairs = draw_rows(family, TRAIN_ROWS[family.short] + EVAL_ROWS[family.short])
-        held_out += [(family.name, pair) for pair in pairs[: EVAL_ROWS[family.short]]]
-        train += [(family.name, pair) for pair in pairs[EVAL_ROWS[family.short] :]]
+        for_eval, for_train = EVAL_ROWS[family.short], TRAIN_ROWS[family.short]
+        count = for_eval + for_train + PREFERENCE_ROWS[family.short]
+        pairs = [(family.name, pair) for pair in draw_rows(family, count)]
+        held_out += pairs[:for_eval]
+        train += pairs[for_eval : for_eval + for_train]
+        compared += pairs[for_eval + for_train :]
     log(f"{len(train)} training pairs from {len(FAMILIES)} families")
     splits = {
         "train.jsonl": to_rows(train),
         "eval.jsonl": to_rows(held_out),
         "eval_new_families.jsonl": to_rows(unseen),
     }
-    _require_disjoint(splits)
-    details = {pair.prompt: pair.details for _, pair in (*train, *held_out)}
-    splits["preferences.jsonl"] = by_hash(preferences(splits["train.jsonl"], details, PREFERENCES, SEED))
+    sound = to_rows(compared)
+    _require_disjoint({**splits, "preferences.jsonl": sound})
+    details = {pair.prompt: pair.details for _, pair in (*compared, *held_out)}
+    splits["preferences.jsonl"] = by_hash(preferences(sound, details, PREFERENCES, SEED))
     splits["preferences_eval.jsonl"] = by_hash(preferences(splits["eval.jsonl"], details, PREFERENCES_EVAL, SEED))
     splits["five.jsonl"] = FIVE
     return {name: jsonl(rows) for name, rows in splits.items()} | {"README.md": card(splits, SHORT_LIMIT)}

@@ -23,8 +23,9 @@ hand-written skeletons and vocabulary, combined by a seeded program. Nothing was
 `prompt` is one sentence without a newline; `completion` is plain code without a markdown fence. In the preference
 files `chosen` is a sound completion, `rejected` a broken one, `flaw` says in which way.
 `eval.jsonl` shares the families of `train.jsonl`, but no prompt and no completion; the families of
-`eval_new_families.jsonl` occur nowhere else. The chosen completions of `preferences.jsonl` come from
-`train.jsonl`, those of `preferences_eval.jsonl` from `eval.jsonl`. `five.jsonl` is written by hand.
+`eval_new_families.jsonl` occur nowhere else. The chosen completions of `preferences.jsonl` were drawn for it alone, so
+that a model after SFT on `train.jsonl` has not seen them; those of `preferences_eval.jsonl` come from `eval.jsonl`.
+No prompt and no chosen completion of one is in the other. `five.jsonl` is written by hand.
 
 ## Numbers
 

@@ -30,12 +30,13 @@ def is_policy_folder(name_or_path: str) -> bool:
     return (Path(name_or_path) / POLICY_FILE).is_file()
 
 
-def load_policy(folder: Path) -> Policy:
+def load_policy(folder: Path, trust_remote_code: bool = False) -> Policy:
     """What `save_policy` wrote, on top of the base model that it names; raises as `read_policy` does."""
     from rlhf.models import load_causal_lm
 
     description = json.loads((folder / POLICY_FILE).read_text())
-    model = load_causal_lm(ModelConfig(name_or_path=description["base"]))
+    base = ModelConfig(name_or_path=description["base"], trust_remote_code=trust_remote_code)
+    model = load_causal_lm(base)
     policy = Policy.with_lora(model, LoraConfig(**description["lora"]), description["critic"])
     read_policy(policy, folder)
     return policy

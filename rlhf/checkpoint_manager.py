@@ -153,7 +153,7 @@ def _difference(recorded: Any, found: dict[str, Any]) -> str:
         if before is None:
             return f"{name} is not in the manifest"
         if before != now:
-            return f"{name} has {now['bytes']} bytes with another size or SHA-256 than in the manifest"
+            return f"{name} is not the one in the manifest: it has {now['bytes']} bytes, SHA-256 {now['sha256']}"
     return f"{MANIFEST} does not belong to step {found['step']}"
 
 

@@ -11,7 +11,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from rlhf.errors import Interrupted, UserError
+from rlhf.errors import Interrupted, OtherRankError, UserError
+from rlhf.launch import end_with_launcher, let_others_speak, rank, require_one_process, said_once
 from rlhf.rewards.contract import RewardError
 
 
@@ -28,10 +29,12 @@ STAGES = {
     "sft": Stage("SFTConfig", "rlhf.sft:run_sft", "supervised fine-tuning on prompt/completion pairs"),
     "reward": Stage("RewardModelConfig", "rlhf.reward_model:run_reward", "a reward model from preference pairs"),
     "ppo": Stage("PPOConfig", "rlhf.ppo:run_ppo", "proximal policy optimization against rewards"),
+    "doctor": Stage("PPOConfig", "rlhf.doctor.stage:run_doctor", "checks before a PPO run: is it worth starting?"),
     "evaluate": Stage("EvaluateConfig", "rlhf.evaluate:main", "sample on held-out prompts and measure"),
     "generate": Stage("GenerateConfig", "rlhf.generate:run_generate", "completions for prompts"),
     "score": Stage("ScoreConfig", "rlhf.score:run_score", "every reward component for a file of completions"),
 }
+ON_SEVERAL_PROCESSES = ("sft", "reward", "ppo")
 REPORT_HELP = "one HTML page and PNGs from run folders: rlhf report RUN [RUN ...]"
 TOY_HELP = "bandits, training dynamics and a tiny language model on the same maths"
 
@@ -44,26 +47,40 @@ def main(argv: list[str] | None = None) -> None:
         return
     name, *rest = argv
     try:
-        if name == "toy":
-            importlib.import_module("rlhf.toy.cli").main(rest)
-        elif name == "report":
-            importlib.import_module("rlhf.report.write").main(rest)
-        elif name in STAGES:
-            run_stage(name, rest)
-        else:
-            raise UserError(f"unknown command {name!r}; choose one of {', '.join([*STAGES, 'report', 'toy'])}")
+        dispatch(name, rest)
+    except OtherRankError:
+        let_others_speak()
+        sys.exit(2)
     except (UserError, RewardError) as error:
         sys.exit(_fail(name, str(error)))
     except Interrupted as stop:
-        print(f"rlhf {name}: {stop}")
+        if rank() == 0:
+            print(f"rlhf {name}: {stop}")
     except KeyboardInterrupt:
         sys.exit(_fail(name, "interrupted", status=130))
+
+
+def dispatch(name: str, argv: list[str]) -> None:
+    """Run the subcommand with that name; raises UserError if there is none, or not for several processes."""
+    with said_once():
+        if name not in (*STAGES, "report", "toy"):
+            raise UserError(f"unknown command {name!r}; choose one of {', '.join([*STAGES, 'report', 'toy'])}")
+        if name not in ON_SEVERAL_PROCESSES:
+            require_one_process(name)
+    if name == "toy":
+        importlib.import_module("rlhf.toy.cli").main(argv)
+    elif name == "report":
+        importlib.import_module("rlhf.report.write").main(argv)
+    else:
+        run_stage(name, argv)
 
 
 def run_stage(name: str, argv: list[str]) -> None:
     """Read the configuration of a stage from `--config` and the command line, then run it."""
     stage = STAGES[name]
-    config = parse(name, stage, argv)
+    with said_once():
+        config = parse(name, stage, argv)
+    end_with_launcher()
     quiet_libraries()
     spare_a_core()
     module, function = stage.run.split(":")
@@ -75,21 +92,26 @@ def parse(name: str, stage: Stage, argv: list[str]) -> Any:
     """The stage's configuration object; raises UserError for an unknown key, a wrong type or a missing file."""
     import jsonargparse
 
+    from rlhf.config import files
+
     config_class = getattr(importlib.import_module("rlhf.config"), stage.config)
-    parser = jsonargparse.ArgumentParser(prog=f"rlhf {name}", description=stage.help, exit_on_error=False)
+    parser = jsonargparse.ArgumentParser(
+        prog=f"rlhf {name}", description=stage.help, exit_on_error=False, parser_mode=files.strict_parser_mode()
+    )
     parser.add_argument("--config", action="config", help="YAML file; later options override it")
     parser.add_class_arguments(config_class, sub_configs=True)
     try:
-        values = parser.instantiate(parser.parse_args(argv))
+        parsed = parser.parse_args(argv)
+        files.check_sections(config_class, parsed)
+        values = vars(parser.instantiate(parsed))
     except jsonargparse.ArgumentError as error:
-        raise UserError(one_line(error)) from error
-    fields = {key: value for key, value in vars(values).items() if key != "config"}
-    return config_class(**fields)
-
-
-def one_line(error: BaseException) -> str:
-    """The innermost message of a parser's error chain, on one line."""
-    return " ".join(str(error).split())
+        raise UserError(files.one_line(error)) from error
+    except UnicodeDecodeError as error:
+        raise files.refuse_undecodable(error) from error
+    given = [str(file) for file in values.pop("config") or []]
+    config = config_class(**values)
+    files.require_own_code(config, given)
+    return config
 
 
 def overview() -> str:

@@ -1,5 +1,6 @@
 """Credit assignment: from what the rewards said of whole responses to an advantage for every token."""
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,6 +29,12 @@ def final_scores(config: PPOConfig, raw: Scores, has_eos: Tensor, moments: Runni
     if config.score_clip is not None:
         scores = scores.clamp(-config.score_clip, config.score_clip)
     return scores - config.missing_eos_penalty * (~has_eos)
+
+
+def with_values(experience: Experience, value: float) -> Experience:
+    """The same experience of a critic that says `value` everywhere."""
+    values = zero_outside(torch.full_like(experience.old_values, value), experience.response_mask)
+    return dataclasses.replace(experience, old_values=values)
 
 
 def assign_credit(

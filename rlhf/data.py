@@ -5,20 +5,20 @@ column, a single `messages` conversation whose last assistant turn is the comple
 travel along to the rewards.
 """
 
-import json
-from collections.abc import Iterator
+import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhf.chat import Message, prompt_ids, text_ids
 from rlhf.config import DataConfig
 from rlhf.errors import UserError
+from rlhf.launch import rank
+from rlhf.rows import for_each, parse_rows, require_plain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-Message = dict[str, str]
-MAX_REPORTED = 20  # problems listed before "and N more"
+RESERVED_COLUMNS = ("prompts", "completions")  # the names under which rewards receive prompt and completion
 
 
 @dataclass(frozen=True)
@@ -49,30 +49,41 @@ class TokenizedExample:
 
 
 def load_examples(path_or_name: str, split: str) -> list[Example]:
-    """Read a .jsonl or .parquet file, or a split of a hub dataset.
+    """Read a .jsonl or .parquet file, the files of a folder, or a split of a hub dataset.
 
     Raises UserError that lists every bad row (up to 20) by file and row number, or says that there is none at all.
     """
-    examples, problems = [], []
-    for origin, row in read_rows(path_or_name, split):
-        try:
-            examples.append(parse_row(row, origin))
-        except UserError as error:
-            problems.append(str(error))
-    if problems:
-        more = f"\n  and {len(problems) - MAX_REPORTED} more" if len(problems) > MAX_REPORTED else ""
-        listed = problems[0] if len(problems) == 1 else "\n  ".join(["bad rows:", *problems[:MAX_REPORTED]])
-        raise UserError(listed + more)
-    if not examples:
-        raise UserError(f"{path_or_name} is empty; it must hold at least one row")
-    return examples
+    return parse_rows(path_or_name, split, parse_row)
+
+
+def load_held_out(data: DataConfig) -> list[Example]:
+    """The rows of data.eval, none where it is not set; raises UserError as `load_examples` does."""
+    return load_examples(data.eval, data.eval_split) if data.eval else []
+
+
+def warn_of_leak(train: list[Example], held_out: list[Example]) -> None:
+    """Say on standard error, in one line, how many of the held-out prompts are trained on too, if any."""
+    known = {_essence(example) for example in train}
+    leaked = [example for example in held_out if _essence(example) in known]
+    if leaked and rank() == 0:
+        prompt = leaked[0].prompt
+        print(
+            f"warning: {len(leaked)} of {len(held_out)} held-out prompts are also in the training data, for example "
+            f"{prompt if len(prompt) <= 60 else prompt[:60] + '...'!r} ({leaked[0].origin}); what is measured on them "
+            "says nothing about new prompts",
+            file=sys.stderr,
+        )
 
 
 def parse_row(row: Any, origin: str) -> Example:
     """One row in any of the accepted formats; raises UserError naming `origin` and the column at fault."""
     if not isinstance(row, dict):
         raise UserError(f"{origin}: the row is {type(row).__name__}; it must be an object with a prompt")
+    require_plain(row, origin)
     row = dict(row)
+    taken = next((name for name in RESERVED_COLUMNS if name in row), None)
+    if taken:
+        raise UserError(f"{origin}: a column is called {taken}, as is what rewards receive; rename it")
     conversation = row.pop("messages", None)
     completion: str | None
     if conversation is not None:
@@ -84,6 +95,8 @@ def parse_row(row: Any, origin: str) -> Example:
         if row.get("prompt") in (None, "", []):
             raise UserError(f"{origin}: prompt is missing or empty; every row needs one")
         messages = _messages(row.pop("prompt"), f"{origin}: prompt")
+        if not messages[-1]["content"]:
+            raise UserError(f"{origin}: prompt is missing or empty; its last turn says nothing")
         completion = _completion(row.pop("completion", None), f"{origin}: completion")
     return Example(tuple(messages), completion, {**row, "reference": row.get("reference", completion)}, origin)
 
@@ -93,35 +106,43 @@ def tokenize(
 ) -> list[TokenizedExample]:
     """Render prompts with the chat template and tokenize; completions get EOS.
 
-    Rows whose completion is longer than data.max_completion_tokens are left out. Raises UserError for a prompt that
-    is longer than data.max_prompt_tokens, and for a row that does not fit the model's context.
+    Rows whose completion is longer than data.max_completion_tokens are left out. Raises UserError that lists every
+    prompt that is longer than data.max_prompt_tokens, and every row that does not fit the model's context.
     """
     system = [{"role": "system", "content": data.system_prompt}] if data.system_prompt else []
-    rendered = [
-        tokenizer.apply_chat_template([*system, *e.messages], tokenize=False, add_generation_prompt=True)
-        for e in examples
-    ]
-    prompts = tokenizer(rendered, add_special_tokens=False)["input_ids"]
-    completions = tokenizer([e.completion or "" for e in examples], add_special_tokens=False)["input_ids"]
-    kept = []
-    for example, prompt_ids, ids in zip(examples, prompts, completions, strict=True):
-        if len(prompt_ids) > data.max_prompt_tokens:
-            raise UserError(
-                f"{example.origin}: the prompt has {len(prompt_ids)} tokens, more than data.max_prompt_tokens "
-                f"{data.max_prompt_tokens}; shorten it or raise the limit"
-            )
-        completion_ids = [*ids, tokenizer.eos_token_id] if example.completion is not None else None
-        if data.max_completion_tokens and completion_ids and len(completion_ids) > data.max_completion_tokens:
-            continue
-        if len(prompt_ids) + len(completion_ids or []) > context_length:
-            raise UserError(
-                f"{example.origin}: prompt and completion have {len(prompt_ids) + len(completion_ids or [])} tokens, "
-                f"more than the model's context of {context_length}; data.max_completion_tokens leaves such rows out"
-            )
-        kept.append(TokenizedExample(example, prompt_ids, completion_ids))
+    prompts = prompt_ids(tokenizer, [[*system, *e.messages] for e in examples])
+    completions = text_ids(tokenizer, [e.completion or "" for e in examples])
+
+    def check(row: tuple[Example, list[int], list[int]]) -> TokenizedExample | None:
+        example, prompt, completion = row
+        ids = [*completion, tokenizer.eos_token_id] if example.completion is not None else None
+        return _within_limits(TokenizedExample(example, prompt, ids), data, context_length)
+
+    checked = for_each(zip(examples, prompts, completions, strict=True), check)
+    kept = [row for row in checked if row is not None]
     if not kept:
         raise UserError(f"no row has a completion within data.max_completion_tokens {data.max_completion_tokens}")
     return kept
+
+
+def _within_limits(row: TokenizedExample, data: DataConfig, context_length: int) -> TokenizedExample | None:
+    """The row, or None if it is to be left out; raises UserError as `tokenize` does."""
+    origin, n_prompt, n_completion = row.example.origin, len(row.prompt_ids), len(row.completion_ids or [])
+    if n_prompt == 0:
+        raise UserError(f"{origin}: the prompt has no tokens once it is in the chat template")
+    if n_prompt > data.max_prompt_tokens:
+        raise UserError(
+            f"{origin}: the prompt has {n_prompt} tokens, more than data.max_prompt_tokens "
+            f"{data.max_prompt_tokens}; shorten it or raise the limit"
+        )
+    if data.max_completion_tokens and n_completion > data.max_completion_tokens:
+        return None
+    if n_prompt + n_completion > context_length:
+        raise UserError(
+            f"{origin}: prompt and completion have {n_prompt + n_completion} tokens, "
+            f"more than the model's context of {context_length}; data.max_completion_tokens leaves such rows out"
+        )
+    return row
 
 
 def check_fits(examples: list[TokenizedExample], max_response_tokens: int, context_length: int) -> None:
@@ -140,37 +161,9 @@ def collate_columns(examples: list[Example]) -> dict[str, list[Any]]:
     return {name: [example.columns.get(name) for example in examples] for name in names}
 
 
-def read_jsonl(path: str | Path) -> Iterator[tuple[str, Any]]:
-    """('file row N', object) for each non-empty line; raises UserError for one that is not UTF-8 JSON."""
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                try:
-                    yield f"{path} row {number}", json.loads(line)
-                except ValueError as error:
-                    raise UserError(f"{path} row {number}: not a JSON object in UTF-8 ({error})") from error
-
-
-def read_rows(path_or_name: str, split: str) -> Iterator[tuple[str, Any]]:
-    suffix = Path(path_or_name).suffix
-    if suffix in (".jsonl", ".json", ".parquet"):
-        if not Path(path_or_name).is_file():
-            raise UserError(f"data file {path_or_name!r} does not exist; correct the path (relative to where you run)")
-        if suffix != ".parquet":
-            yield from read_jsonl(path_or_name)
-            return
-    import datasets
-
-    try:
-        if suffix == ".parquet":
-            dataset = datasets.load_dataset("parquet", data_files=path_or_name, split="train")
-        else:
-            dataset = datasets.load_dataset(path_or_name, split=split)
-    except Exception as error:  # the library raises a dozen kinds
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"dataset {path_or_name!r} (split {split!r}) cannot be loaded: {reason}") from error
-    for number, row in enumerate(dataset, start=1):
-        yield f"{path_or_name} row {number}", row
+def _essence(example: Example) -> tuple[tuple[str, str], ...]:
+    """What makes two prompts the same: their turns, whatever white space surrounds them."""
+    return tuple((turn["role"], turn["content"].strip()) for turn in example.messages)
 
 
 def _messages(value: Any, where: str) -> list[Message]:
@@ -180,7 +173,8 @@ def _messages(value: Any, where: str) -> list[Message]:
     if not isinstance(value, list) or not value:
         raise UserError(f"{where} is {type(value).__name__}; it must be a string or a list of messages")
     for message in value:
-        if not isinstance(message, dict) or not isinstance(message.get("content"), str) or "role" not in message:
+        is_turn = isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
+        if not is_turn:
             raise UserError(f"{where}: each message must have a role and a string as content")
     return [{"role": message["role"], "content": message["content"]} for message in value]
 

@@ -2,10 +2,10 @@
 
 from rlhf.rewards import Scores
 from rlhf.rollout import Rollout
-from rlhf.tensors import explained_variance, masked_mean, masked_moments
+from rlhf.tensors import explained_variance, masked_mean
 
 
-def rollout_metrics(rollout: Rollout, raw: Scores, kl_coef: float) -> dict[str, float]:
+def rollout_metrics(rollout: Rollout, raw: Scores, kl_coef: float, with_critic: bool) -> dict[str, float]:
     """Metrics of one rollout, before the policy is updated on it.
 
     objective/kl is the mean over responses of the summed k1 estimate, in nats; objective/rlhf_reward is the score
@@ -14,7 +14,6 @@ def rollout_metrics(rollout: Rollout, raw: Scores, kl_coef: float) -> dict[str, 
     """
     mask = rollout.response_mask
     kl = (rollout.old_logprobs - rollout.ref_logprobs).sum(-1)
-    value_mean, _ = masked_moments(rollout.old_values, mask)
     metrics = {
         "objective/score": rollout.scores.mean(),
         "objective/score_std": rollout.scores.std(unbiased=False),
@@ -23,12 +22,15 @@ def rollout_metrics(rollout: Rollout, raw: Scores, kl_coef: float) -> dict[str, 
         "objective/kl_per_token": masked_mean(rollout.kl, mask),
         "objective/entropy": masked_mean(rollout.entropy, mask),
         "objective/logprob": masked_mean(rollout.old_logprobs, mask),
-        "critic/values_mean": value_mean,
-        "critic/returns_mean": masked_mean(rollout.returns, mask),
-        "critic/explained_variance": explained_variance(rollout.old_values, rollout.returns, mask),
         "response/length": rollout.lengths.float().mean(),
         "response/length_std": rollout.lengths.float().std(unbiased=False),
         "response/eos_rate": rollout.has_eos.float().mean(),
     }
+    if with_critic:
+        metrics |= {
+            "critic/values_mean": masked_mean(rollout.old_values, mask),
+            "critic/returns_mean": masked_mean(rollout.returns, mask),
+            "critic/explained_variance": explained_variance(rollout.old_values, rollout.returns, mask),
+        }
     components = {f"reward/{name}": mean for name, mean in raw.component_means().items()}
     return {name: value.item() for name, value in metrics.items()} | {"objective/kl_coef": kl_coef} | components

@@ -86,9 +86,9 @@ def policy_of(model: ModelConfig) -> "tuple[Policy, PreTrainedTokenizerFast]":
     """A trained policy, or any causal language model as a policy whose adapters do nothing yet."""
     assert model.name_or_path is not None
     if is_policy_folder(model.name_or_path):
-        policy = load_policy(Path(model.name_or_path))
-        return policy, load_tokenizer(policy.base_name)
-    tokenizer = load_tokenizer(model.name_or_path)
+        policy = load_policy(Path(model.name_or_path), model.trust_remote_code)
+        return policy, load_tokenizer(policy.base_name, model.trust_remote_code)
+    tokenizer = load_tokenizer(model.name_or_path, model.trust_remote_code)
     return Policy.with_lora(load_causal_lm(model), LoraConfig(r=1), critic="detached"), tokenizer
 
 

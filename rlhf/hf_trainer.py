@@ -1,10 +1,13 @@
 """What the stages that run a Hugging Face Trainer share: its arguments, how it reports, saves and stops."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from rlhf.checkpoint_manager import CheckpointManager
 from rlhf.config import RewardModelConfig, SFTConfig
+from rlhf.config.checks import require_divides
+from rlhf.distributed import Ranks
 from rlhf.errors import Interrupted
 from rlhf.interruption import Termination, catch_termination
 from rlhf.progress import ProgressBar
@@ -14,17 +17,24 @@ from rlhf.tracking import Tracker
 
 def training_arguments(config: SFTConfig | RewardModelConfig, folder: Path, device_type: str) -> dict[str, Any]:
     """Keyword arguments of transformers' TrainingArguments: our settings, and none of its own files and reports."""
-    micro_batch_size = config.micro_batch_size or config.batch_size
+    from accelerate import PartialState
+
+    processes = PartialState().num_processes
+    require_divides("batch_size", config.batch_size, "the number of processes", processes)
+    share = config.batch_size // processes
+    micro_batch_size = min(config.micro_batch_size or share, share)
+    require_divides("the batch of a process,", share, "micro_batch_size", micro_batch_size)
     return {
         "output_dir": str(folder / "trainer"),
         "num_train_epochs": config.epochs,
         "per_device_train_batch_size": micro_batch_size,
-        "gradient_accumulation_steps": config.batch_size // micro_batch_size,
+        "gradient_accumulation_steps": share // micro_batch_size,
         "learning_rate": config.learning_rate,
         "lr_scheduler_type": "cosine",
         "warmup_steps": config.warmup_fraction,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
+        "ddp_find_unused_parameters": False,  # there are none
         "max_length": None,  # data.py has already seen to lengths
         "train_sampling_strategy": "group_by_length",
         "activation_checkpointing": config.model.gradient_checkpointing,
@@ -52,21 +62,25 @@ def run_trainer(
 
     `trainer` is of a class that `rlhf.resumable` made. Raises Interrupted after SIGTERM or Ctrl-C, with a checkpoint.
     """
+    from accelerate.state import AcceleratorState
     from transformers.trainer_callback import PrinterCallback
 
+    ranks = Ranks.of(trainer.accelerator)
     trainer.checkpoints = checkpoints_of(folder, config)
     checkpoint = trainer.checkpoints.latest()
     resumed_at = trainer.checkpoints.step_of(checkpoint) if checkpoint else None
-    if checkpoint:
+    if checkpoint and ranks.is_first:
         print(f"continuing after step {resumed_at}, from {checkpoint}", flush=True)
     trainer.remove_callback(PrinterCallback)
     with (
         catch_termination() as termination,
-        Tracker(folder, stage, config.tracking, as_plain(config), resumed_at=resumed_at) as tracker,
+        Tracker(folder, stage, config.tracking, as_plain(config), ranks.is_first, resumed_at) as tracker,
+        ExitStack() as at_the_end,
     ):
-        trainer.add_callback(_saver(config.checkpoint.every, termination))
-        trainer.add_callback(_reporter(stage, metrics, tracker))
+        trainer.add_callback(_saver(config.checkpoint.every, termination, ranks))
+        trainer.add_callback(_reporter(stage, metrics, tracker, at_the_end))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    AcceleratorState._reset_state()  # else its mixed precision would be that of the next stage in this process
     if trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(
             f"stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, with a checkpoint; "
@@ -74,36 +88,33 @@ def run_trainer(
         )
 
 
-def _saver(every: int, termination: Termination) -> Any:
-    """Asks for a checkpoint every so many steps, and for one and the end of training when the process has to stop."""
+def _saver(every: int, termination: Termination, ranks: Ranks) -> Any:
+    """Asks for a checkpoint every so many steps, and for one and the end of training when a process has to stop."""
     from transformers import TrainerCallback
 
     class Saver(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step < state.max_steps:  # after the last step the model itself is written
-                stop = termination.requested
+                stop = ranks.any(termination.requested)
                 control.should_save = stop or state.global_step % every == 0
                 control.should_training_stop = stop
 
     return Saver()
 
 
-def _reporter(stage: str, metrics: dict[str, str], tracker: Tracker) -> Any:
-    """Moves the progress bar and writes the metrics of every step."""
+def _reporter(stage: str, metrics: dict[str, str], tracker: Tracker, at_the_end: ExitStack) -> Any:
+    """Moves the progress bar, which is closed `at_the_end`, and writes the metrics of every step."""
     from transformers import TrainerCallback
 
     class Reporter(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.bar = ProgressBar(stage, state.max_steps, state.is_world_process_zero, done=state.global_step)
-            self.bar.__enter__()
+            bar = ProgressBar(stage, state.max_steps, state.is_world_process_zero, done=state.global_step)
+            self.bar = at_the_end.enter_context(bar)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
             if "loss" in logs:
                 ours = {name: logs[theirs] for theirs, name in metrics.items() if theirs in logs}
                 tracker.log(ours, state.global_step)
-                self.bar.advance(f"loss {logs['loss']:.3f}")
-
-        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.bar.__exit__(None, None, None)
+                self.bar.advance({"loss": f"{logs['loss']:.3f}"})
 
     return Reporter()

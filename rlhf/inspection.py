@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from rlhf.credit import assign_credit, final_scores
+from rlhf.credit import assign_credit, final_scores, with_values
 from rlhf.prompts import ShuffledPasses
 from rlhf.rewards import Scores
 from rlhf.rollout import Rollout, sample_responses
@@ -66,5 +66,7 @@ class Inspection:
         experience, raw = trainer.judge(responses, lambda: trainer.score(responses), Stopwatch())
         experience = experience.to(trainer.policy.device)
         scores = final_scores(config, raw, experience.has_eos, copy.copy(trainer.score_moments))
+        if trainer.policy.new_critic and config.uses_critic:  # the update that follows lets it begin at the mean score
+            experience = with_values(experience, float(scores.mean()))
         kl_coef = trainer.kl_controller.kl_coef
         return assign_credit(config, experience, scores, raw, kl_coef, trainer.tokenizer), raw

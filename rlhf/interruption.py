@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -16,12 +16,18 @@ class Termination:
     requested: bool = False
 
 
+def write_notice() -> None:
+    """Say on standard error that the request was heard; print() may not be entered again by the handler it calls."""
+    os.write(2, NOTICE)
+
+
 @contextmanager
-def catch_termination() -> Iterator[Termination]:
+def catch_termination(say: Callable[[], None] = write_notice) -> Iterator[Termination]:
     """Turn SIGTERM and SIGINT into `requested = True`; a second SIGINT raises KeyboardInterrupt at once.
 
     The handlers that were there before are put back at the end. Python delivers signals to the main thread only:
-    entered in another thread, this changes nothing and `requested` stays False.
+    entered in another thread, this changes nothing and `requested` stays False. `say` is called for the first SIGINT,
+    within the handler.
     """
     termination = Termination()
     if threading.current_thread() is not threading.main_thread():
@@ -32,7 +38,7 @@ def catch_termination() -> Iterator[Termination]:
         termination.requested = True
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            os.write(2, NOTICE)  # print() may not be entered again by a handler that interrupted it
+            say()
 
     before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

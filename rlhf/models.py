@@ -1,6 +1,7 @@
 """Causal language models and tokenizers: from the hub, from a folder, or from scratch."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,15 +42,15 @@ def resolve_model_path(name_or_path: str) -> str:
     return name_or_path
 
 
-def load_tokenizer(name_or_path: str) -> "PreTrainedTokenizerFast":
+def load_tokenizer(name_or_path: str, trust_remote_code: bool = False) -> "PreTrainedTokenizerFast":
     """The tokenizer of a model, with a pad token and a chat template even where its authors set none.
 
     The pad token is a reserved one where the vocabulary has it, else EOS (masks are explicit throughout, so that
-    this is safe).
+    this is safe). Raises UserError as `load_pretrained` does.
     """
     from transformers import AutoTokenizer
 
-    tokenizer = _from_hub_or_disk(AutoTokenizer.from_pretrained, resolve_model_path(name_or_path))
+    tokenizer = load_pretrained(AutoTokenizer, name_or_path, trust_remote_code)
     if tokenizer.eos_token_id is None:
         raise UserError(
             f"the tokenizer of {name_or_path!r} has no EOS token; PPO needs one to know where a response ends"
@@ -66,16 +67,18 @@ def load_tokenizer(name_or_path: str) -> "PreTrainedTokenizerFast":
 def load_causal_lm(config: ModelConfig) -> "PreTrainedModel":
     """The causal language model that `config.name_or_path` names, with dropout off.
 
-    Raises UserError when it can neither be found on disk nor fetched.
+    Raises UserError as `load_pretrained` does.
     """
     from transformers import AutoModelForCausalLM
 
     if config.name_or_path is None:
         raise UserError("model.name_or_path is not set; name a hub model or the folder of a trained one")
-    model = _from_hub_or_disk(
-        AutoModelForCausalLM.from_pretrained,
-        resolve_model_path(config.name_or_path),
+    model = load_pretrained(
+        AutoModelForCausalLM,
+        config.name_or_path,
+        config.trust_remote_code,
         dtype=getattr(torch, config.dtype),
+        use_safetensors=True,
     )
     disable_dropout(model)
     return model.to(default_device())
@@ -172,9 +175,9 @@ def disable_dropout(model: torch.nn.Module) -> None:
 
 def default_device() -> torch.device:
     """The accelerator of this process, or the CPU."""
-    from accelerate import PartialState
+    from rlhf.launch import join
 
-    return PartialState().device
+    return join(None).device
 
 
 def context_length(model: "PreTrainedModel") -> int:
@@ -182,15 +185,42 @@ def context_length(model: "PreTrainedModel") -> int:
     return int(model.config.max_position_embeddings)
 
 
-def _from_hub_or_disk(load: Any, name_or_path: str, **options: Any) -> Any:
-    """Call a `from_pretrained`; turn the libraries' page-long 'not found' into one line."""
+def load_pretrained(auto_class: Any, name_or_path: str, trust_remote_code: bool = False, **options: Any) -> Any:
+    """What `auto_class.from_pretrained` makes of a hub name or a folder.
+
+    Raises UserError, in one line, when it can neither be found on disk nor fetched, when it needs Python code of its
+    own and is not trusted with that, and, with use_safetensors=True among the options, when its weights are a pickle.
+    """
+    where = resolve_model_path(name_or_path)
+    if options.get("use_safetensors"):
+        _refuse_pickles(Path(where))
     try:
-        return load(name_or_path, **options)
-    except OSError as error:
-        where = (
-            "cannot load the model folder"
-            if os.path.isdir(name_or_path)
-            else "neither a folder nor a reachable hub model:"
-        )
+        return auto_class.from_pretrained(where, trust_remote_code=trust_remote_code, **options)
+    except ValueError as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{where} {name_or_path!r} ({reason})") from error
+        raise UserError(
+            f"{name_or_path!r} comes with Python code, which would be run to load it; read that code, and set "
+            "trust_remote_code: true beside its name if you trust it"
+            if "custom code" in reason
+            else f"cannot load {name_or_path!r} ({reason})"
+        ) from error
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        folder = os.path.isdir(where)
+        place = "cannot load the model folder" if folder else "neither a folder nor a reachable hub model:"
+        raise UserError(f"{place} {name_or_path!r} ({reason})") from error
+
+
+def _refuse_pickles(folder: Path) -> None:
+    """Raise UserError for a folder whose weights are there as a pickle only: to read one can be to run code."""
+    for unsafe, safe in (("pytorch_model", "model"), ("adapter_model", "adapter_model")):
+        pickles = sorted(folder.glob(f"{unsafe}*.bin"))
+        if pickles and not any(folder.glob(f"{safe}*.safetensors")):
+            convert = (
+                "import sys, transformers as t; m = t.AutoModelForCausalLM.from_pretrained(sys.argv[1], "
+                "use_safetensors=False); m.save_pretrained(sys.argv[1])"
+            )
+            raise UserError(
+                f"{pickles[0]} is a pickle, which may run code when it is read; if you trust it, convert it to "
+                f'safetensors: python -c "{convert}" {shlex.quote(str(folder))}'
+            )

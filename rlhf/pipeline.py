@@ -6,10 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from rlhf.config import EvaluateConfig, ModelConfig, PipelineConfig
+from rlhf.data import load_examples, load_held_out, warn_of_leak
 from rlhf.evaluate import Measurement, run_evaluate
+from rlhf.model_card import add_held_out
 from rlhf.ppo import run_ppo
 from rlhf.report.plots import plot_reward_and_kl, read_metrics
 from rlhf.report.tables import before_after, markdown_table, print_heading, print_table
+from rlhf.report.write import REPORT_FILE, write_report
 from rlhf.runs import is_done, mark_done, open_run, write_atomically
 from rlhf.sft import run_sft
 
@@ -21,14 +24,21 @@ def run_pipeline(config: PipelineConfig) -> dict[str, dict[str, float]]:
     """Run every stage that is not done yet, then show and write the summary; returns the means of `sft` and `ppo`."""
     folder = open_run(config.output_dir, config)
     started = time.monotonic()
+    if not is_done(folder) and config.sft.data.eval is None:  # else SFT says so itself
+        sft_data = config.sft.data
+        warn_of_leak(load_examples(sft_data.train, sft_data.train_split), load_held_out(config.ppo.data))
     sft_model = run_sft(replace(config.sft, output_dir=str(folder / "sft"), seed=config.seed))
     before = evaluate(config, folder / "evaluation_sft", sft_model)
     base = replace(config.ppo.model, name_or_path=str(sft_model))
     policy = run_ppo(replace(config.ppo, output_dir=str(folder / "ppo"), seed=config.seed, model=base))
     after = evaluate(config, folder / "evaluation_ppo", policy)
+    add_held_out(policy, before.means, after.means)
     summarise(folder, before, after)
     if not is_done(folder):
         mark_done(folder, time.monotonic() - started)
+    report = write_report([folder], folder / REPORT_FILE)
+    if report:
+        print(f"report       {report}  (open it in a browser)")
     return {"sft": before.means, "ppo": after.means}
 
 

@@ -8,17 +8,31 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlhf.callbacks import Callback
+from rlhf.checkpoint_manager import CheckpointManager
 from rlhf.config import PPOConfig
 from rlhf.config.checks import require
-from rlhf.data import Example, TokenizedExample, check_fits, load_examples, parse_row, tokenize
-from rlhf.distributed import Ranks
+from rlhf.data import (
+    Example,
+    TokenizedExample,
+    check_fits,
+    load_examples,
+    load_held_out,
+    parse_row,
+    tokenize,
+    warn_of_leak,
+)
+from rlhf.distributed import Ranks, require_same_weights
+from rlhf.hub import push
+from rlhf.launch import engine, join, require_fsdp2_or_ddp, said_once
 from rlhf.models import context_length, load_causal_lm, load_tokenizer
 from rlhf.policy import Policy
 from rlhf.prompts import PromptSource, PromptStream, ShuffledPasses
+from rlhf.report.write import REPORT_FILE, write_report
 from rlhf.rewards import RewardSum
 from rlhf.runs import is_done, mark_done, open_run
+from rlhf.sharding import shard_base
 from rlhf.trainer import PPOTrainer
-from rlhf.training import POLICY_FOLDER, train
+from rlhf.training import CHECKPOINTS_FOLDER, POLICY_FOLDER, train
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -39,25 +53,36 @@ def run_ppo(config: PPOConfig, prompts: Iterable[Any] | None = None, callbacks: 
     accelerator = launch(config)
     ranks = Ranks.of(accelerator)
     [folder, *_] = ranks.exchange(lambda: open_run(config.output_dir, config) if ranks.is_first else Path())
-    if is_done(folder):
-        return folder / POLICY_FOLDER
-    started = time.monotonic()
-    trainer = build_trainer(config, rewards, accelerator, prompts, callbacks)
-    policy_folder = train(trainer, folder)
+    if not is_done(folder):
+        started = time.monotonic()
+        train(build_trainer(config, rewards, accelerator, prompts, callbacks), folder)
+        if ranks.is_first:
+            mark_done(folder, time.monotonic() - started)
+            write_report([folder], folder / REPORT_FILE)
     if ranks.is_first:
-        mark_done(folder, time.monotonic() - started)
-    return policy_folder
+        CheckpointManager(folder / CHECKPOINTS_FOLDER).clear()  # only now: until it is done they may be needed
+        push(folder / POLICY_FOLDER, config.push_to_hub)
+    return folder / POLICY_FOLDER
 
 
+@said_once()
 def launch(config: PPOConfig) -> "Accelerator":
-    """Accelerate's view of this process, checked against what the config asks for."""
+    """Accelerate's view of this process, among the others that were launched.
+
+    Raises UserError where it would not do what the config, or accelerate's own, asks for; see also `rlhf.launch.join`.
+    """
     from accelerate import Accelerator
 
+    require_fsdp2_or_ddp(join(config.processes).device.type)
     accelerator = Accelerator()
     require(
-        config.processes in (None, accelerator.num_processes),
-        f"processes is {config.processes}, but {accelerator.num_processes} were launched; on CPU that takes "
-        "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu (see configs/accelerate/)",
+        accelerator.mixed_precision == "no",
+        f"accelerate's mixed_precision is {accelerator.mixed_precision}; model.dtype sets the precision: make it 'no'",
+    )
+    n_prompts = config.batch_size // config.samples_per_prompt
+    require(
+        n_prompts >= accelerator.num_processes,
+        f"batch_size {config.batch_size} is {n_prompts} prompts, too few for {accelerator.num_processes} processes",
     )
     return accelerator
 
@@ -75,10 +100,13 @@ def build_trainer(
     accelerator = accelerator or launch(config)
     transformers.set_seed(config.seed)  # before the adapters are drawn, alike on all ranks
     model = load_causal_lm(config.model)
-    tokenizer = load_tokenizer(str(config.model.name_or_path))
+    tokenizer = load_tokenizer(str(config.model.name_or_path), config.model.trust_remote_code)
     shuffler = torch.Generator().manual_seed(config.seed)
     source = prompt_source(config, tokenizer, context_length(model), shuffler, prompts)
     policy = Policy.with_lora(model, config.lora, config.critic, config.model.gradient_checkpointing)
+    require_same_weights(Ranks.of(accelerator), policy)
+    if engine() == "fsdp":
+        shard_base(policy)
     return PPOTrainer(config, policy, tokenizer, rewards, source, shuffler, accelerator, callbacks)
 
 
@@ -88,6 +116,7 @@ def load_prompts(
     """The training prompts (or those of `examples`), checked to leave room for a whole response."""
     if examples is None:
         examples = load_examples(config.data.train, config.data.train_split)
+        warn_of_leak(examples, load_held_out(config.data))
     prompts = tokenize(examples, tokenizer, config.data, context)
     check_fits(prompts, config.sampling.max_response_tokens, context)
     return prompts

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rlhf.config import DataConfig
-from rlhf.data import Example, parse_row, read_rows, tokenize
+from rlhf.data import Example, parse_row, tokenize
 from rlhf.errors import UserError
+from rlhf.rows import parse_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -31,13 +32,10 @@ class TokenizedPair:
 def load_pairs(path_or_name: str, split: str) -> list[Pair]:
     """(chosen, rejected) of every row of a .jsonl or .parquet file, or of a split of a hub dataset.
 
-    Raises UserError that names file and row where a column is missing, empty or of the wrong kind, and where chosen
-    and rejected are equal; and when there is no row at all.
+    Raises UserError that lists, by file and row, where a column is missing, empty or of the wrong kind, and where
+    chosen and rejected are equal (up to 20 rows); and when there is no row at all.
     """
-    pairs = [parse_pair(row, origin) for origin, row in read_rows(path_or_name, split)]
-    if not pairs:
-        raise UserError(f"{path_or_name} is empty; it must hold at least one row")
-    return pairs
+    return parse_rows(path_or_name, split, parse_pair)
 
 
 def parse_pair(row: Any, origin: str) -> Pair:

@@ -32,6 +32,11 @@ class Resumable:
 
     checkpoints: CheckpointManager
 
+    def _get_train_sampler(self: Any, train_dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(train_dataset)  # type: ignore[misc]
+        sampler.batch_size *= self.args.world_size  # group by length what all processes together take, as one would
+        return sampler
+
     def _run_epoch(self: Any, *, epoch: int, **arguments: Any) -> None:
         checkpoint, resumed_epoch = arguments["resume_from_checkpoint"], arguments["epochs_trained"]
         if checkpoint is not None and epoch == resumed_epoch:

@@ -5,6 +5,7 @@ from typing import Any
 
 from rlhf.checkpoint import read_policy, save_policy
 from rlhf.errors import UserError
+from rlhf.model_card import write_policy_card
 from rlhf.state_files import load_state, restore_rng_state, rng_state, save_state
 from rlhf.trainer import PPOTrainer
 from rlhf.watch import Watch
@@ -29,12 +30,18 @@ def training_state(trainer: PPOTrainer, watch: Watch) -> dict[str, Any]:
     }
 
 
-def write_training(folder: Path, trainer: PPOTrainer, state: dict[str, Any]) -> None:
+def write_training(folder: Path, trainer: PPOTrainer, state: dict[str, Any], run: Path) -> None:
     """Fill a checkpoint: policy/, which every stage can load as a model, and the rest of the state."""
     (folder / POLICY_FOLDER).mkdir()
-    save_policy(trainer.policy, folder / POLICY_FOLDER)
-    trainer.tokenizer.save_pretrained(folder / POLICY_FOLDER)
+    write_policy(folder / POLICY_FOLDER, trainer, run)
     save_state(folder, STATE, state)
+
+
+def write_policy(folder: Path, trainer: PPOTrainer, run: Path) -> None:
+    """Fill a folder with the policy, its tokenizer and its model card; the metrics in it are those of the run."""
+    save_policy(trainer.policy, folder)
+    trainer.tokenizer.save_pretrained(folder)
+    write_policy_card(folder, trainer.config, trainer.updates_done, run)
 
 
 def read_training(folder: Path, trainer: PPOTrainer, watch: Watch) -> None:

@@ -1,6 +1,7 @@
-"""A reward model from preferences, with TRL's RewardTrainer: a scalar head and LoRA, merged and normalised."""
+"""A reward model from preferences, with TRL's RewardTrainer: a scalar head on LoRA or all weights, normalised."""
 
 import json
+import random
 import statistics
 import time
 from pathlib import Path
@@ -8,27 +9,32 @@ from typing import TYPE_CHECKING, Any
 
 from rlhf.config import RewardModelConfig
 from rlhf.config.checks import require
-from rlhf.errors import UserError
+from rlhf.data import warn_of_leak
+from rlhf.distributed import Ranks
 from rlhf.hf_trainer import checkpoints_of, run_trainer, training_arguments
+from rlhf.hub import push
+from rlhf.launch import join, require_data_parallel, said_once
+from rlhf.model_card import CARD_FILE, reward_card
 from rlhf.models import (
     context_length,
     default_device,
     disable_dropout,
+    load_pretrained,
     load_tokenizer,
     lora_adapters,
-    resolve_model_path,
 )
 from rlhf.preferences import TokenizedPair, load_pairs, mismatched, tokenize_pairs
 from rlhf.report.reward_model import accuracies, measure, plot_calibration, plot_margins, show
+from rlhf.report.write import REPORT_FILE, write_report
 from rlhf.resumable import resumable
 from rlhf.rewards.reward_model import SETTINGS_FILE, Settings, score_ids
-from rlhf.runs import is_done, mark_done, open_run, staged, write_atomically
+from rlhf.runs import is_done, mark_done, open_run, read_jsonl, staged, write_atomically
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 MODEL_FOLDER, SUMMARY_FILE = "model", "summary.json"
-REFERENCE = "the chosen and rejected training texts"
+REFERENCE, REFERENCE_PAIRS = "the chosen and rejected training texts", 1000
 METRICS = {
     "loss": "reward/loss", "accuracy": "reward/accuracy", "margin": "reward/margin", "grad_norm": "reward/grad_norm",
     "learning_rate": "reward/learning_rate",
@@ -41,21 +47,27 @@ def run_reward(config: RewardModelConfig) -> Path:
     A finished run with the same config is not repeated: its summary is shown again. An interrupted one continues from
     its latest checkpoint.
     """
-    folder = open_run(config.output_dir, config)
+    with said_once():
+        require_data_parallel("reward")
+        ranks = Ranks.of(join(config.processes))
+    folder = ranks.first(lambda: open_run(config.output_dir, config))
     if not is_done(folder):
-        _run(config, folder)
-    checkpoints_of(folder, config).clear()
-    show(json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8")), folder)
+        _run(config, folder, ranks)
+    if ranks.is_first:
+        checkpoints_of(folder, config).clear()
+        show(json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8")), folder)
+        push(folder / MODEL_FOLDER, config.push_to_hub)
     return folder / MODEL_FOLDER
 
 
-def _run(config: RewardModelConfig, folder: Path) -> None:
+def _run(config: RewardModelConfig, folder: Path, ranks: Ranks) -> None:
     import transformers
 
     started = time.monotonic()
     pairs = load_pairs(config.data.train, config.data.train_split)  # first: a bad row must not cost a model load
     pairs += mismatched(pairs, round(config.mismatched * len(pairs)), config.seed)
     held_out_pairs = load_pairs(str(config.data.eval), config.data.eval_split)
+    warn_of_leak([chosen for chosen, _ in pairs], [chosen for chosen, _ in held_out_pairs])
     require(
         config.group_by is None or any(config.group_by in chosen.columns for chosen, _ in held_out_pairs),
         f"group_by is {config.group_by!r}, but the held-out rows have no such column",
@@ -64,19 +76,25 @@ def _run(config: RewardModelConfig, folder: Path) -> None:
     model, tokenizer = _build(config)
     train = tokenize_pairs(pairs, tokenizer, config.data, context_length(model))
     held_out = tokenize_pairs(held_out_pairs, tokenizer, config.data, context_length(model))
-    print(
-        f"reward model on {len(train)} of {len(pairs)} pairs, held out {len(held_out)} of {len(held_out_pairs)}, "
-        f"{model.num_parameters() / 1e6:.1f}M parameters",
-        flush=True,
-    )
+    if ranks.is_first:
+        print(
+            f"reward model on {len(train)} of {len(pairs)} pairs, held out {len(held_out)} of {len(held_out_pairs)}, "
+            f"{model.num_parameters() / 1e6:.1f}M parameters",
+            flush=True,
+        )
     trained = _train(config, folder, model, tokenizer, train).eval()
-    reference = score_ids(trained, [ids for pair in train for ids in (pair.chosen_ids, pair.rejected_ids)], 32)
-    std = statistics.pstdev(reference) or 1.0
-    settings = Settings(statistics.fmean(reference), std, REFERENCE, config.data.system_prompt)
+    if not ranks.is_first:
+        return
+    reference = random.Random(config.seed).sample(train, min(len(train), REFERENCE_PAIRS))
+    raw = score_ids(trained, [ids for pair in reference for ids in (pair.chosen_ids, pair.rejected_ids)], 32)
+    std = statistics.pstdev(raw) or 1.0
+    settings = Settings(statistics.fmean(raw), std, REFERENCE, config.data.system_prompt)
     left_out = len(held_out_pairs) - len(held_out)
-    _report(folder, margins_of(trained, held_out), held_out, settings, config.group_by, left_out)
-    save(trained, tokenizer, settings, folder / MODEL_FOLDER)
+    summary = _report(folder, margins_of(trained, held_out), held_out, settings, config.group_by, left_out)
+    card = reward_card(config, read_jsonl(folder / "metrics.jsonl"), summary)
+    save(trained, tokenizer, settings, card, folder / MODEL_FOLDER)
     mark_done(folder, time.monotonic() - started)
+    write_report([folder], folder / REPORT_FILE)
 
 
 def _report(
@@ -86,8 +104,8 @@ def _report(
     settings: Settings,
     group_by: str | None,
     left_out: int,
-) -> None:
-    """Write the plots and summary.json."""
+) -> dict[str, Any]:
+    """Write the plots and summary.json; returns the summary."""
     plot_calibration(margins, folder / "calibration.png")
     plot_margins([margin / settings.std for margin in margins], folder / "margins.png")
     summary = {
@@ -98,6 +116,7 @@ def _report(
         "normalisation": {"mean": settings.mean, "std": settings.std, "reference": settings.reference},
     }
     write_atomically(folder / SUMMARY_FILE, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    return summary
 
 
 def margins_of(model: "PreTrainedModel", pairs: list[TokenizedPair]) -> list[float]:
@@ -107,13 +126,16 @@ def margins_of(model: "PreTrainedModel", pairs: list[TokenizedPair]) -> list[flo
     return [better - worse for better, worse in zip(chosen, rejected, strict=True)]
 
 
-def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", settings: Settings, folder: Path) -> None:
-    """Write model, tokenizer and settings, all or nothing."""
+def save(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", settings: Settings, card: str, folder: Path
+) -> None:
+    """Write model, tokenizer, settings and model card, all or nothing."""
     with staged(folder) as staging:
         model.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
         settings_text = json.dumps(settings._asdict(), indent=2) + "\n"
         (staging / SETTINGS_FILE).write_text(settings_text, encoding="utf-8")
+        (staging / CARD_FILE).write_text(card, encoding="utf-8")
 
 
 def _build(config: RewardModelConfig) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
@@ -121,38 +143,19 @@ def _build(config: RewardModelConfig) -> "tuple[PreTrainedModel, PreTrainedToken
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    tokenizer = load_tokenizer(str(config.model.name_or_path))
-    where = resolve_model_path(str(config.model.name_or_path))
-    try:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            where, num_labels=1, dtype=getattr(torch, config.model.dtype)
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot load {where!r} as a reward model ({str(error).strip().splitlines()[0]})") from error
+    tokenizer = load_tokenizer(str(config.model.name_or_path), config.model.trust_remote_code)
+    model = load_pretrained(
+        AutoModelForSequenceClassification,
+        str(config.model.name_or_path),
+        config.model.trust_remote_code,
+        num_labels=1,
+        dtype=getattr(torch, config.model.dtype),
+        use_safetensors=True,
+    )
     # The score is read at the last token that is not padding, so the model has to know which one that is.
     model.config.pad_token_id = tokenizer.pad_token_id
-    if config.context_length is not None:
-        lengthen_positions(model, config.context_length)
     disable_dropout(model)
     return model.to(default_device()), tokenizer
-
-
-def lengthen_positions(model: "PreTrainedModel", length: int) -> None:
-    """Give GPT-2's table of positions `length` rows; the new ones begin as a repetition of its second half.
-
-    Raises UserError for a model without such a table, or with one that is longer already.
-    """
-    import torch
-
-    table = getattr(model.base_model, "wpe", None)
-    if table is None or table.num_embeddings > length:
-        reason = "has no learned positions" if table is None else f"has {table.num_embeddings} positions already"
-        raise UserError(f"context_length is {length}, but the model {reason}; leave it out")
-    old = table.num_embeddings
-    half = old - old // 2
-    index = [row if row < old else old - half + (row - old) % half for row in range(length)]
-    model.base_model.wpe = torch.nn.Embedding.from_pretrained(table.weight.data[index], freeze=False)
-    model.config.n_positions = length
 
 
 def _train(
@@ -165,8 +168,9 @@ def _train(
     """Run TRL's trainer; returns the model with adapters merged in."""
     import trl
 
-    lora = lora_adapters(config.lora, model, task_type="SEQ_CLS")
-    lora.modules_to_save = ["score", *(["wpe"] if config.context_length else [])]  # trained in full
+    lora = lora_adapters(config.lora, model, task_type="SEQ_CLS") if config.lora else None
+    if lora:
+        lora.modules_to_save = ["score"]  # the head is trained in full
     arguments = trl.RewardConfig(
         remove_unused_columns=False,  # one of them holds the lengths
         **training_arguments(config, folder, model.device.type),
@@ -175,7 +179,7 @@ def _train(
         model, args=arguments, train_dataset=_dataset(pairs), processing_class=tokenizer, peft_config=lora
     )
     run_trainer(trainer, "reward", folder, config, METRICS)
-    return trainer.model.merge_and_unload()
+    return trainer.model.merge_and_unload() if lora else trainer.model
 
 
 def _dataset(pairs: list[TokenizedPair]) -> Any:

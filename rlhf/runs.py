@@ -6,7 +6,9 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,22 +17,27 @@ import yaml
 
 from rlhf.errors import UserError
 
-CONFIG_FILE, DONE_FILE = "config.yaml", "done.json"
-LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
+CONFIG_FILE, VERSIONS_FILE, DONE_FILE = "config.yaml", "versions.json", "done.json"
+BESIDE_THE_POINT = ("output_dir", "checkpoint", "inspect", "tracking", "push_to_hub")
+"""Settings that may change between two starts of a run: what it computes does not depend on them."""
+PACKAGES = ("rlhf", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
+SECRET_KEY = re.compile(r"token$|secret|password|api_?key|access_?key|private_?key|credential|authorization", re.I)
+MASK = "***"
 
 
 def open_run(output_dir: str, config: Any) -> Path:
-    """Create or reopen the folder of a run; its resolved config goes into config.yaml.
+    """Create or reopen the folder of a run; its resolved config, without secrets, goes into config.yaml.
 
-    Reopening with the same config is harmless, also after the folder was moved. Raises UserError, and touches
-    nothing, when the folder holds a run with another config or files of somebody else's.
+    What it is begun with, libraries and code, goes into versions.json. Reopening with the same config (but for
+    BESIDE_THE_POINT) is harmless, also after the folder was moved. Raises UserError, and touches nothing, when the
+    folder holds a run with another config or files of somebody else's.
     """
     folder = Path(output_dir)
-    resolved = {key: value for key, value in as_plain(config).items() if key != "output_dir"}
+    resolved = mask_secrets({key: value for key, value in as_plain(config).items() if key != "output_dir"})
     file = folder / CONFIG_FILE
     if file.is_file():
         before = yaml.safe_load(file.read_text())
-        changed = difference(before, resolved)
+        changed = difference(essence(before), essence(resolved))
         if changed:
             raise UserError(
                 f"{folder} already holds a different run ({changed}); choose another output_dir or remove that folder"
@@ -40,7 +47,15 @@ def open_run(output_dir: str, config: Any) -> Path:
         raise UserError(f"{folder} is not empty and holds no run of ours; choose another output_dir")
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+    write_atomically(folder / VERSIONS_FILE, json.dumps(versions(), indent=2) + "\n")
     return folder
+
+
+def essence(config: Any) -> Any:
+    """A plain config without what is beside the point, at any depth."""
+    if isinstance(config, dict):
+        return {key: essence(value) for key, value in config.items() if key not in BESIDE_THE_POINT}
+    return config
 
 
 def is_done(folder: Path) -> bool:
@@ -49,12 +64,43 @@ def is_done(folder: Path) -> bool:
 
 
 def mark_done(folder: Path, seconds: float) -> None:
-    """Record that the run is complete, with the library versions that made it."""
-    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    versions["python"] = platform.python_version()
-    write_atomically(
-        folder / DONE_FILE, json.dumps({"seconds": round(seconds, 1), "versions": versions}, indent=2) + "\n"
-    )
+    """Record that the run is complete, with the versions that it ended with."""
+    done = {"seconds": round(seconds, 1), "versions": versions()}
+    write_atomically(folder / DONE_FILE, json.dumps(done, indent=2) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, the libraries and this package, and the commit of its code where that is a git checkout."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    found["python"] = platform.python_version()
+    commit = git_commit(Path(__file__).resolve().parents[1])
+    return found | ({"commit": commit} if commit else {})
+
+
+def git_commit(checkout: Path) -> str | None:
+    """The commit of a checkout, with -dirty behind it if files differ from it; None where there is none, or no git."""
+    if not (checkout / ".git").exists():  # else git would look further up, and find somebody else's repository
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def mask_secrets(config: Any) -> Any:
+    """A copy of a config with `***` for the value of every key that looks like a secret's, and for every string with
+    the value of an environment variable that does."""
+    known = [value for name, value in os.environ.items() if SECRET_KEY.search(name) and len(value) >= 8]
+
+    def masked(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {key: MASK if SECRET_KEY.search(str(key)) and x else masked(x) for key, x in item.items()}
+        if isinstance(item, list):
+            return [masked(x) for x in item]
+        return MASK if isinstance(item, str) and any(value in item for value in known) else item
+
+    return masked(config)
 
 
 def as_plain(config: Any) -> Any:
@@ -66,16 +112,17 @@ def difference(before: Any, now: Any, path: str = "") -> str:
     """The first key in which two configs differ, with both values; empty if they are equal.
 
     A key that one of them lacks counts as None: an option that came later does not make an old run a different one.
+    A secret that was masked equals any other.
     """
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         before, now = dict(enumerate(before)), dict(enumerate(now))
     if isinstance(before, dict) and isinstance(now, dict):
-        for key in [*now, *(k for k in before if k not in now)]:
+        for key in now | before:
             found = difference(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))
             if found:
                 return found
         return ""
-    return "" if before == now else f"{path} was {before!r} and is {now!r}"
+    return "" if before == now or MASK in (before, now) else f"{path} was {before!r} and is {now!r}"
 
 
 def write_atomically(file: Path, text: str) -> None:

@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf.config import SFTConfig
-from rlhf.data import TokenizedExample, load_examples, tokenize
+from rlhf.data import TokenizedExample, load_examples, load_held_out, tokenize, warn_of_leak
+from rlhf.distributed import Ranks
 from rlhf.errors import UserError
 from rlhf.hf_trainer import checkpoints_of, run_trainer, training_arguments
+from rlhf.hub import push
+from rlhf.launch import join, require_data_parallel, said_once
+from rlhf.model_card import CARD_FILE, sft_card
 from rlhf.models import (
     build_from_scratch,
     context_length,
@@ -16,8 +20,9 @@ from rlhf.models import (
     load_tokenizer,
     lora_adapters,
 )
+from rlhf.report.write import REPORT_FILE, write_report
 from rlhf.resumable import resumable
-from rlhf.runs import is_done, mark_done, open_run, staged
+from rlhf.runs import is_done, mark_done, open_run, read_jsonl, staged
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,40 +42,51 @@ def run_sft(config: SFTConfig) -> Path:
 
     A finished run with the same config is not repeated, an interrupted one continues from its latest checkpoint.
     """
-    folder = open_run(config.output_dir, config)
+    with said_once():
+        require_data_parallel("sft")
+        ranks = Ranks.of(join(config.processes))
+    folder = ranks.first(lambda: open_run(config.output_dir, config))
     if not is_done(folder):
-        _run(config, folder)
-    checkpoints_of(folder, config).clear()
+        _run(config, folder, ranks)
+    if ranks.is_first:
+        checkpoints_of(folder, config).clear()
+        push(folder / MODEL_FOLDER, config.push_to_hub)
     return folder / MODEL_FOLDER
 
 
-def _run(config: SFTConfig, folder: Path) -> None:
+def _run(config: SFTConfig, folder: Path, ranks: Ranks) -> None:
     started = time.monotonic()
     examples = load_examples(config.data.train, config.data.train_split)
     without = next((example for example in examples if example.completion is None), None)
     if without:
         raise UserError(f"{without.origin}: no completion; SFT needs one in every row")
+    warn_of_leak(examples, load_held_out(config.data))
 
     import transformers
 
     transformers.set_seed(config.seed)  # before the model: its weights, and LoRA's, depend on it
     model, tokenizer = _build(config, [f"{example.prompt}\n{example.completion}" for example in examples])
     tokenized = tokenize(examples, tokenizer, config.data, context_length(model))
-    print(
-        f"SFT on {len(tokenized)} of {len(examples)} pairs, {model.num_parameters() / 1e6:.1f}M parameters", flush=True
-    )
+    size = f"{model.num_parameters() / 1e6:.1f}M parameters"
+    if ranks.is_first:
+        print(f"SFT on {len(tokenized)} of {len(examples)} pairs, {size}", flush=True)
     trained = _train(config, folder, model, tokenizer, tokenized)
+    if not ranks.is_first:
+        return
     with staged(folder / MODEL_FOLDER) as staging:
         trained.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
+        (staging / CARD_FILE).write_text(sft_card(config, read_jsonl(folder / "metrics.jsonl")), encoding="utf-8")
     mark_done(folder, time.monotonic() - started)
+    write_report([folder], folder / REPORT_FILE)
 
 
 def _build(config: SFTConfig, texts: list[str]) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
     if config.model.scratch is not None:
         return build_from_scratch(config.model.scratch, texts)
     assert config.model.name_or_path is not None  # one of the two is set: SFTConfig checks
-    return load_causal_lm(config.model), load_tokenizer(config.model.name_or_path)
+    tokenizer = load_tokenizer(config.model.name_or_path, config.model.trust_remote_code)
+    return load_causal_lm(config.model), tokenizer
 
 
 def _train(

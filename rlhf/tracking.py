@@ -2,18 +2,21 @@
 
 import json
 import os
-import re
 import sys
 import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TextIO, cast, get_args
 
 from rlhf.config import TrackingConfig
+from rlhf.runs import mask_secrets, read_jsonl, versions
 
 Mode = Literal["online", "offline", "disabled"]
+Row = dict[str, Any]
 WANDB_TIMEOUT_S = 20.0
-SECRET_KEY = re.compile(r"token$|secret|password|api_?key|credential", re.IGNORECASE)
+"""A W&B server that does not answer costs a run this much at its start, and as much again at its end."""
 
 
 class Tracker:
@@ -23,7 +26,7 @@ class Tracker:
         folder: metrics.jsonl, samples.jsonl and tensorboard/ land here.
         stage: sft or ppo; the name of the W&B job.
         settings: Which mirrors to feed.
-        config: The resolved config, shown in W&B with secrets masked.
+        config: The resolved config, shown by the mirrors with secrets masked.
         active: False on ranks other than the first, where every call does nothing.
         resumed_at: The step that the run goes on from: rows of later steps are removed, the rest is kept. None
             starts afresh.
@@ -34,7 +37,7 @@ class Tracker:
         folder: Path,
         stage: str,
         settings: TrackingConfig,
-        config: dict[str, Any],
+        config: Row,
         active: bool = True,
         resumed_at: int | None = None,
     ) -> None:
@@ -46,44 +49,52 @@ class Tracker:
         self.metrics_file = _open_at(folder / "metrics.jsonl", resumed_at)
         self.samples_file = _open_at(folder / "samples.jsonl", resumed_at)
         self.warnings_file = _open_at(folder / "warnings.jsonl", resumed_at)
+        shown = mask_secrets(config) | {"versions": versions()}
         if settings.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            purge_step = None if resumed_at is None else resumed_at + 1
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step)
+            self.board = _start_tensorboard(folder, shown, resumed_at)
         if settings.wandb != "disabled":
-            self.wandb_run = _start_wandb(folder, stage, settings, config, resumed_at is not None)
+            with self._not_at_the_cost_of_the_run():
+                self.wandb_run = _start_wandb(folder, stage, settings, shown, resumed_at is not None)
+            for row in read_jsonl(folder / "metrics.jsonl"):  # what W&B has not got of the part before
+                self._to_wandb(row, row["step"], commit=True)
 
     def log(self, metrics: dict[str, float], step: int) -> None:
-        """Write one row of metrics; it is on disk when this returns."""
+        """Write the row of metrics that ends a step; it is on disk when this returns."""
         if not self.active:
             return
         _write_line(self.metrics_file, {"step": step, **metrics})
         if self.board:
             for name, value in metrics.items():
                 self.board.add_scalar(name, value, step)
-        if self.wandb_run:
-            self.wandb_run.log({"step": step, **metrics})
+            self.board.flush()
+        self._to_wandb({"step": step, **metrics}, step, commit=True)
 
-    def log_samples(self, rows: list[dict[str, Any]], step: int) -> None:
+    def log_samples(self, rows: Sequence[Row], step: int) -> None:
         """Write sampled responses with their rewards: rows of equal keys."""
         if not self.active or not rows:
             return
         for row in rows:
             _write_line(self.samples_file, {"step": step, **row})
-        if self.wandb_run:
-            import wandb
+        self._show_table("samples", rows, step)
 
-            table = wandb.Table(columns=["step", *rows[0]], data=[[step, *row.values()] for row in rows])
-            self.wandb_run.log({"step": step, "samples": table})
+    def log_inspected(self, rows: Sequence[Row], step: int) -> None:
+        """Show responses to the prompts that are followed through the run; rows of equal keys."""
+        if not self.active or not rows:
+            return
+        self._show_table("inspected", rows, step)
+        if self.board:
+            self.board.add_text("inspected", "\n\n---\n\n".join(_as_markdown(row) for row in rows), step)
 
     def log_warning(self, name: str, message: str, step: int) -> None:
         """Write down that something goes wrong; W&B sends it as an alert."""
         if not self.active:
             return
         _write_line(self.warnings_file, {"step": step, "name": name, "message": message})
+        if self.board:
+            self.board.add_text(f"warnings/{name}", message, step)
         if self.wandb_run:
-            self.wandb_run.alert(title=name, text=message)
+            with self._not_at_the_cost_of_the_run():
+                self.wandb_run.alert(title=name, text=message, level="WARN")
 
     def finish(self, failed: bool = False) -> None:
         """Close every file and mirror; W&B marks a failed run as such."""
@@ -94,7 +105,8 @@ class Tracker:
         if self.board:
             self.board.close()
         if self.wandb_run:
-            self.wandb_run.finish(exit_code=int(failed))
+            with self._not_at_the_cost_of_the_run():
+                self.wandb_run.finish(exit_code=int(failed))
 
     def __enter__(self) -> Self:
         return self
@@ -104,14 +116,28 @@ class Tracker:
     ) -> None:
         self.finish(failed=error is not None)
 
+    def _show_table(self, name: str, rows: Sequence[Row], step: int) -> None:
+        if self.wandb_run:
+            import wandb
 
-def mask_secrets(config: Any) -> Any:
-    """A copy of a config in which the value of every key that looks like a secret is `***`."""
-    if isinstance(config, dict):
-        return {k: "***" if SECRET_KEY.search(str(k)) and v else mask_secrets(v) for k, v in config.items()}
-    if isinstance(config, list):
-        return [mask_secrets(item) for item in config]
-    return config
+            table = wandb.Table(columns=["step", *rows[0]], data=[[step, *row.values()] for row in rows])
+            self._to_wandb({name: table}, step, commit=False)
+
+    def _to_wandb(self, row: Row, step: int, commit: bool) -> None:
+        """Send what belongs to a step, unless the W&B run that is continued has that step already."""
+        if self.wandb_run and step >= self.wandb_run.starting_step:
+            with self._not_at_the_cost_of_the_run():
+                self.wandb_run.log(row, step=step, commit=commit)
+
+    @contextmanager
+    def _not_at_the_cost_of_the_run(self) -> Iterator[None]:
+        """Go on without W&B where it fails: it works in a process of its own, which may die."""
+        try:
+            yield
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+            print(f"W&B has failed ({reason}); the run goes on, with metrics.jsonl", file=sys.stderr, flush=True)
+            self.wandb_run = None
 
 
 def wandb_mode(settings: TrackingConfig) -> Mode:
@@ -122,10 +148,19 @@ def wandb_mode(settings: TrackingConfig) -> Mode:
 
     if os.environ.get("WANDB_MODE") in get_args(Mode):
         return cast(Mode, os.environ["WANDB_MODE"])
-    return "online" if wandb.api.api_key else "offline"
+    return "online" if wandb.login(prompt=False) else "offline"
 
 
-def _start_wandb(folder: Path, stage: str, settings: TrackingConfig, config: dict[str, Any], resumed: bool) -> Any:
+def _start_tensorboard(folder: Path, config: Row, resumed_at: int | None) -> Any:
+    """A writer that has said what the run is; steps after `resumed_at` of an earlier one do not count any more."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    board = SummaryWriter(str(folder / "tensorboard"), purge_step=None if resumed_at is None else resumed_at + 1)
+    board.add_text("config", _code_block(json.dumps(config, indent=2, ensure_ascii=False)), resumed_at or 0)
+    return board
+
+
+def _start_wandb(folder: Path, stage: str, settings: TrackingConfig, config: Row, resumed: bool) -> Any:
     """An initialised run; offline, with a line that says so, where the server does not answer in time."""
     import wandb
 
@@ -137,9 +172,16 @@ def _start_wandb(folder: Path, stage: str, settings: TrackingConfig, config: dic
             dir=str(folder),
             id=run_id,
             resume="allow",
-            config=mask_secrets(config),
+            config=config,
             mode=mode,
-            settings=wandb.Settings(silent=True, disable_git=True, console="off", init_timeout=WANDB_TIMEOUT_S),
+            settings=wandb.Settings(
+                silent=True,
+                disable_git=True,
+                console="off",
+                x_disable_meta=True,  # the command line is in it, and may hold a secret
+                init_timeout=WANDB_TIMEOUT_S,
+                finish_timeout=WANDB_TIMEOUT_S,
+            ),
         )
 
     try:
@@ -161,6 +203,18 @@ def _wandb_id(folder: Path, resumed: bool) -> str:
     return file.read_text()
 
 
+def _as_markdown(row: Row) -> str:
+    """One paragraph per entry, texts as they are."""
+    return "\n\n".join(
+        f"**{name}**\n\n{_code_block(value)}" if isinstance(value, str) else f"**{name}** {value}"
+        for name, value in row.items()
+    )
+
+
+def _code_block(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
 def _open_at(file: Path, step: int | None) -> TextIO:
     """Open for writing behind the rows up to `step`; a row that a crash cut off goes too."""
     kept = b""
@@ -172,6 +226,6 @@ def _open_at(file: Path, step: int | None) -> TextIO:
     return open(file, "a", encoding="utf-8")
 
 
-def _write_line(file: TextIO, row: dict[str, Any]) -> None:
+def _write_line(file: TextIO, row: Row) -> None:
     file.write(json.dumps(row, ensure_ascii=False) + "\n")
     file.flush()

@@ -1,6 +1,5 @@
 """PPO: sample, score, estimate advantages, update, report."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,7 +8,7 @@ import torch
 
 from rlhf.callbacks import Callback
 from rlhf.config import PPOConfig
-from rlhf.credit import assign_credit, final_scores
+from rlhf.credit import assign_credit, final_scores, with_values
 from rlhf.data import TokenizedExample, collate_columns
 from rlhf.diagnostics import rollout_metrics
 from rlhf.distributed import Ranks
@@ -19,8 +18,9 @@ from rlhf.policy import Evaluation, Policy
 from rlhf.prompts import PromptSource, in_batches
 from rlhf.rewards import RewardSum, Scores
 from rlhf.rollout import Experience, Responses, Rollout, evaluate_responses, sample_responses
+from rlhf.sharding import sharded
 from rlhf.stopwatch import Stopwatch
-from rlhf.tensors import RunningMoments, explained_variance, zero_outside
+from rlhf.tensors import RunningMoments, explained_variance
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -113,13 +113,15 @@ class PPOTrainer:
         clock.lap("exchange")
 
         # 4. Clipped epochs over the rollout.
-        trained = self.epochs.run(rollout, self.learning_rate_factor(), critic_only=self.warming_up)
+        with sharded(self.policy):
+            trained = self.epochs.run(rollout, self.learning_rate_factor(), critic_only=self.warming_up)
         clock.lap("update")
 
         # 5. Report, and steer the KL coefficient.
-        said = rollout_metrics(rollout, raw, self.kl_controller.kl_coef)
+        said = rollout_metrics(rollout, raw, self.kl_controller.kl_coef, config.uses_critic)
         update = Update(rollout, raw, said | trained | clock.metrics(int(rollout.lengths.sum())))
-        self.kl_controller.update(said["objective/kl"], len(rollout))
+        if not trained["policy/warmup"]:  # meanwhile the KL cannot follow the coefficient
+            self.kl_controller.update(said["objective/kl"], len(rollout))
         self.updates_done += 1
         for callback in self.callbacks:
             callback.after_update(self, update)
@@ -175,8 +177,7 @@ class PPOTrainer:
         if not (self.policy.new_critic and self.config.uses_critic):
             return experience
         self.policy.start_values_at(mean_score)
-        values = zero_outside(torch.full_like(experience.old_values, mean_score), experience.response_mask)
-        return dataclasses.replace(experience, old_values=values)
+        return with_values(experience, mean_score)
 
     def end_warmup_when_explained(self, rollout: Rollout) -> None:
         """Leave the warm-up once the critic explains enough of returns it was not trained on, or at its limit."""

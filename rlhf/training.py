@@ -3,23 +3,22 @@
 from pathlib import Path
 from typing import Any
 
-from rlhf.checkpoint import save_policy
 from rlhf.checkpoint_manager import CheckpointManager
 from rlhf.errors import Interrupted, UserError
 from rlhf.inspection import Inspection
 from rlhf.interruption import catch_termination
 from rlhf.optimization import Metrics, NonFiniteError
 from rlhf.progress import ProgressBar
-from rlhf.resume import read_training, training_state, write_training
+from rlhf.resume import read_training, training_state, write_policy, write_training
 from rlhf.rewards import Scores
 from rlhf.rollout import Rollout
-from rlhf.rollout_files import save_rollout
-from rlhf.runs import as_plain, staged
+from rlhf.rollout_files import ROWS_FILE, load_rollout, save_rollout
+from rlhf.runs import as_plain, read_jsonl, staged
 from rlhf.tracking import Tracker
 from rlhf.trainer import PPOTrainer, Update
 from rlhf.watch import Watch
 
-POLICY_FOLDER, CHECKPOINTS_FOLDER = "policy", "checkpoints"
+POLICY_FOLDER, CHECKPOINTS_FOLDER, ROLLOUTS_FOLDER = "policy", "checkpoints", "rollouts"
 
 
 def train(trainer: PPOTrainer, folder: Path) -> Path:
@@ -31,34 +30,39 @@ def train(trainer: PPOTrainer, folder: Path) -> Path:
     config, ranks = trainer.config, trainer.ranks
     checkpoints = CheckpointManager(folder / CHECKPOINTS_FOLDER, config.checkpoint.keep)
     watch = Watch(config.watch, config.kl_target, config.sampling.max_response_tokens)
-    inspection = Inspection(trainer, folder / "rollouts")
+    inspection = Inspection(trainer, folder / ROLLOUTS_FOLDER)
     resumed_at = resume(trainer, watch, checkpoints)
     with (
         Tracker(folder, "ppo", config.tracking, as_plain(config), ranks.is_first, resumed_at) as tracker,
         ProgressBar("ppo", config.updates, ranks.is_first, done=trainer.updates_done) as bar,
-        catch_termination() as termination,
+        catch_termination(bar.stopping) as termination,
     ):
         while trainer.updates_done < config.updates and not watch.stop:
             step = trainer.updates_done + 1
             inspection.before_update(step)
             update = guarded_update(trainer, folder)
+            inspected = inspection.pending is not None
             inspection.after_update()
             for finding in watch.check(step, update.metrics):
                 tracker.log_warning(finding.name, finding.message, step)
                 bar.say(f"warning: {finding.message}")
+            samples = sample_rows(update.rollout, update.scores, max(1, config.tracking.samples))
+            tracker.log_samples(samples[: config.tracking.samples], step)
+            if inspected and ranks.is_first:
+                tracker.log_inspected(inspected_rows(folder / ROLLOUTS_FOLDER / f"{step:06d}"), step)
             tracker.log(update.metrics, step)
-            tracker.log_samples(sample_rows(update.rollout, update.scores, config.tracking.samples), step)
-            bar.advance(headline(update.metrics, trainer.warming_up))
+            note = "critic warm-up" if trainer.warming_up else ""
+            bar.advance(figures(update.metrics), note, (samples[0]["prompt"], samples[0]["response"]))
             asked_to_stop = ranks.any(termination.requested)
             if asked_to_stop or step % config.checkpoint.every == 0:
                 save(trainer, watch, checkpoints)
-            if asked_to_stop and step < config.updates:
-                raise Interrupted(f"saved after update {step} of {config.updates}; the same command continues")
+            if asked_to_stop:
+                break
+    if trainer.updates_done < config.updates and not watch.stop:
+        raise Interrupted(f"saved after update {step} of {config.updates}; the same command continues")
     if ranks.is_first:
         with staged(folder / POLICY_FOLDER) as staging:
-            save_policy(trainer.policy, staging)
-            trainer.tokenizer.save_pretrained(staging)
-        checkpoints.clear()
+            write_policy(staging, trainer, folder)
     return folder / POLICY_FOLDER
 
 
@@ -80,7 +84,8 @@ def save(trainer: PPOTrainer, watch: Watch, checkpoints: CheckpointManager) -> N
 
     def write() -> None:
         if trainer.ranks.is_first:
-            checkpoints.save(trainer.updates_done, lambda folder: write_training(folder, trainer, state))
+            run = checkpoints.folder.parent
+            checkpoints.save(trainer.updates_done, lambda folder: write_training(folder, trainer, state, run))
 
     trainer.ranks.exchange(write)
 
@@ -96,15 +101,19 @@ def guarded_update(trainer: PPOTrainer, folder: Path) -> Update:
         raise UserError(f"{error} in {place} (rlhf.rollout_files.load_rollout reads it)") from error
 
 
-def headline(metrics: Metrics, warming_up: bool) -> str:
-    """What stands behind the progress bar."""
-    phase = "critic warm-up, explained variance" if warming_up else "explained variance"
-    explained = f"  {phase} {metrics['critic/explained_variance']:.2f}" if "critic/loss" in metrics else ""
-    skipped = f"  {metrics['policy/skipped_steps']:.0f} steps skipped" if metrics["policy/skipped_steps"] else ""
-    return (
-        f"score {metrics['objective/score']:.3f}  KL {metrics['objective/kl']:.2f}  "
-        f"length {metrics['response/length']:.0f}{explained}{skipped}  {metrics['time/tokens_per_second']:.0f} tok/s"
-    )
+def figures(metrics: Metrics) -> dict[str, str]:
+    """What the progress bar says of an update."""
+    shown = {
+        "score": f"{metrics['objective/score']:.3f}",
+        "KL": f"{metrics['objective/kl']:z.2f}",
+        "length": f"{metrics['response/length']:.0f}",
+        "tok/s": f"{metrics['time/tokens_per_second']:.0f}",
+    }
+    if "critic/loss" in metrics:
+        shown["explained variance"] = f"{metrics['critic/explained_variance']:z.2f}"
+    if metrics["policy/skipped_steps"]:
+        shown["skipped steps"] = f"{metrics['policy/skipped_steps']:.0f}"
+    return shown
 
 
 def sample_rows(rollout: Rollout, scores: Scores, n_rows: int) -> list[dict[str, Any]]:
@@ -120,4 +129,19 @@ def sample_rows(rollout: Rollout, scores: Scores, n_rows: int) -> list[dict[str,
             "length": int(rollout.lengths[row]),
         }
         for row in range(min(n_rows, len(rollout)))
+    ]
+
+
+def inspected_rows(folder: Path) -> list[dict[str, Any]]:
+    """The responses of a stored rollout with their rewards and what the rewards say for themselves."""
+    scores = load_rollout(folder).scores.tolist()
+    return [
+        {
+            "prompt": row["prompt"],
+            "response": row["response"],
+            "score": score,
+            **{f"reward/{name}": value for name, value in row["rewards"].items()},
+            "explanation": row["explanation"],
+        }
+        for row, score in zip(read_jsonl(folder / ROWS_FILE), scores, strict=True)
     ]

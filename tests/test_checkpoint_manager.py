@@ -120,7 +120,7 @@ def damages() -> dict:
         "extra file": (lambda c: (c / "sub" / "x").write_text(""), "sub/x is not in the manifest"),
         "manifest of another step": (
             lambda c: shutil.copy(c.with_name("checkpoint-000001") / MANIFEST, c),
-            "a.bin has",
+            "a.bin is not the one in the manifest",
         ),
         "renamed checkpoint": (
             lambda c: [shutil.rmtree(c), c.with_name("checkpoint-000001").rename(c)],
@@ -133,9 +133,18 @@ def damages() -> dict:
     }
     for name in ("a.bin", "sub/b.bin"):
         cases[f"{name} deleted"] = (lambda c, name=name: (c / name).unlink(), f"{name} is missing")
-        cases[f"{name} cut"] = (lambda c, name=name: os.truncate(c / name, 3), f"{name} has 3 bytes")
-        cases[f"{name} emptied"] = (lambda c, name=name: os.truncate(c / name, 0), f"{name} has 0 bytes")
-        cases[f"{name} flipped"] = (lambda c, name=name: flip(c / name, 0), f"{name} has 4 bytes")
+        cases[f"{name} cut"] = (
+            lambda c, name=name: os.truncate(c / name, 3),
+            f"{name} is not the one in the manifest: it has 3 bytes",
+        )
+        cases[f"{name} emptied"] = (
+            lambda c, name=name: os.truncate(c / name, 0),
+            f"{name} is not the one in the manifest: it has 0 bytes",
+        )
+        cases[f"{name} flipped"] = (
+            lambda c, name=name: flip(c / name, 0),
+            f"{name} is not the one in the manifest: it has 4 bytes",
+        )
     return cases
 
 

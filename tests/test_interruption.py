@@ -23,10 +23,12 @@ def test_a_signal_asks_to_stop(number):
         assert termination.requested
 
 
-def test_sigterm_may_come_again():
+def test_sigterm_may_come_again_and_ctrl_c_after_it(capfd):
     with catch_termination() as termination:
         send(signal.SIGTERM)
         send(signal.SIGTERM)
+        assert capfd.readouterr().err == ""
+        send(signal.SIGINT)
         assert termination.requested
 
 

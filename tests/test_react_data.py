@@ -91,7 +91,7 @@ def test_sizes() -> None:
     assert 1900 <= len(rows("train")) <= 2200
     assert 240 <= len(rows("eval")) <= 300
     assert 110 <= len(rows("eval_new_families")) <= 140
-    assert 950 <= len(rows("preferences")) <= 1100
+    assert 4800 <= len(rows("preferences")) <= 5200
     assert 180 <= len(rows("preferences_eval")) <= 220
     assert len(rows("five")) == 5
     assert len(short("train")) >= 1100
@@ -120,15 +120,22 @@ def test_completions_differ_in_more_than_their_strings() -> None:
 
 
 def test_preferences_pair_a_sound_with_a_broken_completion() -> None:
-    for name, source in zip(PREFERENCES, ("train", "eval"), strict=True):
-        sound = {row["prompt"]: row["completion"] for row in rows(source)}
-        for row in rows(name):
-            assert row["chosen"] == sound[row["prompt"]]
-            assert row["rejected"] != row["chosen"]
+    held_out = {row["prompt"]: row["completion"] for row in rows("eval")}
+    assert all(row["chosen"] == held_out[row["prompt"]] for row in rows("preferences_eval"))
+    for name in PREFERENCES:
+        assert all(jsx.parses(row["chosen"]) and row["rejected"] != row["chosen"] for row in rows(name))
         flaw_counts = Counter(row["flaw"] for row in rows(name))
         assert set(flaw_counts) == set(flaws.FLAWS)
         assert len(set(flaw_counts.values())) == 1
-    assert not {row["prompt"] for row in rows("preferences")} & {row["prompt"] for row in rows("preferences_eval")}
+
+
+def test_preferences_share_no_prompt_and_no_chosen_completion_with_another_file() -> None:
+    """The base of a reward model has then not seen them, and the held-out pairs measure what is new."""
+    for column, theirs in (("prompt", "prompt"), ("chosen", "completion")):
+        ours = [row[column] for row in rows("preferences")]
+        assert len(set(ours)) == len(ours)
+        assert not set(ours) & {row[theirs] for name in PAIRS for row in rows(name)}
+        assert not set(ours) & {row[column] for row in rows("preferences_eval")}
 
 
 def test_flaws_that_break_the_syntax_do_not_parse() -> None:

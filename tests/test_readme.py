@@ -42,3 +42,10 @@ def test_the_example_config_trains(tiny_models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     main(["ppo", "--config", "my_ppo.yaml"])
     assert (tmp_path / "runs/mine/policy/adapter_model.safetensors").is_file()
+
+
+def test_the_classic_loop_runs(tiny_models, capsys):
+    [example] = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len([line for line in example.splitlines() if line.strip()]) <= 18
+    exec(example.replace('"gpt2"', repr(str(tiny_models["gpt2"]))), {})
+    assert len(capsys.readouterr().out.splitlines()) == 2

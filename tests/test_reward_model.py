@@ -19,7 +19,7 @@ from rlhf.models import load_tokenizer
 from rlhf.preferences import load_pairs, mismatched, parse_pair, tokenize_pairs
 from rlhf.report.reward_model import accuracies, calibration, measure
 from rlhf.rewards import RewardError, RewardSpec, RewardSum, load_reward
-from rlhf.rewards.reward_model import RewardModel, score_ids
+from rlhf.rewards.reward_model import RewardModel
 
 
 def preference(text: str, number: int) -> dict:
@@ -85,7 +85,7 @@ def test_scores_of_the_reference_samples_have_mean_0_and_std_1(reward):
 
 def test_the_folder_is_a_plain_merged_model(run):
     folder = run / "model"
-    assert {file.suffix for file in folder.iterdir()} <= {".safetensors", ".json", ".jinja"}
+    assert {file.suffix for file in folder.iterdir()} <= {".safetensors", ".json", ".jinja", ".md"}
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     assert not [name for name in model.state_dict() if "lora" in name]
     assert model.config.pad_token_id == load_tokenizer(str(folder)).pad_token_id
@@ -133,20 +133,17 @@ def test_a_seed_fixes_head_adapters_and_order(tiny_models, tmp_path):
     assert not torch.equal(weights[0]["score.weight"], weights[2]["score.weight"])
 
 
-def test_learned_positions_can_be_lengthened(tiny_models, tmp_path):
-    """GPT-2's 96 positions become 128: the first are where training left them, the new ones work in a score."""
-    run = train(tiny_models["gpt2"], tmp_path, "--context_length", "128", "--epochs", "1", "--learning_rate", "1e-6")
-    model = AutoModelForSequenceClassification.from_pretrained(run / "model")
-    before = AutoModelForSequenceClassification.from_pretrained(tiny_models["gpt2"], num_labels=1)
-    table, old = model.transformer.wpe.weight, before.transformer.wpe.weight
-    assert table.shape == (128, 32)
-    torch.testing.assert_close(table[:96], old, atol=1e-4, rtol=0)
-    torch.testing.assert_close(table[96:], old[48:80], atol=1e-4, rtol=0)
-    reward = RewardModel(str(run / "model"))
-    ids = [*reward.encode("a", "b")] * 60
-    assert math.isfinite(score_ids(reward.model, [ids[:128]], 1)[0])
-    with pytest.raises(ValueError, match="have 129 tokens, the reward model takes 128"):
-        score_ids(reward.model, [ids[:129]], 1)
+def test_adapters_leave_the_embeddings_alone_and_training_without_them_moves_all_weights(tiny_models, tmp_path):
+    before = AutoModelForSequenceClassification.from_pretrained(tiny_models["gpt2"], num_labels=1).state_dict()
+    moved = {}
+    for name, options in (("lora", ()), ("full", ("--lora", "null"))):
+        (tmp_path / name).mkdir()
+        run = train(tiny_models["gpt2"], tmp_path / name, "--epochs", "2", *options)
+        after = AutoModelForSequenceClassification.from_pretrained(run / "model").state_dict()
+        moved[name] = {key for key, value in after.items() if not torch.equal(value, before[key])}
+    assert "score.weight" in moved["lora"]
+    assert not [key for key in moved["lora"] if "wte" in key or "ln" in key]
+    assert moved["full"] == before.keys()
 
 
 def test_the_llama_config_on_a_small_model(tiny_models, tmp_path):
@@ -318,8 +315,6 @@ def test_config_mistakes_get_one_line(tiny_models, tmp_path, capsys):
     cases = (
         ([f"--model.name_or_path={tiny_models['gpt2']}"], "data.eval is not set"),
         ([f"--data.eval={data}", "--model.dtype=float32"], "model.name_or_path is not set"),
-        ([f"--data.eval={data}", f"--model.name_or_path={tiny_models['llama']}", "--context_length=128"], "no learned"),
-        ([f"--data.eval={data}", f"--model.name_or_path={tiny_models['gpt2']}", "--context_length=64"], "96 positions"),
         (
             [f"--data.eval={data}", f"--model.name_or_path={tiny_models['gpt2']}", "--group_by=level"],
             "group_by is 'level', but the held-out rows have no such column",

@@ -1,15 +1,33 @@
-"""What is written, read back: metrics.jsonl, samples, TensorBoard, the offline W&B file."""
+"""What is written, read back: metrics.jsonl, samples, TensorBoard, the offline W&B file, what a W&B server receives."""
 
 import dataclasses
 import json
+import os
 import struct
+import subprocess
+import sys
 import time
 
 import pytest
+from test_trainer import make_config
+from wandb_server import WandbServer
 
-from rlhf.config import DataConfig, EvaluateConfig, ModelConfig, TrackingConfig
-from rlhf.runs import difference, is_done, mark_done, open_run, staged, write_atomically
-from rlhf.tracking import Tracker, mask_secrets, wandb_mode
+from rlhf.config import DataConfig, EvaluateConfig, InspectConfig, ModelConfig, TrackingConfig
+from rlhf.ppo import run_ppo
+from rlhf.rewards import RewardSpec
+from rlhf.runs import (
+    difference,
+    git_commit,
+    is_done,
+    mark_done,
+    mask_secrets,
+    open_run,
+    read_jsonl,
+    staged,
+    versions,
+    write_atomically,
+)
+from rlhf.tracking import Tracker, wandb_mode
 
 
 def finished_wandb(folder) -> list:
@@ -42,6 +60,262 @@ def read_wandb(file) -> list:
             records.append(record)
             pending = b""
     return records
+
+
+def history(records: list) -> list[dict]:
+    """What was logged, a dictionary per step; nested keys are joined by dots."""
+    return [
+        {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+        for record in records
+        if record.WhichOneof("record_type") == "history"
+    ]
+
+
+def table(folder, row: dict, name: str) -> dict:
+    """Columns and data of a table that was logged."""
+    [file] = folder.rglob(row[f"{name}.path"])
+    return json.loads(file.read_text())
+
+
+def written(folder) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+class Judge:
+    """A reward that needs a key, and can explain itself."""
+
+    def __init__(self, api_key: str, url: str) -> None:
+        assert api_key == "planted-in-the-config"
+
+    def __call__(self, prompts, completions, **columns):
+        return [len(text) / 100 for text in completions]
+
+    def explain(self, prompt, completion, **columns):
+        return f"{len(completion)} characters"
+
+
+@pytest.fixture(scope="module")
+def run(tiny_models, tmp_path_factory):
+    """A PPO run with everything switched on, and secrets wherever a user may put them."""
+    from conftest import TEXTS, write_jsonl
+
+    folder = tmp_path_factory.mktemp("everything")
+    data = write_jsonl(folder / "pairs.jsonl", [{"prompt": text.split("\n")[0]} for text in TEXTS])
+    args = {"api_key": "planted-in-the-config", "url": "https://judge/?key=planted-in-the-environment"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("WANDB_MODE")
+        patch.setenv("MY_SERVICE_TOKEN", "planted-in-the-environment")
+        patch.setattr("sys.argv", ["rlhf", "--rewards", "planted-on-the-command-line"])
+        run_ppo(
+            make_config(
+                tiny_models["gpt2"],
+                data,
+                output_dir=str(folder / "run"),
+                updates=3,
+                rewards=[RewardSpec(path="test_tracking.Judge", name="judge", args=args)],
+                inspect=InspectConfig(prompts=2, every=2),
+                tracking=TrackingConfig(wandb="offline", samples=3),
+            )
+        )
+    return folder / "run"
+
+
+def test_wandb_has_metrics_tables_config_and_versions(run):
+    records = finished_wandb(run)
+    rows = history(records)
+    metrics = read_jsonl(run / "metrics.jsonl")
+    assert [row["_step"] for row in rows] == [1, 2, 3]
+    for row, expected in zip(rows, metrics, strict=True):
+        assert {name: row[name] for name in expected} == expected
+        samples = [sample for sample in read_jsonl(run / "samples.jsonl") if sample["step"] == row["step"]]
+        shown = table(run, row, "samples")
+        assert [dict(zip(shown["columns"], values, strict=True)) for values in shown["data"]] == samples
+        assert len(samples) == 3
+    [config] = [record.run.config for record in records if record.WhichOneof("record_type") == "run"]
+    config = {item.key: json.loads(item.value_json) for item in config.update}
+    assert config["batch_size"] == 8
+    assert config["rewards"][0]["args"] == {"api_key": "***", "url": "***"}
+    assert config["versions"] == versions()
+
+
+def test_wandb_has_the_inspected_responses_with_their_explanations(run):
+    for row in history(finished_wandb(run)):
+        shown = table(run, row, "inspected")  # due at updates 1, 2 and 3: first, every second, last
+        assert shown["columns"] == ["step", "prompt", "response", "score", "reward/judge", "explanation"]
+        stored = read_jsonl(run / "rollouts" / f"{row['step']:06d}" / "rows.jsonl")
+        assert [values[2] for values in shown["data"]] == [entry["response"] for entry in stored]
+        for step, _, response, score, reward, explanation in shown["data"]:
+            assert step == row["step"]
+            assert score == pytest.approx(len(response) / 100)
+            assert reward == len(response) / 100
+            assert f"{len(response)} characters" in explanation
+
+
+def test_tensorboard_has_the_same(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    metrics = read_jsonl(run / "metrics.jsonl")
+    for name in metrics[0].keys() - {"step"}:
+        shown = [(e.step, e.value) for e in events.Scalars(name)]
+        assert shown == [(row["step"], pytest.approx(row[name], rel=1e-6)) for row in metrics]
+    [config] = events.Tensors("config/text_summary")
+    assert '"batch_size": 8' in config.tensor_proto.string_val[0].decode()
+    assert versions()["torch"] in config.tensor_proto.string_val[0].decode()
+    inspected = events.Tensors("inspected/text_summary")
+    assert [event.step for event in inspected] == [1, 2, 3]
+    explanation = read_jsonl(run / "rollouts" / "000003" / "rows.jsonl")[0]["explanation"].splitlines()[-1]
+    assert f"    {explanation}" in inspected[-1].tensor_proto.string_val[0].decode()
+
+
+def test_no_secret_is_in_any_file_of_a_run(run):
+    files = written(run)
+    assert any(name.endswith(".wandb") for name in files)
+    assert any("tfevents" in name for name in files)
+    assert not [name for name, content in files.items() if b"planted" in content]
+
+
+def test_versions_are_written_at_the_start_and_at_the_end(run):
+    assert json.loads((run / "versions.json").read_text()) == versions()
+    assert json.loads((run / "done.json").read_text())["versions"] == versions()
+    assert {"rlhf", "torch", "trl", "python"} <= versions().keys()
+
+
+def test_the_commit_is_that_of_our_own_checkout(tmp_path):
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        done = subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("init")
+    (tmp_path / "file").write_text("1")
+    (tmp_path / "package").mkdir()
+    git("add", "file")
+    git("commit", "-m", "one")
+    git("tag", "v1")
+    assert git_commit(tmp_path) == git("rev-parse", "HEAD")
+    (tmp_path / "file").write_text("2")
+    assert git_commit(tmp_path) == git("rev-parse", "HEAD") + "-dirty"
+    assert git_commit(tmp_path / "package") is None  # an installed package inside somebody else's repository
+
+
+def test_a_warning_is_an_alert(tmp_path):
+    with Tracker(tmp_path, "ppo", TrackingConfig(tensorboard=False, wandb="offline"), {}) as tracker:
+        tracker.log_warning("kl", "too far", 3)
+    [alert] = [record.alert for record in finished_wandb(tmp_path) if record.WhichOneof("record_type") == "alert"]
+    assert (alert.title, alert.text, alert.level) == ("kl", "too far", "WARN")
+
+
+LOG = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from rlhf import tracking
+from rlhf.config import TrackingConfig
+tracking.WANDB_TIMEOUT_S = 3.0
+folder, resumed_at, last, end = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+settings = TrackingConfig(tensorboard=False, wandb="online")
+tracker = tracking.Tracker(folder, "ppo", settings, {}, resumed_at=resumed_at or None)
+for step in range(resumed_at + 1, last + 1):
+    tracker.log({"objective/kl": step / 4}, step)
+    if end == "killed" and step == 2:
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        [core] = [int(pid) for pid in children if "wandb" in Path(f"/proc/{pid}/comm").read_text()]
+        os.kill(core, signal.SIGKILL)
+        os.waitpid(core, 0)
+    if end == "hangs":
+        print("logged", flush=True)
+        sys.stdin.readline()
+tracker.finish()
+"""
+
+
+@pytest.fixture
+def server():
+    server = WandbServer()
+    yield server
+    server.hangs = False
+    server.shutdown()
+
+
+def start_online(server: WandbServer, folder, resumed_at: int, last: int, end: str = "well") -> subprocess.Popen:
+    """A process that logs to the server: one per run, as in life (and W&B reads its environment once in a process)."""
+    own = {"WANDB_API_KEY": "x" * 40, "WANDB_BASE_URL": server.url, "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, "-c", LOG, str(folder), str(resumed_at), str(last), end]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")} | own
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def log_online(*arguments) -> str:
+    """What the process said on standard error; it has to end well."""
+    process = start_online(*arguments)
+    _, said = process.communicate("\n", timeout=120)
+    assert process.returncode == 0, said
+    return said
+
+
+def steps_and_values(rows: list[dict]) -> list[tuple[int, float]]:
+    return [(row["step"], row["objective/kl"]) for row in rows]
+
+
+def test_a_resumed_online_run_goes_on_and_loses_no_row(tmp_path, server):
+    log_online(server, tmp_path, 0, 4)
+    first = (tmp_path / "wandb_id.txt").read_text()
+    assert steps_and_values(server.rows) == [(s, s / 4) for s in (1, 2, 3, 4)]
+    del server.rows[2:]  # as if two rows had still been on their way when the process was killed
+    log_online(server, tmp_path, 3, 5)
+    assert (tmp_path / "wandb_id.txt").read_text() == server.run == first
+    assert steps_and_values(server.rows) == [(s, s / 4) for s in (1, 2, 3, 4, 5)]
+
+
+def test_a_resumed_run_does_not_send_what_the_server_has(tmp_path, server):
+    log_online(server, tmp_path, 0, 3)
+    log_online(server, tmp_path, 1, 4)
+    assert [row["step"] for row in server.rows] == [1, 2, 3, 4]
+
+
+def test_a_server_that_never_answers_costs_seconds_not_the_run(tmp_path, server):
+    server.hangs = True
+    assert "logging offline" in log_online(server, tmp_path, 0, 2)
+    assert steps_and_values(read_jsonl(tmp_path / "metrics.jsonl")) == [(1, 0.25), (2, 0.5)]
+    assert list(tmp_path.rglob("offline-run-*"))
+
+
+def test_a_server_that_hangs_later_cannot_keep_a_run_from_ending(tmp_path, server):
+    process = start_online(server, tmp_path, 0, 1, "hangs")
+    assert process.stdout.readline() == "logged\n"
+    server.hangs = True
+    started = time.monotonic()
+    process.communicate("\n", timeout=120)
+    assert process.returncode == 0
+    assert time.monotonic() - started < 40  # 3 s to finish, as much to tear down, on a busy machine
+    assert steps_and_values(read_jsonl(tmp_path / "metrics.jsonl")) == [(1, 0.25)]
+
+
+def test_a_run_outlives_the_process_of_wandb(tmp_path, server):
+    said = log_online(server, tmp_path, 0, 4, "killed")
+    assert said.count("the run goes on, with metrics.jsonl") == 1
+    assert [row["step"] for row in read_jsonl(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_a_resumed_offline_run_has_every_row_in_its_last_file(tmp_path):
+    settings = TrackingConfig(tensorboard=False, wandb="offline")
+    with Tracker(tmp_path, "ppo", settings, {}) as tracker:
+        for step in (1, 2):
+            tracker.log({"objective/kl": step / 4}, step)
+    finished_wandb(tmp_path)
+    before = set(tmp_path.rglob("*.wandb"))
+    with Tracker(tmp_path, "ppo", settings, {}, resumed_at=1) as tracker:
+        tracker.log({"objective/kl": 0.75}, 2)
+    [file] = set(tmp_path.rglob("*.wandb")) - before
+    assert file.name in {name.name for name in before}  # the same id
+    for _ in range(100):
+        rows = history(read_wandb(file))
+        if len(rows) == 2:
+            break
+        time.sleep(0.1)
+    assert [(row["step"], row["objective/kl"]) for row in rows] == [(1, 0.25), (2, 0.75)]
 
 
 def test_metrics_are_on_disk_at_once(tmp_path):
@@ -89,25 +363,6 @@ def test_a_failing_run_is_closed_and_the_next_one_has_a_file_of_its_own(tmp_path
         assert last.exit_code == exit_code
 
 
-def test_offline_wandb_run_holds_metrics_samples_and_no_secret(tmp_path, monkeypatch):
-    settings = TrackingConfig(tensorboard=False, wandb="offline")
-    config = {"learning_rate": 0.1, "hub": {"api_key": "planted-secret"}}
-    tracker = Tracker(tmp_path, "ppo", settings, config)
-    tracker.log({"objective/kl": 0.25}, 1)
-    tracker.log_samples([{"prompt": "p", "response": "r"}], 1)
-    tracker.finish()
-    records = finished_wandb(tmp_path)
-    history = {
-        ".".join(item.nested_key) or item.key: json.loads(item.value_json)
-        for record in records
-        if record.WhichOneof("record_type") == "history"
-        for item in record.history.item
-    }
-    assert history["objective/kl"] == 0.25
-    assert any("table-file" in str(value) for value in history.values())
-    assert not any(b"planted-secret" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
-
-
 def test_wandb_is_offline_unless_logged_in(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
@@ -131,13 +386,30 @@ def test_an_unreachable_server_costs_seconds_not_the_run(tmp_path, monkeypatch, 
     assert list(tmp_path.rglob("offline-run-*"))
 
 
-def test_secrets_are_masked():
-    config = {"hf_token": "a", "nested": [{"password": "b", "tokens": 3}], "max_prompt_tokens": 5}
-    assert mask_secrets(config) == {
+def test_secrets_are_masked(monkeypatch):
+    monkeypatch.setenv("SOME_API_KEY", "from-the-environment")
+    monkeypatch.setenv("SHORT_TOKEN", "cat")
+    config = {"hf_token": "a", "nested": [{"password": "b", "tokens": 3}], "max_prompt_tokens": 5, "empty_token": None}
+    assert mask_secrets(config | {"header": "Bearer from-the-environment", "text": "concatenate"}) == {
         "hf_token": "***",
         "nested": [{"password": "***", "tokens": 3}],
         "max_prompt_tokens": 5,
+        "empty_token": None,
+        "header": "***",
+        "text": "concatenate",
     }
+
+
+def test_another_secret_is_not_another_run(tmp_path):
+    def config(**args: str) -> EvaluateConfig:
+        rewards = [RewardSpec(path="keywords", args=args)]
+        return EvaluateConfig(model=ModelConfig(name_or_path="gpt2"), data=DataConfig(train="x"), rewards=rewards)
+
+    open_run(str(tmp_path / "run"), config(api_key="one", word="a"))
+    open_run(str(tmp_path / "run"), config(api_key="two", word="a"))
+    assert "one" not in (tmp_path / "run" / "config.yaml").read_text()
+    with pytest.raises(ValueError, match=r"args\.word was 'a' and is 'b'"):
+        open_run(str(tmp_path / "run"), config(api_key="one", word="b"))
 
 
 def test_a_run_folder_knows_its_config(tmp_path):

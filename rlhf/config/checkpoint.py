@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rlhf.config.checks import require_positive
+from rlhf.config.checks import require_finite, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,4 +18,5 @@ class CheckpointConfig:
     keep: int = 2
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require_positive(self, "every", "keep")

@@ -1,9 +1,10 @@
 """What several stages share: model, adapters, data, sampling, tracking."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rlhf.config.checks import require, require_positive
+from rlhf.config.checks import require, require_finite, require_not_negative, require_paths, require_positive
 
 Architecture = Literal["gpt2", "llama"]
 DType = Literal["float32", "bfloat16"]
@@ -30,6 +31,7 @@ class ScratchModel:
     vocab_size: int = 1024
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require_positive(self, "hidden_size", "layers", "heads", "context_length")
         require(
             self.hidden_size % self.heads == 0, f"hidden_size {self.hidden_size} is not divisible by heads {self.heads}"
@@ -46,14 +48,17 @@ class ModelConfig:
         scratch: Build the model from this description instead (SFT only).
         dtype: Precision of the base weights; adapters, value head and log-probabilities are always float32.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more compute.
+        trust_remote_code: Run Python code that comes with the model. Only for a model whose code you have read.
     """
 
     name_or_path: str | None = None
     scratch: ScratchModel | None = None
     dtype: DType = "float32"
     gradient_checkpointing: bool = False
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
+        require_paths(self, "name_or_path")
         require(
             self.name_or_path is None or self.scratch is None,
             f"model has both name_or_path {self.name_or_path!r} and scratch; keep one of them",
@@ -75,7 +80,9 @@ class LoraConfig:
     target_modules: str | list[str] = "all-linear"
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require_positive(self, "r", "alpha")
+        require(bool(self.target_modules), f"target_modules is {self.target_modules!r}; name at least one layer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +108,8 @@ class DataConfig:
     max_completion_tokens: int | None = None
 
     def __post_init__(self) -> None:
+        require_finite(self)
+        require_paths(self, "train", "eval")
         require_positive(self, "max_prompt_tokens", "max_completion_tokens")
 
 
@@ -123,6 +132,7 @@ class SamplingConfig:
     stop: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require_positive(self, "max_response_tokens")
         require(self.temperature >= 0, f"temperature is {self.temperature}; it must be at least 0")
         require(0 < self.top_p <= 1, f"top_p is {self.top_p}; it must be in (0, 1]")
@@ -144,3 +154,26 @@ class TrackingConfig:
     wandb_project: str = "rlhf"
     tensorboard: bool = True
     samples: int = 4
+
+    def __post_init__(self) -> None:
+        require_finite(self)
+        require_not_negative(self, "samples")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubConfig:
+    """Upload of the finished model to the Hugging Face hub; the token is that of `hf auth login`, or HF_TOKEN.
+
+    Args:
+        model_id: Name of the repository, NAME or OWNER/NAME; made if it is not there yet.
+        private: Whether a new repository can be seen by you only.
+    """
+
+    model_id: str
+    private: bool = True
+
+    def __post_init__(self) -> None:
+        require(
+            re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.model_id) is not None,
+            f"push_to_hub.model_id is {self.model_id!r}; it must be NAME or OWNER/NAME, of letters, digits and -_.",
+        )

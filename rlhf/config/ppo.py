@@ -4,8 +4,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rlhf.config.checkpoint import CheckpointConfig
-from rlhf.config.checks import require, require_divides, require_positive
-from rlhf.config.common import DataConfig, LoraConfig, ModelConfig, SamplingConfig, TrackingConfig
+from rlhf.config.checks import (
+    require,
+    require_divides,
+    require_finite,
+    require_not_negative,
+    require_paths,
+    require_positive,
+)
+from rlhf.config.common import DataConfig, HubConfig, LoraConfig, ModelConfig, SamplingConfig, TrackingConfig
 from rlhf.config.watch import WatchConfig, require_untrained_gold
 from rlhf.rewards.spec import RewardSpec
 
@@ -29,6 +36,10 @@ class ValueWarmup:
     explained_variance: float = 0.3
     max_updates: int = 0
 
+    def __post_init__(self) -> None:
+        require_finite(self)
+        require_not_negative(self, "max_updates")
+
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig:
@@ -45,6 +56,7 @@ class InspectConfig:
     every: int = 10
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require(self.prompts >= 0, f"inspect.prompts is {self.prompts}; it must be at least 0")
         require_positive(self, "every")
 
@@ -103,6 +115,7 @@ class PPOConfig:
         watch: When to warn.
         inspect: Rollouts that are stored in full, for the report.
         tracking: Metrics.
+        push_to_hub: Upload the finished model; None keeps it here.
     """
 
     output_dir: str = "runs/ppo"
@@ -148,8 +161,12 @@ class PPOConfig:
     watch: WatchConfig = field(default_factory=WatchConfig)
     inspect: InspectConfig = field(default_factory=InspectConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    push_to_hub: HubConfig | None = None
 
     def __post_init__(self) -> None:
+        require_finite(self, except_for="max_grad_norm")  # infinity is no clipping
+        require_paths(self, "output_dir")
+        require_not_negative(self, "seed", "vf_coef")
         require_positive(self, "updates", "batch_size", "samples_per_prompt", "epochs", "minibatch_size")
         require_positive(self, "micro_batch_size", "learning_rate", "critic_learning_rate", "max_grad_norm")
         require_positive(self, "clip_range", "value_clip_range", "kl_target", "kl_horizon", "score_clip")

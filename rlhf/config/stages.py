@@ -3,10 +3,19 @@
 from dataclasses import dataclass, field
 
 from rlhf.config.checkpoint import CheckpointConfig
-from rlhf.config.checks import require, require_divides, require_positive
-from rlhf.config.common import DataConfig, LoraConfig, ModelConfig, SamplingConfig, TrackingConfig
+from rlhf.config.checks import (
+    require,
+    require_divides,
+    require_finite,
+    require_not_negative,
+    require_paths,
+    require_positive,
+)
+from rlhf.config.common import DataConfig, HubConfig, LoraConfig, ModelConfig, SamplingConfig, TrackingConfig
 from rlhf.config.ppo import PPOConfig
 from rlhf.rewards.spec import RewardSpec
+
+NO_MODEL = "model.name_or_path is not set; name a hub model or the folder of a trained one"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +35,10 @@ class SFTConfig:
         weight_decay: AdamW's.
         max_grad_norm: Gradients are scaled down to this norm.
         seed: Seeds weights, data order and sampling.
+        processes: Refuse to run on any other number of processes; None takes them as they are launched.
         checkpoint: How often the state is saved, so that the same command continues an interrupted run.
         tracking: Metrics.
+        push_to_hub: Upload the finished model; None keeps it here.
     """
 
     output_dir: str = "runs/sft"
@@ -42,11 +53,18 @@ class SFTConfig:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     seed: int = 0
+    processes: int | None = None
     checkpoint: CheckpointConfig = field(default_factory=lambda: CheckpointConfig(every=200))
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    push_to_hub: HubConfig | None = None
 
     def __post_init__(self) -> None:
+        require_finite(self)
+        require_paths(self, "output_dir")
+        require_not_negative(self, "seed", "weight_decay")
+        require(0 <= self.warmup_fraction < 1, f"warmup_fraction is {self.warmup_fraction}; it must be in [0, 1)")
         require_positive(self, "epochs", "batch_size", "micro_batch_size", "learning_rate", "max_grad_norm")
+        require_positive(self, "processes")
         require_divides("batch_size", self.batch_size, "micro_batch_size", self.micro_batch_size or self.batch_size)
         require(
             self.model.name_or_path is not None or self.model.scratch is not None,
@@ -81,7 +99,11 @@ class EvaluateConfig:
     seed: int = 1234
 
     def __post_init__(self) -> None:
+        require_finite(self)
+        require_paths(self, "output_dir")
+        require_not_negative(self, "seed")
         require_positive(self, "prompts", "samples_per_prompt", "batch_size")
+        require(self.model.name_or_path is not None, NO_MODEL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +133,11 @@ class GenerateConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_finite(self)
+        require_paths(self, "output", "merge_to")
+        require_not_negative(self, "seed")
         require_positive(self, "samples_per_prompt", "batch_size")
+        require(self.model.name_or_path is not None, NO_MODEL)
         require(bool(self.prompt) != (self.data is not None), "give either prompt or data, not both and not neither")
 
 
@@ -129,6 +155,9 @@ class ScoreConfig:
     output: str
     rewards: list[RewardSpec]
 
+    def __post_init__(self) -> None:
+        require_paths(self, "input", "output")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
@@ -145,6 +174,11 @@ class EvaluationSettings:
     samples_per_prompt: int = 1
     metrics: list[RewardSpec] = field(default_factory=list)
     seed: int = 1234
+
+    def __post_init__(self) -> None:
+        require_finite(self)
+        require_not_negative(self, "seed")
+        require_positive(self, "prompts", "samples_per_prompt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,3 +198,8 @@ class PipelineConfig:
     ppo: PPOConfig
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_finite(self)
+        require_paths(self, "output_dir")
+        require_not_negative(self, "seed")

@@ -5,6 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rlhf.chat import prompt_ids, text_ids
+from rlhf.errors import UserError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -39,10 +42,10 @@ class RewardModel:
     its context. Fooled by whatever its training pairs did not show.
     """
 
-    def __init__(self, path: str, *, batch_size: int = 16) -> None:
+    def __init__(self, path: str, *, batch_size: int = 16, trust_remote_code: bool = False) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size} must be at least 1")
-        self.model, self.tokenizer = load_sequence_classifier(path)
+        self.model, self.tokenizer = load_sequence_classifier(path, trust_remote_code)
         self.model.eval()
         self.batch_size = batch_size
         self.settings = read_settings(Path(path))
@@ -66,19 +69,21 @@ class RewardModel:
         )
 
 
-def load_sequence_classifier(path: str) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
+def load_sequence_classifier(
+    path: str, trust_remote_code: bool = False
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
     """Model and tokenizer, with a pad token that both agree on; raises ValueError unless the model has one label."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from rlhf.models import default_device, load_tokenizer, resolve_model_path
+    from rlhf.models import default_device, load_pretrained, load_tokenizer
 
     try:
-        where = resolve_model_path(path)
         ours = read_settings(Path(path)) is not None
-        tokenizer = load_tokenizer(path) if ours else AutoTokenizer.from_pretrained(where)
-        model = AutoModelForSequenceClassification.from_pretrained(where)
-    except OSError as error:
-        raise ValueError(f"cannot load reward model {path!r} ({str(error).strip().splitlines()[0]})") from error
+        trust = trust_remote_code
+        tokenizer = load_tokenizer(path, trust) if ours else load_pretrained(AutoTokenizer, path, trust)
+        model = load_pretrained(AutoModelForSequenceClassification, path, trust, use_safetensors=True)
+    except UserError as error:
+        raise ValueError(f"cannot load reward model {path!r} ({error})") from error
     if model.config.num_labels != 1:
         raise ValueError(f"{path!r} has {model.config.num_labels} labels; a reward model has 1")
     if tokenizer.pad_token_id is None:
@@ -120,25 +125,20 @@ def score_ids(model: "PreTrainedModel", ids: list[list[int]], batch_size: int) -
 
 
 def _encoder(tokenizer: "PreTrainedTokenizerFast", settings: Settings | None) -> Callable[[str, str], list[int]]:
-    """How this model wants prompt and completion as token ids."""
+    """How this model wants prompt and completion as token ids; what merely looks like EOS in them is text."""
 
     def as_trained(prompt: str, completion: str) -> list[int]:
         system = settings.system_prompt if settings else None
         messages = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": prompt})
-        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return [*tokenizer(rendered, add_special_tokens=False)["input_ids"], *plain(completion), tokenizer.eos_token_id]
-
-    def plain(completion: str) -> list[int]:
-        # What merely looks like EOS or padding in a completion is text, and must not end the sequence.
-        return tokenizer(completion, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return [*prompt_ids(tokenizer, [messages])[0], *text_ids(tokenizer, [completion])[0], tokenizer.eos_token_id]
 
     def as_conversation(prompt: str, completion: str) -> list[int]:
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
-        return tokenizer(tokenizer.apply_chat_template(messages, tokenize=False), add_special_tokens=False)["input_ids"]
+        return prompt_ids(tokenizer, [messages], add_generation_prompt=False)[0]
 
     def as_pair(prompt: str, completion: str) -> list[int]:
-        return tokenizer(prompt, completion)["input_ids"]
+        return tokenizer(prompt, completion, split_special_tokens=True)["input_ids"]
 
     if settings is not None:
         return as_trained

@@ -1,0 +1,124 @@
+"""Uploads: the real client against a small server that keeps what it is sent."""
+
+import base64
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from rlhf.config import HubConfig
+from rlhf.errors import UserError
+
+TOKEN = "hf_" + "planted" * 5
+PUSH = """
+import sys
+from pathlib import Path
+from rlhf.config import HubConfig
+from rlhf.hub import push
+print(push(Path(sys.argv[1]), HubConfig(model_id="me/policy")))
+"""
+
+
+class Hub(ThreadingHTTPServer):
+    """As much of the hub as an upload needs; everything is small enough to be sent in the commit itself."""
+
+    def __init__(self, status: int = 200) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.status, self.files, self.repository, self.tokens = status, {}, {}, set()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Answer(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        hub, body = self.server, self.rfile.read(int(self.headers["Content-Length"]))
+        hub.tokens.add(self.headers["Authorization"])
+        if self.headers["Authorization"] is None:
+            self.send_error(401)
+        elif self.path == "/api/repos/create":
+            hub.repository = json.loads(body)
+            self.say({"url": f"{hub.url}/me/policy"})
+        elif self.path == "/api/validate-yaml":
+            self.say({"errors": [], "warnings": []})
+        elif self.path == "/api/models/me/policy/preupload/main":
+            files = [
+                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for file in json.loads(body)["files"]
+            ]
+            self.say({"files": files})
+        elif self.path == "/api/models/me/policy/commit/main":
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    hub.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            self.say({"commitUrl": f"{hub.url}/me/policy/commit/1", "commitOid": "1", "success": True})
+        else:
+            self.send_error(404)
+
+    def say(self, answer: dict) -> None:
+        content = json.dumps(answer).encode()
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "policy"
+    (folder / "critic").mkdir(parents=True)
+    (folder / "README.md").write_text("---\nlibrary_name: peft\n---\n# A policy\n")
+    (folder / "critic" / "adapter_model.safetensors").write_bytes(bytes(range(256)))
+    return folder
+
+
+def push(folder, endpoint: str, **environment: str) -> subprocess.CompletedProcess:
+    home = {"HF_HOME": str(folder.parent / "home"), "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0"}
+    env = {k: v for k, v in os.environ.items() if k != "HF_TOKEN"} | home | environment
+    return subprocess.run(
+        [sys.executable, "-c", PUSH, str(folder)], env=env, capture_output=True, text=True, timeout=120
+    )
+
+
+def serve(status: int = 200) -> Hub:
+    hub = Hub(status)
+    threading.Thread(target=hub.serve_forever, daemon=True).start()
+    return hub
+
+
+def test_every_file_arrives_in_a_private_repository(folder):
+    hub = serve()
+    done = push(folder, hub.url, HF_TOKEN=TOKEN)
+    hub.shutdown()
+    assert done.stdout == f"uploaded to {hub.url}/me/policy\nTrue\n", done.stderr
+    assert hub.files == {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+    assert hub.repository["name"] == "policy"
+    assert hub.repository["visibility"] == "private"
+    assert hub.tokens == {f"Bearer {TOKEN}"}
+
+
+@pytest.mark.parametrize("trouble", ["nobody listens", "no token", "refused"])
+def test_what_goes_wrong_is_one_line(folder, trouble):
+    hub = serve(status=403 if trouble == "refused" else 200)
+    if trouble == "nobody listens":
+        hub.shutdown()
+        hub.server_close()
+    done = push(folder, hub.url, **({} if trouble == "no token" else {"HF_TOKEN": TOKEN}))
+    [line] = done.stderr.splitlines()
+    assert re.fullmatch(r"not uploaded to me/policy \(.+\); it is in .*/policy, and the same command tries again", line)
+    assert done.stdout == "False\n"
+    assert done.returncode == 0
+    assert TOKEN not in line
+    assert not hub.files
+
+
+@pytest.mark.parametrize("name", ["", "a/b/c", "me/my policy", "/x"])
+def test_a_name_that_cannot_be_one(name):
+    with pytest.raises(UserError, match=r"push_to_hub\.model_id is '.*'; it must be NAME or OWNER/NAME"):
+        HubConfig(model_id=name)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from rlhf.config import LoraConfig, ModelConfig
 from rlhf.errors import UserError
-from rlhf.policy import CRITIC_ADAPTER, POLICY_ADAPTER, Policy
+from rlhf.policy import Policy
+from rlhf.value_head import CRITIC_ADAPTER, POLICY_ADAPTER
 
 POLICY_FILE, VALUE_HEAD_FILE, ADAPTER_FILE = "policy.json", "value_head.safetensors", "adapter_model.safetensors"
 

@@ -2,12 +2,11 @@
 
 One frozen base model serves all three: the policy is base + LoRA, the reference is the base with adapters disabled,
 the critic is a value head on the policy's features or on those of adapters of its own. A model that is trained in full
-takes a separate model as its reference. This is the only module of the PPO stage that knows TRL's value-head model and
-PEFT's adapter switches; both have traps (see docs/design.md) that end here.
+takes a separate model as its reference. Beside `rlhf.value_head` this is the only module of the PPO stage that
+knows TRL's value-head model and PEFT's adapter switches; both have traps (see docs/design.md) that end here.
 """
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -16,14 +15,13 @@ from torch import Tensor, nn
 
 from rlhf.config import Critic, LoraConfig
 from rlhf.config.checks import require
-from rlhf.errors import UserError
-from rlhf.models import disable_dropout, lora_adapters
+from rlhf.models import disable_dropout
 from rlhf.tensors import at_least_float32, entropy_from_logits, logprobs_from_logits
+from rlhf.value_head import CRITIC_ADAPTER, POLICY_ADAPTER, belongs_to_critic, check_head_is_last, wrap_with_value_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-POLICY_ADAPTER, CRITIC_ADAPTER = "default", "critic"
 LOGIT_CHUNK = 2**25
 """Logits held at once; more tokens go through the LM head in chunks that are recomputed in the backward pass."""
 
@@ -88,7 +86,7 @@ class Policy(nn.Module):
             critic: As above; `adapter` gives the critic adapters of its own.
             gradient_checkpointing: Trade compute for activation memory.
         """
-        policy = cls(_wrap_with_value_head(model, lora, critic), critic, new_critic=True)
+        policy = cls(wrap_with_value_head(model, lora, critic), critic, new_critic=True)
         if gradient_checkpointing:
             policy._checkpoint_gradients(model)
         return policy
@@ -121,11 +119,11 @@ class Policy(nn.Module):
 
     def critic_parameters(self) -> list[nn.Parameter]:
         """Value head, and the critic's own adapters if it has any."""
-        return [p for name, p in self.trainable if _belongs_to_critic(name)]
+        return [p for name, p in self.trainable if belongs_to_critic(name)]
 
     def policy_parameters(self) -> list[nn.Parameter]:
         """The policy's adapters, or all weights of a model that is trained in full."""
-        return [p for name, p in self.trainable if not _belongs_to_critic(name)]
+        return [p for name, p in self.trainable if not belongs_to_critic(name)]
 
     def forward(
         self,
@@ -272,40 +270,3 @@ class Policy(nn.Module):
             return contextlib.nullcontext(), self._using(self.wrapper.pretrained_model.active_adapter)
 
         model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
-
-
-def check_head_is_last(model: "PreTrainedModel") -> None:
-    """Raise UserError unless logits == lm_head(last hidden state), which `Policy` relies on."""
-    ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
-    with torch.no_grad():
-        logits = model(**inputs).logits
-        ours = model.get_output_embeddings()(model.base_model(**inputs).last_hidden_state)
-    if not torch.equal(logits, ours):
-        raise UserError(
-            f"{type(model).__name__} does more to its logits than its LM head (a soft cap, a scale); "
-            "PPO would optimise other probabilities than those sampled, so it is not supported"
-        )
-
-
-def _belongs_to_critic(parameter_name: str) -> bool:
-    return ".v_head." in parameter_name or f".{CRITIC_ADAPTER}." in parameter_name
-
-
-def _wrap_with_value_head(model: "PreTrainedModel", lora: LoraConfig, critic: Critic) -> Any:
-    """TRL's value-head model around a PEFT model; the head says 0 everywhere until it is told or trained."""
-    import peft
-
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # pinned below the release that removed it
-    from trl.experimental.ppo import AutoModelForCausalLMWithValueHead
-
-    settings = lora_adapters(lora, model)
-    peft_model = peft.get_peft_model(model, settings, adapter_name=POLICY_ADAPTER)
-    if critic == "adapter":
-        peft_model.add_adapter(CRITIC_ADAPTER, settings)
-    wrapper = AutoModelForCausalLMWithValueHead.from_pretrained(peft_model, summary_dropout_prob=0.0)
-    nn.init.zeros_(wrapper.v_head.summary.weight)
-    nn.init.zeros_(wrapper.v_head.summary.bias)
-    for name, parameter in wrapper.named_parameters():
-        parameter.requires_grad_("lora_" in name or name.startswith("v_head."))
-    return wrapper.to(model.device)

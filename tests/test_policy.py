@@ -6,7 +6,8 @@ import torch
 from rlhf.config import LoraConfig, ModelConfig
 from rlhf.errors import UserError
 from rlhf.models import load_causal_lm
-from rlhf.policy import Policy, check_head_is_last
+from rlhf.policy import Policy
+from rlhf.value_head import check_head_is_last
 
 ARCHITECTURES = ["gpt2", "llama"]
 CRITICS = ["shared", "detached", "adapter"]

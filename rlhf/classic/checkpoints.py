@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rlhf.config.checks import require
 from rlhf.errors import UserError
 from rlhf.models import resolve_model_path
-from rlhf.policy import CRITIC_ADAPTER
+from rlhf.value_head import CRITIC_ADAPTER
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -276,6 +276,14 @@ def finished(*arguments: str, cpu: str = "true") -> str:
     return output
 
 
+def without_key_bias(name: str, parameter: torch.Tensor) -> torch.Tensor:
+    """Attention does not depend on the bias of the keys: its gradient is rounding, which Adam makes a step of."""
+    if not name.endswith("c_attn.bias"):
+        return parameter
+    query, _, value = parameter.chunk(3)
+    return torch.cat([query, value])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["sft", "reward"])
 def test_two_processes_fine_tune_like_one(tiny_models, tmp_path, stage):
@@ -297,7 +305,9 @@ def test_two_processes_fine_tune_like_one(tiny_models, tmp_path, stage):
     base = load_file(tiny_models["gpt2"] / "model.safetensors")
     moved = max((models[0][name] - base[name]).abs().max() for name in models[0].keys() & base.keys())
     assert moved > 1e-3
-    assert max((models[0][name] - models[1][name]).abs().max() for name in models[0]) < 1e-6
+    for name in models[0]:
+        one, two = (without_key_bias(name, model[name]) for model in models)
+        assert (one - two).abs().max() < 1e-6, name
     losses = [
         [json.loads(row)[f"{stage}/loss"] for row in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         for name in ("alone", "together")

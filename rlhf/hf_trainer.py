@@ -36,7 +36,8 @@ def training_arguments(config: SFTConfig | RewardModelConfig, folder: Path, devi
         "max_grad_norm": config.max_grad_norm,
         "ddp_find_unused_parameters": False,  # there are none
         "max_length": None,  # data.py has already seen to lengths
-        "train_sampling_strategy": "group_by_length",
+        # Grouped batches come longest first, over and over; that cost a reward model five points of accuracy.
+        "train_sampling_strategy": "group_by_length" if isinstance(config, SFTConfig) else "random",
         "activation_checkpointing": config.model.gradient_checkpointing,
         "bf16": config.model.dtype == "bfloat16",
         "use_cpu": device_type == "cpu",

@@ -34,7 +34,8 @@ class Resumable:
 
     def _get_train_sampler(self: Any, train_dataset: Any = None) -> Any:
         sampler = super()._get_train_sampler(train_dataset)  # type: ignore[misc]
-        sampler.batch_size *= self.args.world_size  # group by length what all processes together take, as one would
+        if self.args.train_sampling_strategy == "group_by_length":  # what all processes together take, as one would
+            sampler.batch_size *= self.args.world_size
         return sampler
 
     def _run_epoch(self: Any, *, epoch: int, **arguments: Any) -> None:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from rlhf.errors import UserError
 
-MANIFEST = "manifest.json"
+CHECKPOINTS_FOLDER, MANIFEST = "checkpoints", "manifest.json"
 STAGING, REPLACED = ".staging-", ".replaced"
 NAME = re.compile(r"checkpoint-(\d{6,})(\.replaced)?")
 

@@ -4,18 +4,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from rlhf.checkpoint_manager import CheckpointManager
-from rlhf.config import RewardModelConfig, SFTConfig
+from rlhf.checkpoint_manager import CHECKPOINTS_FOLDER, CheckpointManager
+from rlhf.config import FineTuningConfig, SFTConfig
 from rlhf.config.checks import require_divides
 from rlhf.distributed import Ranks
 from rlhf.errors import Interrupted
-from rlhf.interruption import Termination, catch_termination
+from rlhf.interruption import catch_termination
 from rlhf.progress import ProgressBar
 from rlhf.runs import as_plain
 from rlhf.tracking import Tracker
 
 
-def training_arguments(config: SFTConfig | RewardModelConfig, folder: Path, device_type: str) -> dict[str, Any]:
+def training_arguments(config: FineTuningConfig, folder: Path, device_type: str) -> dict[str, Any]:
     """Keyword arguments of transformers' TrainingArguments: our settings, and none of its own files and reports."""
     from accelerate import PartialState
 
@@ -51,14 +51,7 @@ def training_arguments(config: SFTConfig | RewardModelConfig, folder: Path, devi
     }
 
 
-def checkpoints_of(folder: Path, config: SFTConfig | RewardModelConfig) -> CheckpointManager:
-    """The checkpoints of the run in a folder."""
-    return CheckpointManager(folder / "checkpoints", config.checkpoint.keep)
-
-
-def run_trainer(
-    trainer: Any, stage: str, folder: Path, config: SFTConfig | RewardModelConfig, metrics: dict[str, str]
-) -> None:
+def run_trainer(trainer: Any, stage: str, folder: Path, config: FineTuningConfig, metrics: dict[str, str]) -> None:
     """Train from the latest checkpoint, with our progress bar and metrics; `metrics` maps the trainer's names to ours.
 
     `trainer` is of a class that `rlhf.resumable` made. Raises Interrupted after SIGTERM or Ctrl-C, with a checkpoint.
@@ -67,19 +60,17 @@ def run_trainer(
     from transformers.trainer_callback import PrinterCallback
 
     ranks = Ranks.of(trainer.accelerator)
-    trainer.checkpoints = checkpoints_of(folder, config)
+    trainer.checkpoints = CheckpointManager(folder / CHECKPOINTS_FOLDER, config.checkpoint.keep)
     checkpoint = trainer.checkpoints.latest()
     resumed_at = trainer.checkpoints.step_of(checkpoint) if checkpoint else None
     if checkpoint and ranks.is_first:
         print(f"continuing after step {resumed_at}, from {checkpoint}", flush=True)
     trainer.remove_callback(PrinterCallback)
     with (
-        catch_termination() as termination,
         Tracker(folder, stage, config.tracking, as_plain(config), ranks.is_first, resumed_at) as tracker,
         ExitStack() as at_the_end,
     ):
-        trainer.add_callback(_saver(config.checkpoint.every, termination, ranks))
-        trainer.add_callback(_reporter(stage, metrics, tracker, at_the_end))
+        trainer.add_callback(_saver_and_reporter(stage, config.checkpoint.every, ranks, metrics, tracker, at_the_end))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     AcceleratorState._reset_state()  # else its mixed precision would be that of the next stage in this process
     if trainer.state.global_step < trainer.state.max_steps:
@@ -89,28 +80,24 @@ def run_trainer(
         )
 
 
-def _saver(every: int, termination: Termination, ranks: Ranks) -> Any:
-    """Asks for a checkpoint every so many steps, and for one and the end of training when a process has to stop."""
+def _saver_and_reporter(
+    stage: str, every: int, ranks: Ranks, metrics: dict[str, str], tracker: Tracker, at_the_end: ExitStack
+) -> Any:
+    """Asks for a checkpoint every so many steps, and for one and the end of training when a process has to stop;
+    moves the progress bar and writes the metrics of every step. What it opens is closed `at_the_end`."""
     from transformers import TrainerCallback
 
-    class Saver(TrainerCallback):
+    class SaverAndReporter(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            bar = ProgressBar(stage, state.max_steps, ranks.is_first, done=state.global_step)
+            self.bar = at_the_end.enter_context(bar)
+            self.termination = at_the_end.enter_context(catch_termination(bar.stopping))
+
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step < state.max_steps:  # after the last step the model itself is written
-                stop = ranks.any(termination.requested)
+                stop = ranks.any(self.termination.requested)
                 control.should_save = stop or state.global_step % every == 0
                 control.should_training_stop = stop
-
-    return Saver()
-
-
-def _reporter(stage: str, metrics: dict[str, str], tracker: Tracker, at_the_end: ExitStack) -> Any:
-    """Moves the progress bar, which is closed `at_the_end`, and writes the metrics of every step."""
-    from transformers import TrainerCallback
-
-    class Reporter(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            bar = ProgressBar(stage, state.max_steps, state.is_world_process_zero, done=state.global_step)
-            self.bar = at_the_end.enter_context(bar)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
             if "loss" in logs:
@@ -118,4 +105,4 @@ def _reporter(stage: str, metrics: dict[str, str], tracker: Tracker, at_the_end:
                 tracker.log(ours, state.global_step)
                 self.bar.advance({"loss": f"{logs['loss']:.3f}"})
 
-    return Reporter()
+    return SaverAndReporter()

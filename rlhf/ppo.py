@@ -1,6 +1,5 @@
 """The PPO stage: from a config to a trained policy on disk."""
 
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlhf.callbacks import Callback
-from rlhf.checkpoint_manager import CheckpointManager
 from rlhf.config import PPOConfig
 from rlhf.config.checks import require
 from rlhf.data import (
@@ -22,17 +20,15 @@ from rlhf.data import (
     warn_of_leak,
 )
 from rlhf.distributed import Ranks, require_same_weights
-from rlhf.hub import push
 from rlhf.launch import engine, join, require_fsdp2_or_ddp, said_once
 from rlhf.models import context_length, load_causal_lm, load_tokenizer
 from rlhf.policy import Policy
 from rlhf.prompts import PromptSource, PromptStream, ShuffledPasses
-from rlhf.report.write import REPORT_FILE, write_report
 from rlhf.rewards import RewardSum
-from rlhf.runs import is_done, mark_done, open_run
 from rlhf.sharding import shard_base
+from rlhf.stage import run_once
 from rlhf.trainer import PPOTrainer
-from rlhf.training import CHECKPOINTS_FOLDER, POLICY_FOLDER, train
+from rlhf.training import POLICY_FOLDER, train
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -51,18 +47,11 @@ def run_ppo(config: PPOConfig, prompts: Iterable[Any] | None = None, callbacks: 
     """
     rewards = RewardSum.from_specs(config.rewards)  # first: a misspelt reward must not cost a model load
     accelerator = launch(config)
-    ranks = Ranks.of(accelerator)
-    [folder, *_] = ranks.exchange(lambda: open_run(config.output_dir, config) if ranks.is_first else Path())
-    if not is_done(folder):
-        started = time.monotonic()
+
+    def train_policy(folder: Path) -> None:
         train(build_trainer(config, rewards, accelerator, prompts, callbacks), folder)
-        if ranks.is_first:
-            mark_done(folder, time.monotonic() - started)
-            write_report([folder], folder / REPORT_FILE)
-    if ranks.is_first:
-        CheckpointManager(folder / CHECKPOINTS_FOLDER).clear()  # only now: until it is done they may be needed
-        push(folder / POLICY_FOLDER, config.push_to_hub)
-    return folder / POLICY_FOLDER
+
+    return run_once(config, Ranks.of(accelerator), POLICY_FOLDER, train_policy)
 
 
 @said_once()

@@ -3,7 +3,6 @@
 import json
 import random
 import statistics
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +10,7 @@ from rlhf.config import RewardModelConfig
 from rlhf.config.checks import require
 from rlhf.data import warn_of_leak
 from rlhf.distributed import Ranks
-from rlhf.hf_trainer import checkpoints_of, run_trainer, training_arguments
-from rlhf.hub import push
-from rlhf.launch import join, require_data_parallel, said_once
+from rlhf.hf_trainer import run_trainer, training_arguments
 from rlhf.model_card import CARD_FILE, reward_card
 from rlhf.models import (
     context_length,
@@ -25,10 +22,10 @@ from rlhf.models import (
 )
 from rlhf.preferences import TokenizedPair, load_pairs, mismatched, tokenize_pairs
 from rlhf.report.reward_model import accuracies, measure, plot_calibration, plot_margins, show
-from rlhf.report.write import REPORT_FILE, write_report
 from rlhf.resumable import resumable
 from rlhf.rewards.reward_model import SETTINGS_FILE, Settings, score_ids
-from rlhf.runs import is_done, mark_done, open_run, read_jsonl, staged, write_atomically
+from rlhf.runs import read_jsonl, staged, write_atomically
+from rlhf.stage import join_data_parallel, run_once
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -47,23 +44,16 @@ def run_reward(config: RewardModelConfig) -> Path:
     A finished run with the same config is not repeated: its summary is shown again. An interrupted one continues from
     its latest checkpoint.
     """
-    with said_once():
-        require_data_parallel("reward")
-        ranks = Ranks.of(join(config.processes))
-    folder = ranks.first(lambda: open_run(config.output_dir, config))
-    if not is_done(folder):
-        _run(config, folder, ranks)
+    ranks = join_data_parallel("reward", config.processes)
+    model_folder = run_once(config, ranks, MODEL_FOLDER, lambda folder: _run(config, folder, ranks))
     if ranks.is_first:
-        checkpoints_of(folder, config).clear()
-        show(json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8")), folder)
-        push(folder / MODEL_FOLDER, config.push_to_hub)
-    return folder / MODEL_FOLDER
+        show(json.loads((model_folder.parent / SUMMARY_FILE).read_text(encoding="utf-8")), model_folder.parent)
+    return model_folder
 
 
 def _run(config: RewardModelConfig, folder: Path, ranks: Ranks) -> None:
     import transformers
 
-    started = time.monotonic()
     pairs = load_pairs(config.data.train, config.data.train_split)  # first: a bad row must not cost a model load
     pairs += mismatched(pairs, round(config.mismatched * len(pairs)), config.seed)
     held_out_pairs = load_pairs(str(config.data.eval), config.data.eval_split)
@@ -93,8 +83,6 @@ def _run(config: RewardModelConfig, folder: Path, ranks: Ranks) -> None:
     summary = _report(folder, margins_of(trained, held_out), held_out, settings, config.group_by, left_out)
     card = reward_card(config, read_jsonl(folder / "metrics.jsonl"), summary)
     save(trained, tokenizer, settings, card, folder / MODEL_FOLDER)
-    mark_done(folder, time.monotonic() - started)
-    write_report([folder], folder / REPORT_FILE)
 
 
 def _report(

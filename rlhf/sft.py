@@ -1,6 +1,5 @@
 """Supervised fine-tuning with TRL's SFTTrainer: loss on the completion only, merged so that PPO starts from it."""
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,9 +7,7 @@ from rlhf.config import SFTConfig
 from rlhf.data import TokenizedExample, load_examples, load_held_out, tokenize, warn_of_leak
 from rlhf.distributed import Ranks
 from rlhf.errors import UserError
-from rlhf.hf_trainer import checkpoints_of, run_trainer, training_arguments
-from rlhf.hub import push
-from rlhf.launch import join, require_data_parallel, said_once
+from rlhf.hf_trainer import run_trainer, training_arguments
 from rlhf.model_card import CARD_FILE, sft_card
 from rlhf.models import (
     build_from_scratch,
@@ -20,9 +17,9 @@ from rlhf.models import (
     load_tokenizer,
     lora_adapters,
 )
-from rlhf.report.write import REPORT_FILE, write_report
 from rlhf.resumable import resumable
-from rlhf.runs import is_done, mark_done, open_run, read_jsonl, staged
+from rlhf.runs import read_jsonl, staged
+from rlhf.stage import join_data_parallel, run_once
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -42,20 +39,11 @@ def run_sft(config: SFTConfig) -> Path:
 
     A finished run with the same config is not repeated, an interrupted one continues from its latest checkpoint.
     """
-    with said_once():
-        require_data_parallel("sft")
-        ranks = Ranks.of(join(config.processes))
-    folder = ranks.first(lambda: open_run(config.output_dir, config))
-    if not is_done(folder):
-        _run(config, folder, ranks)
-    if ranks.is_first:
-        checkpoints_of(folder, config).clear()
-        push(folder / MODEL_FOLDER, config.push_to_hub)
-    return folder / MODEL_FOLDER
+    ranks = join_data_parallel("sft", config.processes)
+    return run_once(config, ranks, MODEL_FOLDER, lambda folder: _run(config, folder, ranks))
 
 
 def _run(config: SFTConfig, folder: Path, ranks: Ranks) -> None:
-    started = time.monotonic()
     examples = load_examples(config.data.train, config.data.train_split)
     without = next((example for example in examples if example.completion is None), None)
     if without:
@@ -77,8 +65,6 @@ def _run(config: SFTConfig, folder: Path, ranks: Ranks) -> None:
         trained.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
         (staging / CARD_FILE).write_text(sft_card(config, read_jsonl(folder / "metrics.jsonl")), encoding="utf-8")
-    mark_done(folder, time.monotonic() - started)
-    write_report([folder], folder / REPORT_FILE)
 
 
 def _build(config: SFTConfig, texts: list[str]) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from rlhf.checkpoint_manager import CheckpointManager
+from rlhf.checkpoint_manager import CHECKPOINTS_FOLDER, CheckpointManager
 from rlhf.errors import Interrupted, UserError
 from rlhf.inspection import Inspection
 from rlhf.interruption import catch_termination
@@ -18,7 +18,7 @@ from rlhf.tracking import Tracker
 from rlhf.trainer import PPOTrainer, Update
 from rlhf.watch import Watch
 
-POLICY_FOLDER, CHECKPOINTS_FOLDER, ROLLOUTS_FOLDER = "policy", "checkpoints", "rollouts"
+POLICY_FOLDER, ROLLOUTS_FOLDER = "policy", "rollouts"
 
 
 def train(trainer: PPOTrainer, folder: Path) -> Path:

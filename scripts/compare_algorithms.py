@@ -4,7 +4,6 @@
 smaller budget (comparison.BUDGET) and changes one thing at a time (STUDIES). Finished parts are not repeated.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from comparison import (
     draw_held_out,
     held_out_cells,
     quickstart,
+    read_arguments,
     sft_means,
     tidy,
     train_ours,
@@ -51,13 +51,8 @@ Results = dict[str, dict[str, list[Run]]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--output_dir", type=Path, default=Path("runs/comparison"))
-    parser.add_argument("--figure", type=Path, default=Path("docs/figures/algorithms.png"))
-    arguments = parser.parse_args()
+    figure, folders = read_arguments(__doc__, Path("docs/figures/algorithms.png"))
     config = quickstart()
-    folders = {seed: arguments.output_dir / f"seed-{seed}" for seed in arguments.seeds}
     sft = [sft_means(config, folder, seed) for seed, folder in folders.items()]
     results: Results = {}
     for study, variants in STUDIES.items():
@@ -66,8 +61,8 @@ def main() -> None:
             for name, changes in variants.items()
         }
     print(table(sft, results))
-    if len(arguments.seeds) > 1:
-        plot(sft, results, arguments.figure)
+    if len(folders) > 1:
+        plot(sft, results, figure)
 
 
 def table(sft: list[dict[str, float]], results: Results) -> str:

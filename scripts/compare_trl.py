@@ -5,7 +5,6 @@ responses, temperature, KL coefficient, epochs and minibatches (configs/quicksta
 rates are the best of TRL_LEARNING_RATES on the first seed. Finished parts are not repeated.
 """
 
-import argparse
 from pathlib import Path
 
 from comparison import (
@@ -19,6 +18,7 @@ from comparison import (
     held_out_cells,
     ppo_config,
     quickstart,
+    read_arguments,
     sft_means,
     tidy,
     train_and_measure,
@@ -35,13 +35,8 @@ TRL_LEARNING_RATES: list[LearningRates] = [(5e-4, 5e-4), (1e-3, 1e-3), (2e-3, 1e
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--output_dir", type=Path, default=Path("runs/comparison"))
-    parser.add_argument("--figure", type=Path, default=Path("docs/figures/trl.png"))
-    arguments = parser.parse_args()
+    figure, folders = read_arguments(__doc__, Path("docs/figures/trl.png"))
     config = quickstart()
-    folders = {seed: arguments.output_dir / f"seed-{seed}" for seed in arguments.seeds}
     sft = [sft_means(config, folder, seed) for seed, folder in folders.items()]
     first_seed, first = next(iter(folders.items()))
     grid = {rates: train_theirs(config, first, first_seed, rates) for rates in TRL_LEARNING_RATES}
@@ -51,8 +46,8 @@ def main() -> None:
     results = {"rlhf": ours, f"TRL, lr {name_of(best)}": theirs}
     alone = {f"TRL, lr {name_of(rates)}, seed {first_seed}": [run] for rates, run in grid.items() if rates != best}
     print(table(sft, results | alone))
-    if len(arguments.seeds) > 1:
-        plot(sft, results, [run.held_out for [run] in alone.values()], arguments.figure)
+    if len(folders) > 1:
+        plot(sft, results, [run.held_out for [run] in alone.values()], figure)
 
 
 def train_theirs(config: PipelineConfig, folder: Path, seed: int, learning_rates: LearningRates) -> Run:

@@ -1,5 +1,6 @@
 """What the comparisons of trained policies share: settings, the starting model, table cells, bands and points."""
 
+import argparse
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -37,6 +38,16 @@ class Run:
         """A metric at every update, averaged with the updates just before it."""
         values = [row[name] for row in self.metrics]
         return [mean(values[max(0, end - SMOOTHING) : end]) for end in range(1, len(values) + 1)]
+
+
+def read_arguments(description: str | None, figure: Path) -> tuple[Path, dict[int, Path]]:
+    """Where the plot goes, and the folder of each seed, from the command line."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/comparison"))
+    parser.add_argument("--figure", type=Path, default=figure)
+    arguments = parser.parse_args()
+    return arguments.figure, {seed: arguments.output_dir / f"seed-{seed}" for seed in arguments.seeds}
 
 
 def quickstart() -> PipelineConfig:

@@ -41,7 +41,7 @@ MOMENTS = {
     "state file": ("rlhf.resumable", "save_state"),
     "checkpoint": ("rlhf.checkpoint_manager", "CheckpointManager.save"),
     "model": ("transformers", "PreTrainedModel.save_pretrained"),
-    "done": ("rlhf.sft", "mark_done"),
+    "done": ("rlhf.stage", "mark_done"),
 }
 
 

@@ -16,15 +16,14 @@ from rlhf.config.common import (
     ScratchModel,
     TrackingConfig,
 )
+from rlhf.config.fine_tuning import FineTuningConfig, RewardModelConfig, SFTConfig
 from rlhf.config.ppo import Advantage, Critic, InspectConfig, KLEstimator, PPOConfig, ValueWarmup
-from rlhf.config.reward import RewardModelConfig
 from rlhf.config.stages import (
     EvaluateConfig,
     EvaluationSettings,
     GenerateConfig,
     PipelineConfig,
     ScoreConfig,
-    SFTConfig,
 )
 from rlhf.config.watch import WatchConfig
 
@@ -37,6 +36,7 @@ __all__ = [
     "DataConfig",
     "EvaluateConfig",
     "EvaluationSettings",
+    "FineTuningConfig",
     "GenerateConfig",
     "HubConfig",
     "InspectConfig",

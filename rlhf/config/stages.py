@@ -1,75 +1,14 @@
-"""The stages around PPO: SFT, evaluate, generate, score, and the pipeline of them all."""
+"""The stages around PPO: evaluate, generate, score, and the pipeline of them all."""
 
 from dataclasses import dataclass, field
 
-from rlhf.config.checkpoint import CheckpointConfig
-from rlhf.config.checks import (
-    require,
-    require_divides,
-    require_finite,
-    require_not_negative,
-    require_paths,
-    require_positive,
-)
-from rlhf.config.common import DataConfig, HubConfig, LoraConfig, ModelConfig, SamplingConfig, TrackingConfig
+from rlhf.config.checks import require, require_finite, require_not_negative, require_paths, require_positive
+from rlhf.config.common import DataConfig, ModelConfig, SamplingConfig
+from rlhf.config.fine_tuning import SFTConfig
 from rlhf.config.ppo import PPOConfig
 from rlhf.rewards.spec import RewardSpec
 
 NO_MODEL = "model.name_or_path is not set; name a hub model or the folder of a trained one"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SFTConfig:
-    """Supervised fine-tuning on prompt/completion pairs, loss on the completion only.
-
-    Args:
-        output_dir: The merged model and tokenizer land in its folder model/.
-        model: What to start from.
-        data: Needs a completion in every row.
-        lora: Train adapters, merged at the end; None trains all weights.
-        epochs: Passes over the data.
-        batch_size: Pairs per optimizer step, over all processes.
-        micro_batch_size: Pairs per forward pass; None is the whole batch.
-        learning_rate: Peak; cosine decay to 0 after the warm-up.
-        warmup_fraction: Share of the steps with rising learning rate.
-        weight_decay: AdamW's.
-        max_grad_norm: Gradients are scaled down to this norm.
-        seed: Seeds weights, data order and sampling.
-        processes: Refuse to run on any other number of processes; None takes them as they are launched.
-        checkpoint: How often the state is saved, so that the same command continues an interrupted run.
-        tracking: Metrics.
-        push_to_hub: Upload the finished model; None keeps it here.
-    """
-
-    output_dir: str = "runs/sft"
-    model: ModelConfig
-    data: DataConfig
-    lora: LoraConfig | None = None
-    epochs: float = 3.0
-    batch_size: int = 32
-    micro_batch_size: int | None = None
-    learning_rate: float = 5e-5
-    warmup_fraction: float = 0.05
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    seed: int = 0
-    processes: int | None = None
-    checkpoint: CheckpointConfig = field(default_factory=lambda: CheckpointConfig(every=200))
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    push_to_hub: HubConfig | None = None
-
-    def __post_init__(self) -> None:
-        require_finite(self)
-        require_paths(self, "output_dir")
-        require_not_negative(self, "seed", "weight_decay")
-        require(0 <= self.warmup_fraction < 1, f"warmup_fraction is {self.warmup_fraction}; it must be in [0, 1)")
-        require_positive(self, "epochs", "batch_size", "micro_batch_size", "learning_rate", "max_grad_norm")
-        require_positive(self, "processes")
-        require_divides("batch_size", self.batch_size, "micro_batch_size", self.micro_batch_size or self.batch_size)
-        require(
-            self.model.name_or_path is not None or self.model.scratch is not None,
-            "model is empty; give model.name_or_path or model.scratch",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

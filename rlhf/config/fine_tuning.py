@@ -1,4 +1,4 @@
-"""The reward stage: a model that learns what is preferred."""
+"""The stages that run a Hugging Face Trainer: SFT and the reward model."""
 
 from dataclasses import dataclass, field
 
@@ -15,44 +15,39 @@ from rlhf.config.common import DataConfig, HubConfig, LoraConfig, ModelConfig, T
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardModelConfig:
-    """A scalar head on a language model, trained to score the chosen completion above the rejected one.
+class FineTuningConfig:
+    """What both have in common.
 
     Args:
-        output_dir: The merged model, its tokenizer and its normalisation land in its folder model/.
-        model: What to start from: a folder written by `rlhf sft`, or any causal language model.
-        data: Rows with prompt, chosen and rejected; `eval` is needed, to measure on.
-        lora: Adapters, merged at the end; the head is trained in full. None trains all weights.
-        mismatched: Extra pairs per row, in which the rejected side is the chosen completion of another row: they teach
-            the model to read the prompt.
+        output_dir: The merged model and its tokenizer land in its folder model/.
+        model: What to start from.
+        data: Training rows and held-out rows.
+        lora: Train adapters, merged at the end; None trains all weights.
         epochs: Passes over the data.
-        batch_size: Pairs per optimizer step, over all processes.
-        micro_batch_size: Pairs per forward pass; None is the whole batch.
+        batch_size: Rows per optimizer step, over all processes.
+        micro_batch_size: Rows per forward pass; None is the whole batch.
         learning_rate: Peak; cosine decay to 0 after the warm-up.
         warmup_fraction: Share of the steps with rising learning rate.
         weight_decay: AdamW's.
         max_grad_norm: Gradients are scaled down to this norm.
-        group_by: Column of the held-out rows by which the accuracy is broken down.
-        seed: Seeds head, adapters and data order.
+        seed: Seeds new weights and the order of the data.
         processes: Refuse to run on any other number of processes; None takes them as they are launched.
         checkpoint: How often the state is saved, so that the same command continues an interrupted run.
         tracking: Metrics.
         push_to_hub: Upload the finished model; None keeps it here.
     """
 
-    output_dir: str = "runs/reward"
+    output_dir: str
     model: ModelConfig
     data: DataConfig
-    lora: LoraConfig | None = field(default_factory=LoraConfig)
-    mismatched: float = 0.0
+    lora: LoraConfig | None = None
     epochs: float = 1.0
     batch_size: int = 32
     micro_batch_size: int | None = None
-    learning_rate: float = 1e-4
+    learning_rate: float = 5e-5
     warmup_fraction: float = 0.05
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
-    group_by: str | None = None
     seed: int = 0
     processes: int | None = None
     checkpoint: CheckpointConfig = field(default_factory=lambda: CheckpointConfig(every=200))
@@ -66,8 +61,46 @@ class RewardModelConfig:
         require(0 <= self.warmup_fraction < 1, f"warmup_fraction is {self.warmup_fraction}; it must be in [0, 1)")
         require_positive(self, "epochs", "batch_size", "micro_batch_size", "learning_rate", "max_grad_norm")
         require_positive(self, "processes")
-        require(self.mismatched >= 0, f"mismatched is {self.mismatched}; it must be at least 0")
         require_divides("batch_size", self.batch_size, "micro_batch_size", self.micro_batch_size or self.batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTConfig(FineTuningConfig):
+    """Supervised fine-tuning on prompt/completion pairs, loss on the completion only; every row needs a completion."""
+
+    output_dir: str = "runs/sft"
+    epochs: float = 3.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.model.name_or_path is not None or self.model.scratch is not None,
+            "model is empty; give model.name_or_path or model.scratch",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModelConfig(FineTuningConfig):
+    """A scalar head on a language model, trained to score the chosen completion above the rejected one.
+
+    It starts from a folder written by `rlhf sft`, or any causal language model; rows have prompt, chosen and rejected,
+    and `data.eval` is needed, to measure on. The head is trained in full, also with adapters.
+
+    Args:
+        mismatched: Extra pairs per row, in which the rejected side is the chosen completion of another row: they teach
+            the model to read the prompt.
+        group_by: Column of the held-out rows by which the accuracy is broken down.
+    """
+
+    output_dir: str = "runs/reward"
+    lora: LoraConfig | None = field(default_factory=LoraConfig)
+    learning_rate: float = 1e-4
+    mismatched: float = 0.0
+    group_by: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.mismatched >= 0, f"mismatched is {self.mismatched}; it must be at least 0")
         require(
             self.model.name_or_path is not None,
             "model.name_or_path is not set; a reward model starts from a trained one: a folder or a hub name",

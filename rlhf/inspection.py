@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -40,16 +41,20 @@ class Inspection:
         if due and self.prompts:
             self.pending = (step, *self.roll_out())
 
-    def after_update(self) -> None:
-        """Store what was sampled, with the log-probabilities that the update gave it."""
+    def after_update(self) -> list[dict[str, Any]]:
+        """Store what was sampled, with the log-probabilities that the update gave it.
+
+        Returns the responses with their rewards and what the rewards say for themselves; none where nothing was
+        sampled, and on ranks other than the first.
+        """
         if self.pending is None:
-            return
+            return []
         (step, rollout, scores), self.pending = self.pending, None
         trainer = self.trainer
         new = trainer.evaluate(rollout, with_values=False, with_entropy=False)
         if not trainer.ranks.is_first:
-            return
-        columns = [
+            return []
+        columns: list[dict[str, Any]] = [
             {
                 "rewards": {name: component[row] for name, component in scores.components.items()},
                 "explanation": trainer.rewards.explain(example.prompt, rollout.texts[row], example.columns),
@@ -57,6 +62,18 @@ class Inspection:
             for row, example in enumerate(rollout.examples)
         ]
         save_rollout(self.folder / f"{step:06d}", rollout, trainer.tokenizer, columns, new_logprobs=new.logprobs)
+        return [
+            {
+                "prompt": example.prompt,
+                "response": response,
+                "score": score,
+                **{f"reward/{name}": value for name, value in column["rewards"].items()},
+                "explanation": column["explanation"],
+            }
+            for example, response, score, column in zip(
+                rollout.examples, rollout.texts, rollout.scores.tolist(), columns, strict=True
+            )
+        ]
 
     def roll_out(self) -> tuple[Rollout, Scores]:
         """Responses of the policy as it is, with credit assigned as in training."""

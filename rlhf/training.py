@@ -12,8 +12,8 @@ from rlhf.progress import ProgressBar
 from rlhf.resume import read_training, training_state, write_policy, write_training
 from rlhf.rewards import Scores
 from rlhf.rollout import Rollout
-from rlhf.rollout_files import ROWS_FILE, load_rollout, save_rollout
-from rlhf.runs import as_plain, read_jsonl, staged
+from rlhf.rollout_files import save_rollout
+from rlhf.runs import as_plain, staged
 from rlhf.tracking import Tracker
 from rlhf.trainer import PPOTrainer, Update
 from rlhf.watch import Watch
@@ -41,15 +41,14 @@ def train(trainer: PPOTrainer, folder: Path) -> Path:
             step = trainer.updates_done + 1
             inspection.before_update(step)
             update = guarded_update(trainer, folder)
-            inspected = inspection.pending is not None
-            inspection.after_update()
+            inspected = inspection.after_update()
             for finding in watch.check(step, update.metrics):
                 tracker.log_warning(finding.name, finding.message, step)
                 bar.say(f"warning: {finding.message}")
             samples = sample_rows(update.rollout, update.scores, max(1, config.tracking.samples))
             tracker.log_samples(samples[: config.tracking.samples], step)
-            if inspected and ranks.is_first:
-                tracker.log_inspected(inspected_rows(folder / ROLLOUTS_FOLDER / f"{step:06d}"), step)
+            if inspected:
+                tracker.log_inspected(inspected, step)
             tracker.log(update.metrics, step)
             note = "critic warm-up" if trainer.warming_up else ""
             bar.advance(figures(update.metrics), note, (samples[0]["prompt"], samples[0]["response"]))
@@ -129,19 +128,4 @@ def sample_rows(rollout: Rollout, scores: Scores, n_rows: int) -> list[dict[str,
             "length": int(rollout.lengths[row]),
         }
         for row in range(min(n_rows, len(rollout)))
-    ]
-
-
-def inspected_rows(folder: Path) -> list[dict[str, Any]]:
-    """The responses of a stored rollout with their rewards and what the rewards say for themselves."""
-    scores = load_rollout(folder).scores.tolist()
-    return [
-        {
-            "prompt": row["prompt"],
-            "response": row["response"],
-            "score": score,
-            **{f"reward/{name}": value for name, value in row["rewards"].items()},
-            "explanation": row["explanation"],
-        }
-        for row, score in zip(read_jsonl(folder / ROWS_FILE), scores, strict=True)
     ]

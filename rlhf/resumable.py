@@ -1,10 +1,10 @@
 """Hugging Face trainers that continue bit for bit: what transformers' Trainer saves and loads, in our checkpoints.
 
-Its own checkpoints are partly pickles and not verified, and with batches grouped by length they continue with another
-order of the data in every epoch but the first. The overrides below are hooks of transformers 5.23.
+Its own checkpoints are partly pickles and not verified. The overrides below are hooks of transformers 5.23.
 """
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from rlhf.state_files import load_state, restore_rng_state, rng_state, save_stat
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+MAX_SKIPPED_STEPS = 8
 PARAMETERS, TRAINING, TRAINER_STATE = "parameters", "training", "trainer_state.json"
 
 
@@ -31,12 +32,7 @@ class Resumable:
     """
 
     checkpoints: CheckpointManager
-
-    def _get_train_sampler(self: Any, train_dataset: Any = None) -> Any:
-        sampler = super()._get_train_sampler(train_dataset)  # type: ignore[misc]
-        if self.args.train_sampling_strategy == "group_by_length":  # what all processes together take, as one would
-            sampler.batch_size *= self.args.world_size
-        return sampler
+    skipped_in_a_row = 0
 
     def _run_epoch(self: Any, *, epoch: int, **arguments: Any) -> None:
         checkpoint, resumed_epoch = arguments["resume_from_checkpoint"], arguments["epochs_trained"]
@@ -46,6 +42,24 @@ class Resumable:
             restore_rng_state(saved["rng_at_epoch_start"] if in_the_middle else saved["rng"])
         self.rng_at_epoch_start = rng_state()
         super()._run_epoch(epoch=epoch, **arguments)  # type: ignore[misc]
+
+    def _get_grad_norm(self: Any, model: "nn.Module", grad_norm: "Tensor | float | None" = None) -> float:
+        """The norm before clipping. A step whose gradient is not finite is left out: AdamW would never recover."""
+        norm = float(super()._get_grad_norm(model, grad_norm=grad_norm))  # type: ignore[misc]
+        self.skipped_in_a_row = 0 if math.isfinite(norm) else self.skipped_in_a_row + 1
+        if self.skipped_in_a_row > MAX_SKIPPED_STEPS:
+            raise UserError(
+                f"the loss or its gradient was not finite in {self.skipped_in_a_row} optimizer steps in a row; lower"
+                " learning_rate, or look at the data: the parameters are those from before"
+            )
+        if self.skipped_in_a_row:
+            model.zero_grad(set_to_none=True)  # the optimizer passes over parameters without a gradient
+        return norm
+
+    def log(self: Any, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Report, with `skipped_steps` where the step was left out."""
+        self._tr_loss.nan_to_num_(nan=0.0)  # the Trainer subtracts it from itself to start again, which keeps a NaN
+        super().log(logs | ({"skipped_steps": 1.0} if self.skipped_in_a_row else {}), start_time)  # type: ignore[misc]
 
     def _save_checkpoint(self: Any, model: "nn.Module", trial: Any) -> None:
         if self.is_world_process_zero():

@@ -34,7 +34,7 @@ MODEL_FOLDER, SUMMARY_FILE = "model", "summary.json"
 REFERENCE, REFERENCE_PAIRS = "the chosen and rejected training texts", 1000
 METRICS = {
     "loss": "reward/loss", "accuracy": "reward/accuracy", "margin": "reward/margin", "grad_norm": "reward/grad_norm",
-    "learning_rate": "reward/learning_rate",
+    "learning_rate": "reward/learning_rate", "skipped_steps": "reward/skipped_steps",
 }  # fmt: skip
 
 
@@ -159,10 +159,7 @@ def _train(
     lora = lora_adapters(config.lora, model, task_type="SEQ_CLS") if config.lora else None
     if lora:
         lora.modules_to_save = ["score"]  # the head is trained in full
-    arguments = trl.RewardConfig(
-        remove_unused_columns=False,  # one of them holds the lengths
-        **training_arguments(config, folder, model.device.type),
-    )
+    arguments = trl.RewardConfig(**training_arguments(config, folder, model.device.type))
     trainer = resumable(trl.RewardTrainer)(
         model, args=arguments, train_dataset=_dataset(pairs), processing_class=tokenizer, peft_config=lora
     )
@@ -171,17 +168,10 @@ def _train(
 
 
 def _dataset(pairs: list[TokenizedPair]) -> Any:
-    """Token ids as RewardTrainer takes them, with the length by which batches are formed."""
+    """Token ids as RewardTrainer takes them."""
     import datasets
 
     datasets.disable_progress_bars()
     return datasets.Dataset.from_list(
-        [
-            {
-                "chosen_ids": pair.chosen_ids,
-                "rejected_ids": pair.rejected_ids,
-                "length": max(len(pair.chosen_ids), len(pair.rejected_ids)),
-            }
-            for pair in pairs
-        ]
+        [{"chosen_ids": pair.chosen_ids, "rejected_ids": pair.rejected_ids} for pair in pairs]
     )

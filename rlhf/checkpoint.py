@@ -8,21 +8,28 @@ from pathlib import Path
 from torch import Tensor
 
 from rlhf.config import LoraConfig, ModelConfig
+from rlhf.config.checks import require
 from rlhf.errors import UserError
 from rlhf.policy import Policy
+from rlhf.quantization import is_quantized
 from rlhf.value_head import CRITIC_ADAPTER, POLICY_ADAPTER
 
 POLICY_FILE, VALUE_HEAD_FILE, ADAPTER_FILE = "policy.json", "value_head.safetensors", "adapter_model.safetensors"
 
 
 def save_policy(policy: Policy, folder: Path) -> None:
-    """Write adapters, value head and policy.json, which names base model, LoRA settings and critic, into a folder."""
+    """Write adapters, value head and policy.json, which names base model, LoRA settings and critic, into a folder.
+
+    Of a quantized base policy.json says so.
+    """
     from safetensors.torch import save_file
 
     adapters = [POLICY_ADAPTER, CRITIC_ADAPTER] if policy.critic == "adapter" else [POLICY_ADAPTER]
     policy.wrapper.pretrained_model.save_pretrained(str(folder), selected_adapters=adapters)
     save_file(policy.wrapper.v_head.state_dict(), folder / VALUE_HEAD_FILE)
     description = {"base": policy.base_name, "critic": policy.critic, "lora": asdict(policy.lora)}
+    if is_quantized(policy.language_model):
+        description["quantization"] = "4bit"  # the adapters were trained on top of its rounding
     (folder / POLICY_FILE).write_text(json.dumps(description, indent=2) + "\n")
 
 
@@ -36,7 +43,11 @@ def load_policy(folder: Path, trust_remote_code: bool = False) -> Policy:
     from rlhf.models import load_causal_lm
 
     description = json.loads((folder / POLICY_FILE).read_text())
-    base = ModelConfig(name_or_path=description["base"], trust_remote_code=trust_remote_code)
+    base = ModelConfig(
+        name_or_path=description["base"],
+        quantization=description.get("quantization"),
+        trust_remote_code=trust_remote_code,
+    )
     model = load_causal_lm(base)
     policy = Policy.with_lora(model, LoraConfig(**description["lora"]), description["critic"])
     read_policy(policy, folder)
@@ -63,7 +74,15 @@ def read_policy(policy: Policy, folder: Path) -> None:
 
 
 def save_merged(policy: Policy, folder: Path) -> None:
-    """Write a plain causal language model with the policy's adapters merged in, for `from_pretrained`."""
+    """Write a plain causal language model with the policy's adapters merged in, for `from_pretrained`.
+
+    Raises UserError for a base that is quantized, which would round them away.
+    """
+    require(
+        not is_quantized(policy.language_model),
+        f"the base {policy.base_name!r} is quantized to 4bit, into which adapters cannot be merged; "
+        "use the policy's folder as it is, base and adapters apart",
+    )
     merged = copy.deepcopy(policy.wrapper.pretrained_model).merge_and_unload(adapter_names=[POLICY_ADAPTER])
     merged.save_pretrained(folder)
 

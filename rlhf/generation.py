@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rlhf.config import SamplingConfig
+from rlhf.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -110,8 +111,25 @@ def choose(logits: Tensor, sampling: SamplingConfig, generator: torch.Generator 
     if sampling.top_p < 1:
         ordered, order = probabilities.sort(descending=True)
         ordered[ordered.cumsum(-1) - ordered >= sampling.top_p] = 0.0
-        return order.gather(-1, torch.multinomial(ordered, 1, generator=generator)).squeeze(-1)
-    return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+        return order.gather(-1, draw(ordered, generator)).squeeze(-1)
+    return draw(probabilities, generator).squeeze(-1)
+
+
+def draw(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
+    """One index per row, by its probability: [B, V] -> [B, 1]; raises UserError where these are not finite.
+
+    The first index whose cumulative probability exceeds a uniform number, in float64: one random number per row, where
+    torch.multinomial takes one per entry.
+    """
+    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
+    total = cumulative[:, -1:]
+    if not total.isfinite().all():
+        raise UserError(
+            "the logits of the model are not finite, there is nothing to sample from; the same command continues from"
+            " the last checkpoint; if this comes again, look at grad_norm in metrics.jsonl"
+        )
+    uniform = torch.rand(total.shape, dtype=total.dtype, device=total.device, generator=generator)
+    return torch.searchsorted(cumulative, uniform * total, right=True)
 
 
 def pad_left(rows: list[Tensor], pad_id: int) -> tuple[Tensor, Tensor]:

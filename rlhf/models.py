@@ -9,6 +9,7 @@ import torch
 
 from rlhf.config import LoraConfig, ModelConfig, ScratchModel
 from rlhf.errors import UserError
+from rlhf.quantization import keep_differentiable, quantization_options
 
 if TYPE_CHECKING:
     import peft
@@ -79,7 +80,9 @@ def load_causal_lm(config: ModelConfig) -> "PreTrainedModel":
         config.trust_remote_code,
         dtype=getattr(torch, config.dtype),
         use_safetensors=True,
+        **quantization_options(config, default_device()),
     )
+    keep_differentiable(model)
     disable_dropout(model)
     return model.to(default_device())
 
@@ -171,6 +174,16 @@ def disable_dropout(model: torch.nn.Module) -> None:
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = 0.0  # type: ignore[assignment]
+
+
+def fuse_activations(model: torch.nn.Module) -> None:
+    """Compute GPT-2's tanh GELU in one kernel; transformers writes the same formula as eight passes over memory."""
+    from transformers.activations import FastGELUActivation, GELUTanh, NewGELUActivation
+
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation | FastGELUActivation):
+                setattr(module, name, GELUTanh())
 
 
 def default_device() -> torch.device:

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from rlhf.attention import use_float32_backward
 from rlhf.config import Critic, LoraConfig
 from rlhf.config.checks import require
-from rlhf.models import disable_dropout
-from rlhf.tensors import at_least_float32, entropy_from_logits, logprobs_from_logits
+from rlhf.lm_head import token_logprobs
+from rlhf.models import disable_dropout, fuse_activations
+from rlhf.packed import can_pack, packed
+from rlhf.quantization import is_quantized
 from rlhf.value_head import CRITIC_ADAPTER, POLICY_ADAPTER, belongs_to_critic, check_head_is_last, wrap_with_value_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-LOGIT_CHUNK = 2**25
-"""Logits held at once; more tokens go through the LM head in chunks that are recomputed in the backward pass."""
 
 
 class Evaluation(NamedTuple):
@@ -68,9 +68,14 @@ class Policy(nn.Module):
         self.reads_reference = False
         self.divided_blocks: list[Any] = []  # see rlhf.sharding
         disable_dropout(self)
+        fuse_activations(self)
+        use_float32_backward(self.language_model)
         check_head_is_last(self.language_model)
         self.trainable = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
         if self.is_peft:
+            from rlhf.lora import fuse_adapters
+
+            fuse_adapters(self)
             self._activate(POLICY_ADAPTER)
         self.train()  # dropout is off; without train mode models ignore gradient checkpointing
 
@@ -148,7 +153,9 @@ class Policy(nn.Module):
         rows, steps = response_mask.nonzero(as_tuple=True)  # [N] valid response tokens
         before = prompt_lengths[rows] + steps - 1  # the position that predicts each of them
         features = self._trunk(sequence_ids)[rows, before]  # [N, H]
-        logprobs, entropy = self._head(features, sequence_ids[rows, before + 1], temperature, with_entropy)
+        lm_head = self._reader.get_output_embeddings()
+        token_ids = sequence_ids[rows, before + 1]
+        logprobs, entropy = token_logprobs(features, token_ids, lm_head, temperature, with_entropy)
         values = self._values(features, sequence_ids, rows, before) if with_values else torch.zeros_like(logprobs)
 
         def spread(x: Tensor) -> Tensor:  # [N] -> [B, T]
@@ -184,11 +191,13 @@ class Policy(nn.Module):
 
         Afterwards the base weights are what they were, bit for bit (subtracting the update again would not do). The
         model is in eval mode meanwhile: in train mode gradient checkpointing would keep it from using its cache.
-        A base that is divided among processes is not folded into: the copy would take the memory that this saves.
+        A base that is divided among processes is not folded into: the copy would take the memory that this saves. Nor
+        is a quantized one: it would be quantized again, to other weights than those that are trained.
         """
         from peft.tuners.lora import LoraLayer
 
-        layers = [m for m in self.modules() if isinstance(m, LoraLayer) and not self.divided_blocks]
+        folds = not self.divided_blocks and not is_quantized(self.language_model)
+        layers = [m for m in self.modules() if isinstance(m, LoraLayer) and folds]
         originals = [layer.get_base_layer().weight.detach().clone() for layer in layers]
         was_training = self.training
         self.eval()
@@ -203,6 +212,32 @@ class Policy(nn.Module):
             for layer, original in zip(layers, originals, strict=True):
                 layer.get_base_layer().weight.data.copy_(original)
 
+    @property
+    def packs(self) -> bool:
+        """Whether decoding works on packed copies of the weights."""
+        weight = self.language_model.get_output_embeddings().weight
+        return can_pack(weight) and not self.divided_blocks and not is_quantized(self.language_model)
+
+    @contextlib.contextmanager
+    def decoding(self, n_rows: int) -> Iterator[None]:
+        """Within this context the policy decodes n_rows at a time, fast: as `merged`, on CPU from packed weights.
+
+        Nothing but a few tokens per row should go through the model here, and no gradient.
+        """
+        from rlhf.lora import folded_layers
+
+        if not self.packs:
+            with self.merged():
+                yield
+            return
+        was_training = self.training
+        self.eval()
+        try:
+            with packed(folded_layers(self.language_model, POLICY_ADAPTER), n_rows):
+                yield
+        finally:
+            self.train(was_training)
+
     def _trunk(self, input_ids: Tensor) -> Tensor:
         """Last hidden states: [B, L] -> [B, L, H]."""
         return self._reader.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
@@ -211,28 +246,6 @@ class Policy(nn.Module):
     def _reader(self) -> "PreTrainedModel":
         """The model that `forward` runs: the policy's, or the reference's where that is a model of its own."""
         return self.frozen_reference if self.reads_reference and self.frozen_reference else self.language_model
-
-    def _head(
-        self, features: Tensor, token_ids: Tensor, temperature: float, with_entropy: bool
-    ) -> tuple[Tensor, Tensor]:
-        """LM head on response tokens only: [N, H], [N] -> log-probabilities [N] and entropy [N]."""
-        lm_head = self._reader.get_output_embeddings()
-
-        def score(features: Tensor, token_ids: Tensor) -> tuple[Tensor, Tensor]:
-            logits = at_least_float32(lm_head(features)) / temperature  # [n, V]
-            entropy = entropy_from_logits(logits) if with_entropy else logits.new_zeros(len(logits))
-            return logprobs_from_logits(logits, token_ids), entropy
-
-        chunk = max(1, LOGIT_CHUNK // lm_head.weight.shape[0])
-        if len(token_ids) <= chunk:
-            parts = [score(features, token_ids)]
-        else:
-            parts = [
-                torch.utils.checkpoint.checkpoint(score, f, ids, use_reentrant=False)
-                for f, ids in zip(features.split(chunk), token_ids.split(chunk), strict=True)
-            ]
-        logprobs, entropy = (torch.cat(column) for column in zip(*parts, strict=True))
-        return logprobs, entropy
 
     def _values(self, features: Tensor, sequence_ids: Tensor, rows: Tensor, before: Tensor) -> Tensor:
         """The critic's estimate for each valid token: [N]."""

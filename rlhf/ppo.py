@@ -29,6 +29,7 @@ from rlhf.sharding import shard_base
 from rlhf.stage import run_once
 from rlhf.trainer import PPOTrainer
 from rlhf.training import POLICY_FOLDER, train
+from rlhf.vllm_engine import require_vllm
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -62,6 +63,8 @@ def launch(config: PPOConfig) -> "Accelerator":
     """
     from accelerate import Accelerator
 
+    if config.generation.engine == "vllm":
+        require_vllm()
     require_fsdp2_or_ddp(join(config.processes).device.type)
     accelerator = Accelerator()
     require(

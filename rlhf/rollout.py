@@ -146,7 +146,7 @@ def sample_responses(
     generator: torch.Generator | None = None,
 ) -> Responses:
     """One response to each prompt, sampled with the policy's adapters merged into the base."""
-    with policy.merged():
+    with policy.decoding(len(prompts)):
         sampled = sample(
             policy.language_model,
             [p.prompt_ids for p in prompts],

@@ -1,7 +1,7 @@
 """PPO: sample, score, estimate advantages, update, report."""
 
+import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -17,10 +17,12 @@ from rlhf.optimization import ClippedEpochs, Metrics
 from rlhf.policy import Evaluation, Policy
 from rlhf.prompts import PromptSource, in_batches
 from rlhf.rewards import RewardSum, Scores
+from rlhf.rewards.calling import Background
 from rlhf.rollout import Experience, Responses, Rollout, evaluate_responses, sample_responses
 from rlhf.sharding import sharded
 from rlhf.stopwatch import Stopwatch
 from rlhf.tensors import RunningMoments, explained_variance
+from rlhf.vllm_sampling import VLLMSampler
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -69,8 +71,10 @@ class PPOTrainer:
         self.score_moments = RunningMoments()
         seed = config.seed + RANK_SEED_STRIDE * self.ranks.index
         self.generator = torch.Generator(device=policy.device).manual_seed(seed)
+        uses_vllm = config.generation.engine == "vllm"
+        self.vllm = VLLMSampler(config, policy, tokenizer, accelerator) if uses_vllm else None
         self.epochs = ClippedEpochs(config, policy, accelerator, shuffler)
-        self.background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rewards")
+        self.background = Background()
         self.warming_up = config.uses_critic and config.value_warmup.max_updates > 0
         self.updates_done = 0
 
@@ -82,11 +86,13 @@ class PPOTrainer:
     def collect(self, prompts: list[TokenizedExample], clock: Stopwatch) -> tuple[Experience, Scores]:
         """Sampled responses to this rank's prompts, and what networks and rewards say of them."""
         # 1. Sample; each batch of texts is scored while the next one is sampled and while the networks read.
+        if self.vllm is not None:
+            self.vllm.load_policy()
         batches, scoring = [], []
         for some in in_batches(prompts, self.config.rollout_batch_size):
             responses = self.called_back("after_sampling", self.sample(some))
             batches.append(responses)
-            scoring.append(self.background.submit(self.score, responses))
+            scoring.append(self.background.submit(self.score, responses=responses))
         clock.lap("rollout")
 
         def scored() -> Scores:
@@ -120,7 +126,8 @@ class PPOTrainer:
         # 5. Report, and steer the KL coefficient.
         said = rollout_metrics(rollout, raw, self.kl_controller.kl_coef, config.uses_critic)
         update = Update(rollout, raw, said | trained | clock.metrics(int(rollout.lengths.sum())))
-        if not trained["policy/warmup"]:  # meanwhile the KL cannot follow the coefficient
+        # During the warm-up the KL cannot follow the coefficient; one that is not finite would spoil it for good.
+        if not trained["policy/warmup"] and math.isfinite(said["objective/kl"]):
             self.kl_controller.update(said["objective/kl"], len(rollout))
         self.updates_done += 1
         for callback in self.callbacks:
@@ -136,6 +143,8 @@ class PPOTrainer:
 
     def sample(self, prompts: list[TokenizedExample]) -> Responses:
         """One response to each prompt."""
+        if self.vllm is not None:
+            return self.vllm.sample(prompts, self.generator)
         return sample_responses(self.policy, self.tokenizer, prompts, self.config.sampling, self.generator)
 
     def score(self, responses: Responses) -> Scores:

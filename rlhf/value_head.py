@@ -9,6 +9,7 @@ from torch import nn
 from rlhf.config import Critic, LoraConfig
 from rlhf.errors import UserError
 from rlhf.models import lora_adapters
+from rlhf.quantization import is_quantized
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,7 +47,9 @@ def wrap_with_value_head(model: "PreTrainedModel", lora: LoraConfig, critic: Cri
     peft_model = peft.get_peft_model(model, settings, adapter_name=POLICY_ADAPTER)
     if critic == "adapter":
         peft_model.add_adapter(CRITIC_ADAPTER, settings)
-    wrapper = AutoModelForCausalLMWithValueHead.from_pretrained(peft_model, summary_dropout_prob=0.0)
+    # without device_map it warns, of a quantized model, that it will place what has its place already
+    placed = {"device_map": {"": model.device}} if is_quantized(model) else {}
+    wrapper = AutoModelForCausalLMWithValueHead.from_pretrained(peft_model, summary_dropout_prob=0.0, **placed)
     nn.init.zeros_(wrapper.v_head.summary.weight)
     nn.init.zeros_(wrapper.v_head.summary.bias)
     for name, parameter in wrapper.named_parameters():

@@ -71,7 +71,7 @@ def test_two_processes_train_like_one(two_processes, name):
     """The same minibatches, epochs and early stop: parameters differ by the order of float additions alone."""
     folder, alone = two_processes
     together = load_file(folder / "parameters.safetensors")[name]
-    assert (alone[name] - together).abs().max() < 1e-6
+    assert (alone[name] - together).abs().max() < 1e-5  # lr 0.01; Adam makes much of a gradient that is rounding
     assert not torch.equal(alone[name], alone["adapter"]) or name == "adapter"
 
 

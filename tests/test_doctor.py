@@ -438,10 +438,10 @@ def test_update_that_does_not_fit(trainer, monkeypatch, share, verdict):
 
 
 def test_logits_by_hand(trainer):
-    """V = 320: 10 tokens in one block that is kept, and four of its size at the beginning of the backward pass."""
+    """V = 320: 10 tokens in one block and a second one of its size; many tokens block by block."""
     model = trainer.policy.language_model
-    assert logits_of_update(model, 10) == (10 * 320 * 4, 4 * 10 * 320 * 4)
-    assert logits_of_update(model, 200_000) == (0, 4 * (2**25 // 320) * 320 * 4)  # in chunks, computed again
+    assert logits_of_update(model, 10) == 2 * 10 * 320 * 4
+    assert logits_of_update(model, 200_000) == 2 * (2**24 // 320) * 320 * 4
 
 
 def test_shared_storage_counts_once():
@@ -473,9 +473,10 @@ def test_parts_of_the_footprint_by_hand(trainer):
     trainable = sum(p.numel() for _, p in policy.trainable)
     assert estimate.training == 4 * 4 * trainable  # value, gradient, two moments of 4 bytes
     assert estimate.weights == 4 * sum(p.numel() for p in policy.parameters() if not p.requires_grad)
-    adapted = 2 * 12 * 32**2 * 4  # four matrices in each of two layers
+    packed = (2 * 12 * 32**2 + 320 * 32) * 4  # four matrices in each of two layers, and the LM head
     cache = 2 * 2 * 16 * (20 + 30) * 32 * 4  # keys and values, layers, rows, tokens, H
-    assert estimate.sampling == adapted + cache + 3 * 16 * 320 * 4
+    assert estimate.sampling == packed + cache + 3 * 16 * 320 * 4
+    assert estimate.gradients == 4 * config.micro_batch_size * (20 + 30) * 4 * 32 * 4  # of the MLP's inner activation
     detached = dataclasses.replace(config, critic="detached")
     assert estimate.activations == 2 * footprint(detached, policy, 20).activations
 

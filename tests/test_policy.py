@@ -107,7 +107,7 @@ def test_logits_in_chunks_equal_logits_at_once(tiny_models, monkeypatch):
     policy = make_policy(tiny_models["gpt2"])
     outputs, gradients = [], []
     for chunk in (2**25, 320 * 5):  # everything at once; 5 of the 12 tokens at a time
-        monkeypatch.setattr("rlhf.policy.LOGIT_CHUNK", chunk)
+        monkeypatch.setattr("rlhf.lm_head.LOGIT_CHUNK", chunk)
         zero_grad(policy)
         result = policy(*batch(), with_entropy=True)
         (result.logprobs.sum() + result.entropy.sum()).backward()

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from rlhf.rewards import RewardError, RewardSpec, RewardSum, SpanReward, WeightedReward
-from rlhf.rewards.calling import TimeLimitError, call
+from rlhf.rewards.calling import Background, TimeLimitError, call
 
 
 async def lengths(prompts, completions, **columns):
@@ -200,3 +200,33 @@ def test_specs_hand_limits_on():
     spec = RewardSpec(path="length", args={"maximum": 1}, timeout=2.0, clip=0.5)
     [reward] = RewardSum.from_specs([spec]).rewards
     assert (reward.timeout, reward.clip) == (2.0, 0.5)
+
+
+def test_calls_in_the_background_come_in_turn():
+    background, order, running = Background(), [], threading.Lock()
+
+    def score(number: int, seconds: float) -> int:
+        assert running.acquire(blocking=False), "two at once"
+        time.sleep(seconds)
+        order.append(number)
+        running.release()
+        return 10 * number
+
+    futures = [background.submit(score, number=number, seconds=0.05 - 0.02 * number) for number in range(3)]
+    failing = background.submit(lambda: 1 / 0)
+    last = background.submit(score, number=3, seconds=0.0)
+    assert [future.result(5) for future in [*futures, last]] == [0, 10, 20, 30]
+    assert order == [0, 1, 2, 3]
+    with pytest.raises(ZeroDivisionError):
+        failing.result(5)
+
+
+def test_a_reward_that_hangs_in_the_background_does_not_hold_up_the_end_of_the_program():
+    code = """if True:
+        import time
+        from rlhf.rewards.calling import Background
+        Background().submit(lambda: time.sleep(60))
+    """
+    started = time.monotonic()
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert time.monotonic() - started < 30

@@ -48,12 +48,15 @@ class ModelConfig:
         scratch: Build the model from this description instead (SFT only).
         dtype: Precision of the base weights; adapters, value head and log-probabilities are always float32.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more compute.
+        quantization: 4bit keeps the frozen weights of the linear layers in four bits (bitsandbytes' NF4), dtype being
+            that of everything else and of the computation; needs the extra `quantized`, and adapters.
         trust_remote_code: Run Python code that comes with the model. Only for a model whose code you have read.
     """
 
     name_or_path: str | None = None
     scratch: ScratchModel | None = None
     dtype: DType = "float32"
+    quantization: Literal["4bit"] | None = None
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
 
@@ -62,6 +65,10 @@ class ModelConfig:
         require(
             self.name_or_path is None or self.scratch is None,
             f"model has both name_or_path {self.name_or_path!r} and scratch; keep one of them",
+        )
+        require(
+            self.quantization is None or self.scratch is None,
+            "model.quantization is 4bit, but a model from scratch has to be trained in full; remove it",
         )
 
 

@@ -62,6 +62,11 @@ class FineTuningConfig:
         require_positive(self, "epochs", "batch_size", "micro_batch_size", "learning_rate", "max_grad_norm")
         require_positive(self, "processes")
         require_divides("batch_size", self.batch_size, "micro_batch_size", self.micro_batch_size or self.batch_size)
+        require(
+            self.model.quantization is None,
+            "model.quantization is 4bit, into which adapters cannot be merged at the end; "
+            "remove it here, ppo, evaluate and generate take it",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

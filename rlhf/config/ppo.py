@@ -13,6 +13,7 @@ from rlhf.config.checks import (
     require_positive,
 )
 from rlhf.config.common import DataConfig, HubConfig, LoraConfig, ModelConfig, SamplingConfig, TrackingConfig
+from rlhf.config.generation import GenerationConfig, require_samplable
 from rlhf.config.watch import WatchConfig, require_untrained_gold
 from rlhf.rewards.spec import RewardSpec
 
@@ -72,6 +73,7 @@ class PPOConfig:
         rewards: Components of the score, summed with their weights.
         lora: The policy's adapters (and the critic's, with critic=adapter).
         sampling: Rollout sampling.
+        generation: What decodes the responses: this package, or vLLM.
         updates: Number of rollout-and-update rounds.
         batch_size: Responses per update, over all processes.
         rollout_batch_size: Responses sampled at once per process; the rewards see one such batch at a time, while the
@@ -124,6 +126,7 @@ class PPOConfig:
     rewards: list[RewardSpec]
     lora: LoraConfig = field(default_factory=LoraConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
     updates: int = 100
     batch_size: int = 64
     rollout_batch_size: int | None = None
@@ -196,6 +199,7 @@ class PPOConfig:
             self.sampling.top_p == 1,
             f"sampling.top_p is {self.sampling.top_p}; PPO must sample from the distribution it optimises: 1.0",
         )
+        require_samplable(self.generation, self.sampling, self.model)
 
     @property
     def uses_critic(self) -> bool:

@@ -7,16 +7,20 @@ import torch
 from torch import Tensor
 
 from rlhf.config import PPOConfig
-from rlhf.policy import LOGIT_CHUNK, Policy
+from rlhf.lm_head import LOGIT_CHUNK
+from rlhf.policy import Policy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FLOAT = 4
-LOGIT_COPIES = 4
-"""Of a block of logits, float32: the logits, their gradient, and two of the same size on the way to it."""
+LOGIT_COPIES = 2
+"""Of a block of logits, float32: their log-probabilities, and on the way there or from there one of the same size."""
 
-HEAP_LIMIT, HEAP_SLACK = 32 * 2**20, 2.1
+LIVE_GRADIENTS = 4
+"""Of the widest activation: a gated MLP has the gradients of its product, of both factors and of the activation."""
+
+HEAP_LIMIT, HEAP_SLACK = 32 * 2**20, 1.4
 """On CPU blocks below 32 MiB come from glibc's heap, which holds on to what was freed between them: they take this many
 times their size, as measured (docs/doctor.md)."""
 
@@ -31,6 +35,7 @@ class Footprint:
         training: Adapters and value head, their gradients, and two moments of AdamW each.
         sampling: While responses are decoded: copies of the adapted weights, key/value cache, logits.
         activations: What the backward pass needs of one micro-batch, through the trunk.
+        gradients: Of activations, while one layer is differentiated.
         logits: Of the same micro-batch, as far as they are alive when the activations are.
         slack: What the allocator holds on to between the activations.
     """
@@ -40,6 +45,7 @@ class Footprint:
     training: int
     sampling: int
     activations: int
+    gradients: int
     logits: int
     slack: int
 
@@ -51,7 +57,7 @@ class Footprint:
     @property
     def update(self) -> int:
         """What the update needs besides."""
-        return self.activations + self.logits + self.slack
+        return self.activations + self.gradients + self.logits + self.slack
 
 
 def footprint(config: PPOConfig, policy: Policy, prompt_tokens: int) -> Footprint:
@@ -64,21 +70,22 @@ def footprint(config: PPOConfig, policy: Policy, prompt_tokens: int) -> Footprin
     rows = min(config.micro_batch_size, per_process(config, config.minibatch_size))
     n_tokens = prompt_tokens + response_tokens
     blocks = [rows * block for block in saved_by_one_row(model, n_tokens)]
+    widest = max(blocks)
     if model.is_gradient_checkpointing:
         blocks = with_checkpointing(model, blocks, rows * n_tokens)
-    kept, alive = logits_of_update(model, rows * response_tokens)
+    logits = logits_of_update(model, rows * response_tokens)
     if config.uses_critic and config.critic == "adapter":
-        alive = max(0, alive - sum(blocks))  # the critic's pass is differentiated first, and gone by then
+        logits = max(0, logits - sum(blocks))  # they are gone before the critic's activations are there
         blocks = 2 * blocks
-    logits = [block for block in (kept, alive - kept) if block > 0]
     return Footprint(
         process=process,
         weights=everything - trainable,
         training=4 * trainable,
         sampling=size_of_sampling(config, policy, prompt_tokens),
         activations=sum(blocks),
-        logits=sum(logits),
-        slack=int((HEAP_SLACK - 1) * sum(b for b in [*blocks, *logits] if b < HEAP_LIMIT)) if on_cpu else 0,
+        gradients=LIVE_GRADIENTS * widest,
+        logits=logits,
+        slack=int((HEAP_SLACK - 1) * sum(b for b in [*blocks, logits] if b < HEAP_LIMIT)) if on_cpu else 0,
     )
 
 
@@ -112,28 +119,35 @@ def with_checkpointing(model: "PreTrainedModel", blocks: list[int], n_tokens: in
     return [one_input] * layers + [block // layers for block in blocks]
 
 
-def logits_of_update(model: "PreTrainedModel", n_tokens: int) -> tuple[int, int]:
-    """Bytes of logits that are kept for the backward pass, and at its beginning."""
+def logits_of_update(model: "PreTrainedModel", n_tokens: int) -> int:
+    """Bytes of logits that are alive together; none are kept for the backward pass."""
     vocabulary = model.get_output_embeddings().weight.shape[0]
     chunk = max(1, LOGIT_CHUNK // vocabulary)
-    if n_tokens <= chunk:
-        return n_tokens * vocabulary * FLOAT, LOGIT_COPIES * n_tokens * vocabulary * FLOAT
-    return 0, LOGIT_COPIES * chunk * vocabulary * FLOAT
+    return LOGIT_COPIES * min(n_tokens, chunk) * vocabulary * FLOAT
 
 
 def size_of_sampling(config: PPOConfig, policy: Policy, prompt_tokens: int) -> int:
-    """Bytes while a batch is decoded: originals of the merged weights, key/value cache, one token's logits."""
-    from peft.tuners.lora import LoraLayer
-
+    """Bytes while a batch is decoded: a second copy of weights, key/value cache, one token's logits."""
     model = policy.language_model
-    adapted = [m.get_base_layer().weight for m in policy.modules() if isinstance(m, LoraLayer)]
     settings, rows = model.config, per_process(config, config.batch_size)
     head_width = getattr(settings, "head_dim", None) or settings.hidden_size // settings.num_attention_heads
     heads = getattr(settings, "num_key_value_heads", settings.num_attention_heads)
     tokens = prompt_tokens + config.sampling.max_response_tokens
     cache = 2 * settings.num_hidden_layers * rows * tokens * heads * head_width * model.dtype.itemsize
     vocabulary = model.get_output_embeddings().weight.shape[0]
-    return size_of(adapted) + cache + 3 * rows * vocabulary * FLOAT
+    return copied_weights(policy) + cache + 3 * rows * vocabulary * FLOAT
+
+
+def copied_weights(policy: Policy) -> int:
+    """Bytes of the weights that `Policy.decoding` copies: packed ones of all linear layers, or those with adapters."""
+    from peft.tuners.lora import LoraLayer
+    from transformers.pytorch_utils import Conv1D
+
+    adapted = [module.get_base_layer() for module in policy.modules() if isinstance(module, LoraLayer)]
+    if not policy.packs:
+        return size_of([layer.weight for layer in adapted])
+    linear = [module for module in policy.language_model.modules() if isinstance(module, torch.nn.Linear | Conv1D)]
+    return sum(layer.weight.nbytes for layer in linear if not layer.weight.requires_grad)
 
 
 def per_process(config: PPOConfig, rows: int) -> int:

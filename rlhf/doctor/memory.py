@@ -30,7 +30,12 @@ def room(device: torch.device) -> int:
 
 
 def check_weights_fit(config: ModelConfig) -> Check | None:
-    """Before anything is loaded: a model whose weights alone are too large for this machine; None if they are not."""
+    """Before anything is loaded: a model whose weights alone are too large for this machine; None if they are not.
+
+    Of a base in four bits it says nothing: it is counted when it has been loaded.
+    """
+    if config.quantization is not None:
+        return None
     from transformers import AutoConfig, AutoModelForCausalLM
 
     trust = config.trust_remote_code

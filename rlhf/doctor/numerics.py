@@ -62,7 +62,7 @@ def decode(patient: Patient, prompts: list[TokenizedExample]) -> tuple[Tensor, R
     steps: list[Tensor] = []
     hook = model.get_output_embeddings().register_forward_hook(lambda *call: steps.append(call[-1].float()))
     try:
-        with trainer.policy.merged():
+        with trainer.policy.decoding(len(prompts)):
             sampled = sample(model, [prompt.prompt_ids for prompt in prompts], short, eos, trainer.generator)
     finally:
         hook.remove()

@@ -37,6 +37,28 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], seconds: float
     return output
 
 
+class Background:
+    """Calls one after the other in threads that, unlike those of an executor, keep the program from nothing.
+
+    A reward that hangs must not hold up the end of a program that has been interrupted.
+    """
+
+    def __init__(self) -> None:
+        self._last: Future[Any] = Future()
+        self._last.set_result(None)
+
+    def submit(self, function: Callable[..., Any], **arguments: Any) -> "Future[Any]":
+        """Call the function once all that was submitted before has been done."""
+        before = self._last
+
+        def in_turn(**given: Any) -> Any:
+            wait([before])
+            return function(**given)
+
+        self._last = _in_thread(in_turn, arguments)
+        return self._last
+
+
 def _within(future: "Future[Any]", seconds: float) -> Any:
     # Not future.result(seconds): the TimeoutError of a reward's own network client would look like ours.
     if wait([future], timeout=max(0.0, seconds)).done:

@@ -1,0 +1,65 @@
+"""What decodes the responses of the rollouts."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rlhf.config.checks import require, require_finite
+from rlhf.config.common import ModelConfig, SamplingConfig
+
+VLLM_TEMPERATURES = (0.01, 2.0)
+"""vLLM quietly raises a lower temperature to the first of them, and refuses one above the second."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """Which engine samples the training batches; what the losses are computed from is always the policy itself.
+
+    Args:
+        engine: transformers, the decode loop of this package on the model that is trained, or vllm, which is sent the
+            policy's merged weights before every update (needs GPUs and the extra `vllm`).
+        mode: Where vLLM runs: colocate is in the training processes, each with an engine of its own on its GPU; server
+            is `vllm serve` on other GPUs, for all processes.
+        gpu_memory_utilization: Share of each GPU's memory that a colocated engine takes for itself.
+        server_url: Address of the server, like http://localhost:8000.
+    """
+
+    engine: Literal["transformers", "vllm"] = "transformers"
+    mode: Literal["colocate", "server"] = "colocate"
+    gpu_memory_utilization: float = 0.3
+    server_url: str | None = None
+
+    def __post_init__(self) -> None:
+        require_finite(self)
+        require(
+            0 < self.gpu_memory_utilization < 1,
+            f"generation.gpu_memory_utilization is {self.gpu_memory_utilization}; it must be between 0 and 1",
+        )
+        require(
+            self.engine == "vllm" or (self.mode == "colocate" and self.server_url is None),
+            "generation.mode and server_url belong to vllm, but generation.engine is transformers; set engine: vllm",
+        )
+        require(
+            (self.mode == "server") == (self.server_url is not None),
+            f"generation.mode is {self.mode} and server_url is {self.server_url!r}; "
+            "mode server needs the address of one, mode colocate has none",
+        )
+        require(
+            self.server_url is None or self.server_url.startswith(("http://", "https://")),
+            f"generation.server_url is {self.server_url!r}; it must start with http:// or https://",
+        )
+
+
+def require_samplable(generation: GenerationConfig, sampling: SamplingConfig, model: ModelConfig) -> None:
+    """Raise UserError for settings that vLLM would refuse, or follow with other probabilities than ours."""
+    if generation.engine != "vllm":
+        return
+    lowest, highest = VLLM_TEMPERATURES
+    require(
+        lowest <= sampling.temperature <= highest,
+        f"sampling.temperature is {sampling.temperature}; vllm takes {lowest} to {highest}",
+    )
+    require(
+        model.quantization is None,
+        "model.quantization is 4bit, into which no adapters can be merged for vllm; "
+        "drop one of the two, or set generation.engine: transformers",
+    )

@@ -1,0 +1,95 @@
+"""PEFT's LoRA layer on a frozen base, in as few passes over the activations as there are products."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear, LoraLayer
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from transformers.pytorch_utils import Conv1D
+
+from rlhf.packed import Layer
+
+
+def fuse_adapters(model: nn.Module) -> None:
+    """Let every plain LoRA layer of the model compute what it computes in fewer operations."""
+    for layer in model.modules():
+        if type(layer) is Linear:
+            layer.__class__ = FusedLinear
+
+
+class FusedLinear(Linear):
+    """`peft.tuners.lora.Linear` with one autograd node for y = x W + b + scaling (x A^T) B^T.
+
+    PEFT's own takes eight; with a bfloat16 base it computes the adapter's part on float32 copies of the activations.
+    Here A and B, which stay float32, are rounded to the activations' type for the products, as autocast does.
+    """
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        adapter = self._the_adapter()
+        if adapter is None or args or kwargs:
+            return super().forward(x, *args, **kwargs)
+        base = self.get_base_layer()
+        weight = base.weight if self.fan_in_fan_out else base.weight.t()  # [in, out]
+        a, b = self.lora_A[adapter].weight, self.lora_B[adapter].weight
+        return _LoraProduct.apply(x, weight, base.bias, a, b, self.scaling[adapter])
+
+    def _the_adapter(self) -> str | None:
+        """The one active adapter, None where PEFT has more to do than the plain product."""
+        if self.disable_adapters or self.merged or len(self.active_adapters) != 1:
+            return None
+        [adapter] = self.active_adapters
+        is_plain = adapter in self.lora_A and adapter not in self.lora_variant and not self.lora_bias[adapter]
+        is_frozen = not any(parameter.requires_grad for parameter in self.get_base_layer().parameters())
+        return adapter if is_plain and is_frozen else None
+
+
+class _LoraProduct(torch.autograd.Function):
+    """x [..., in], weight [in, out], bias [out] or None, a [r, in], b [out, r] -> [..., out]."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float
+    ) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])  # [N, in]
+        low = rows @ a.to(x.dtype).t()  # [N, r]
+        y = rows @ weight if bias is None else torch.addmm(bias, rows, weight)
+        y.addmm_(low, b.to(x.dtype).t(), alpha=scaling)
+        ctx.save_for_backward(rows, low, weight, a, b)
+        ctx.scaling, ctx.shape = scaling, x.shape
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        rows, low, weight, a, b = ctx.saved_tensors
+        dy = dy.reshape(-1, dy.shape[-1])  # [N, out]
+        dlow = (dy @ b.to(dy.dtype)).mul_(ctx.scaling)  # [N, r]
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = (dy @ weight.t()).addmm_(dlow, a.to(dy.dtype)).view(ctx.shape)
+        da = (dlow.t() @ rows).to(a.dtype)
+        db = (dy.t() @ low).mul_(ctx.scaling).to(b.dtype)
+        return dx, None, None, da, db, None
+
+
+def folded_weight(layer: LoraLayer, adapter: str) -> Tensor:
+    """Weight of the base with an adapter folded in, W + scaling B A: [out, in]; the base is not touched."""
+    base = layer.get_base_layer().weight.data
+    a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+    plain = base.t() if layer.fan_in_fan_out else base
+    return torch.addmm(plain.to(b.dtype), b, a, alpha=layer.scaling[adapter]).to(base.dtype)
+
+
+@torch.no_grad()
+def folded_layers(model: nn.Module, adapter: str) -> Iterator[Layer]:
+    """Every linear layer of a model, one after the other; its weight with the adapter folded in where it has one."""
+    adapted = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    parts = {part for layer in adapted for part in layer.modules()} - set(adapted)
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            yield module, folded_weight(module, adapter), module.get_base_layer().bias
+        elif isinstance(module, nn.Linear | Conv1D) and module not in parts:
+            weight = module.weight.data
+            yield module, weight.t() if isinstance(module, Conv1D) else weight, module.bias

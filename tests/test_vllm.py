@@ -1,0 +1,272 @@
+"""Rollouts through vLLM, against a stand-in that speaks its calls (tests/vllm_standin.py)."""
+
+import dataclasses
+import json
+import os
+import sys
+
+import pytest
+import torch
+import vllm_standin
+from small_llama import SHORT_RUN, save_small_llama
+from test_distributed import launch
+from test_trainer import make_config
+
+import rlhf.vllm_engine
+from rlhf.callbacks import Callback
+from rlhf.cli import main
+from rlhf.config import LoraConfig, ModelConfig, PPOConfig, SamplingConfig
+from rlhf.config.generation import GenerationConfig
+from rlhf.errors import UserError
+from rlhf.generation import stop_strings
+from rlhf.models import load_causal_lm
+from rlhf.policy import Policy
+from rlhf.ppo import build_trainer
+from rlhf.rewards import RewardSum
+from rlhf.rollout import sample_responses
+from rlhf.vllm_engine import merged_weights
+from rlhf.vllm_sampling import VLLMSampler
+
+COLOCATED = GenerationConfig(engine="vllm")
+NEARLY_GREEDY = 0.01
+
+
+@pytest.fixture
+def vllm(monkeypatch):
+    """vLLM, as far as this process can tell."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):  # TRL sets them for vLLM
+        monkeypatch.setitem(os.environ, name, "")
+        del os.environ[name]  # what was there before comes back at the end
+    vllm_standin.install(
+        lambda name, module: monkeypatch.setitem(sys.modules, name, module),
+        lambda name: monkeypatch.delitem(sys.modules, name),
+    )
+    from trl.generation.vllm_client import VLLMClient
+
+    vllm_standin.send_from_cpu(VLLMClient, monkeypatch.setattr)
+
+
+def make_policy(folder, dtype: str = "float32") -> Policy:
+    """A policy whose two sets of adapters do something."""
+    torch.manual_seed(1)
+    model = load_causal_lm(ModelConfig(name_or_path=str(folder), dtype=dtype))
+    policy = Policy.with_lora(model, LoraConfig(r=4, alpha=8), "adapter")
+    for _, parameter in policy.trainable:
+        parameter.data.normal_(std=0.1)
+    return policy
+
+
+def trainer_with(tiny_models, pairs, generation=COLOCATED, max_prompt_tokens=64, **options):
+    """A trainer whose longest sequence fits into the 96 positions of the small models."""
+    config = make_config(tiny_models["gpt2"], pairs, generation=generation, **options)
+    data = dataclasses.replace(config.data, max_prompt_tokens=max_prompt_tokens)
+    return build_trainer(dataclasses.replace(config, data=data), RewardSum.from_specs(config.rewards))
+
+
+@pytest.fixture(params=["colocate", "server"])
+def mode(request, vllm, tiny_models):
+    """(a config, the stand-in's engine of a trainer with that config) of either mode."""
+    if request.param == "colocate":
+        return COLOCATED, lambda trainer: trainer.vllm.engine.generation.llm
+    served = vllm_standin.Serve(tiny_models["gpt2"])
+    return GenerationConfig(engine="vllm", mode="server", server_url=served.url), lambda trainer: served.llm
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_merged_weights_are_those_of_merged_under_the_names_of_the_plain_model(tiny_models, architecture, dtype):
+    policy = make_policy(tiny_models[architecture], dtype)
+    before = {name: p.detach().clone() for name, p in policy.named_parameters()}
+    ours = dict(merged_weights(policy.language_model))
+    plain = load_causal_lm(ModelConfig(name_or_path=str(tiny_models[architecture]), dtype=dtype))
+    assert list(ours) == [name for name, _ in plain.named_parameters()]
+    changed = [name for name, weight in plain.named_parameters() if not torch.equal(ours[name], weight)]
+    assert len(changed) == 2 * {"gpt2": 4, "llama": 7}[architecture]  # the linear layers of two blocks
+    with policy.merged():
+        merged = {name.replace(".base_layer", ""): p for name, p in policy.language_model.named_parameters()}
+        assert all(torch.equal(weight, merged[name]) for name, weight in ours.items())
+    assert all(torch.equal(p, before[name]) for name, p in policy.named_parameters())
+
+
+class WeightsSeenWhileSampling(Callback):
+    """The engine's weights as each batch is sampled, and those of the policy."""
+
+    def __init__(self, engine_of):
+        self.engine_of, self.seen = engine_of, []
+
+    def after_sampling(self, trainer, responses):
+        engine = {name: p.clone() for name, p in self.engine_of(trainer).worker.model.named_parameters()}
+        self.seen.append((engine, dict(merged_weights(trainer.policy.language_model))))
+
+
+def test_every_update_samples_with_the_weights_of_now(tiny_models, pairs, mode):
+    generation, engine_of = mode
+    trainer = trainer_with(tiny_models, pairs, generation, rollout_batch_size=4)
+    trainer.callbacks = [WeightsSeenWhileSampling(engine_of)]
+    reference = {name: p.detach().clone() for name, p in trainer.policy.named_parameters() if "lora_" not in name}
+    for _ in range(3):
+        rollout, _, metrics = trainer.update()
+        # the old_logprobs are the policy's own, not vLLM's
+        assert metrics["policy/ratio_first_minibatch"] == pytest.approx(1.0, abs=1e-6)
+        known = engine_of(trainer).known  # a prefix that is still known from older weights would be wrong
+        row = rollout.sequence_ids[0, : int(rollout.prompt_lengths[0])]
+        with torch.no_grad():
+            torch.testing.assert_close(
+                known[tuple(row.tolist())], engine_of(trainer).worker.model(row[None]).logits[0, -1]
+            )
+    seen = trainer.callbacks[0].seen
+    assert len(seen) == 6
+    for engine, policy in seen:
+        assert engine.keys() == policy.keys()
+        assert all(torch.equal(engine[name], policy[name]) for name in policy)
+    first, second = seen[0][0], seen[2][0]
+    assert sum(not torch.equal(first[name], second[name]) for name in first) == 8
+    after = dict(trainer.policy.named_parameters())
+    assert all(torch.equal(after[name], weight) for name, weight in reference.items() if "v_head" not in name)
+
+
+@pytest.mark.parametrize("ending", ["length", "eos", "stop", "special stop"])
+def test_responses_end_where_those_of_the_decode_loop_end(tiny_models, pairs, mode, ending):
+    """At a temperature at which both engines can only take the most probable token."""
+    generation, engine_of = mode
+    sampling = SamplingConfig(max_response_tokens=16, temperature=NEARLY_GREEDY)
+    trainer = trainer_with(tiny_models, pairs, generation, sampling=sampling)
+    trunk, pad = trainer.policy.language_model.transformer, trainer.tokenizer.pad_token_id
+    trunk.ln_f.weight.data.mul_(20)  # logits far apart
+    if ending == "special stop":
+        trunk.ln_f.bias.data.copy_(1e5 * trunk.wte.weight[pad])  # always the most probable token
+    trainer.vllm.load_policy()
+    engine_of(trainer).eos_token_ids |= set(range(300))  # as a generation_config.json may say: they are not ours
+    prompts = trainer.next_prompts()
+    uncut = sample_responses(trainer.policy, trainer.tokenizer, prompts, sampling)
+    if ending == "eos":
+        trainer.tokenizer.eos_token_id = uncut.response_ids(0)[4]
+    elif ending != "length":
+        stop = uncut.texts[0][2:5] or trainer.tokenizer.pad_token  # the text leaves special tokens out
+        sampling = trainer.vllm.sampling = dataclasses.replace(sampling, stop=[stop])
+        trainer.vllm.is_stop = stop_strings(sampling, trainer.tokenizer)
+    ours = sample_responses(trainer.policy, trainer.tokenizer, prompts, sampling)
+    theirs = trainer.sample(prompts)
+    assert bool(ours.has_eos[0]) == (ending != "length")
+    assert int(ours.lengths[0]) < 16 or ending == "length"
+    for name in ("sequence_ids", "prompt_lengths", "response_mask", "has_eos"):
+        assert torch.equal(getattr(theirs, name), getattr(ours, name)), name
+    assert theirs.texts == ours.texts
+
+
+def test_every_response_has_a_seed_of_its_own_from_the_trainers_generator(tiny_models, pairs, mode):
+    generation, engine_of = mode
+    trainer = trainer_with(tiny_models, pairs, generation, samples_per_prompt=4)
+    prompts, state = trainer.next_prompts(), trainer.generator.get_state()
+    first, second = trainer.sample(prompts), trainer.sample(prompts)
+    trainer.generator.set_state(state)  # as a resumed run does
+    again = trainer.sample(prompts)
+    assert [p.prompt_ids for p in prompts[:4]] == [prompts[0].prompt_ids] * 4
+    assert len(set(first.texts[:4])) == 4
+    assert first.texts == again.texts
+    assert set(first.texts).isdisjoint(second.texts)
+    assert len({params.seed for _, params in engine_of(trainer).asked}) == 16
+
+
+def test_engine_is_started_for_the_longest_sequence_of_the_config(tiny_models, pairs, mode):
+    """A prompt of max_prompt_tokens leaves room for a whole response."""
+    generation, engine_of = mode
+    trainer = trainer_with(tiny_models, pairs, generation)
+    prompt = dataclasses.replace(trainer.next_prompts()[0], prompt_ids=[5] * 64)
+    assert int(trainer.sample([prompt]).lengths) == 10
+    if generation.mode == "colocate":
+        assert engine_of(trainer).max_model_len == 74
+
+
+def test_weights_that_a_server_has_from_another_run_are_replaced_at_the_start(tiny_models, pairs, vllm):
+    served = vllm_standin.Serve(tiny_models["gpt2"])
+    served.llm.worker.model.transformer.wte.weight.data.normal_()
+    generation = GenerationConfig(engine="vllm", mode="server", server_url=served.url)
+    trainer = trainer_with(tiny_models, pairs, generation)
+    ours = trainer.policy.language_model.transformer.wte.weight
+    assert torch.equal(served.llm.worker.model.transformer.wte.weight, ours)
+
+
+def test_two_processes(tiny_models, pairs, tmp_path):
+    """tests/vllm_ranks.py asserts what each rank sees; here it only has to come back from both."""
+    given = {"model": str(tiny_models["gpt2"]), "data": pairs}
+    (tmp_path / "config.json").write_text(json.dumps(given))
+    result = launch("tests/vllm_ranks.py", str(tmp_path))
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert sorted(path.name for path in tmp_path.glob("done_*")) == [
+        f"done_{mode}_{rank}" for mode in ("colocate", "server") for rank in (0, 1)
+    ]
+
+
+def test_missing_package_is_one_line(tiny_models, pairs):
+    with pytest.raises(
+        UserError, match=r"generation.engine is vllm, which is not installed; pip install -e '.\[vllm\]'"
+    ):
+        trainer_with(tiny_models, pairs)
+
+
+def test_no_server_is_one_line(tiny_models, pairs, vllm, monkeypatch):
+    monkeypatch.setattr(rlhf.vllm_engine, "SERVER_PATIENCE", 0.0)
+    nowhere = GenerationConfig(engine="vllm", mode="server", server_url="http://127.0.0.1:9")
+    with pytest.raises(
+        UserError, match=r"cannot use vllm as a server at http://127.0.0.1:9 \(ConnectionError: The vLLM "
+    ):
+        trainer_with(tiny_models, pairs, nowhere)
+
+
+def test_server_that_takes_no_weights_is_one_line(tiny_models, pairs, vllm):
+    served = vllm_standin.Serve(tiny_models["gpt2"], development_mode=False)
+    generation = GenerationConfig(engine="vllm", mode="server", server_url=served.url)
+    with pytest.raises(UserError, match=r"cannot use vllm as a server .* 404"):
+        trainer_with(tiny_models, pairs, generation)
+
+
+def test_engine_that_does_not_start_is_one_line(tiny_models, pairs, vllm):
+    with pytest.raises(UserError, match=r"cannot use vllm in this process \(ValueError: User-specified max_model_len"):
+        trainer_with(tiny_models, pairs, max_prompt_tokens=256)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: GenerationConfig(mode="server"), "generation.mode and server_url belong to vllm"),
+        (lambda: GenerationConfig(engine="vllm", mode="server"), "mode server needs the address of one"),
+        (lambda: GenerationConfig(engine="vllm", server_url="http://x"), "mode colocate has none"),
+        (lambda: GenerationConfig(engine="vllm", mode="server", server_url="x:8000"), "must start with http://"),
+        (lambda: GenerationConfig(gpu_memory_utilization=1.5), "gpu_memory_utilization is 1.5; it must be between"),
+        (lambda: ppo(sampling=SamplingConfig(temperature=3.0)), "temperature is 3.0; vllm takes 0.01 to 2.0"),
+        (lambda: ppo(sampling=SamplingConfig(temperature=0.001)), "temperature is 0.001; vllm takes 0.01 to 2.0"),
+        (lambda: ppo_with_4bit_base(), "no adapters can be merged for vllm"),
+    ],
+)
+def test_contradictions_are_named(build, message):
+    with pytest.raises(UserError, match=message):
+        build()
+
+
+def ppo(**options) -> PPOConfig:
+    return make_config("unused", "unused", generation=COLOCATED, **options)
+
+
+def ppo_with_4bit_base() -> PPOConfig:
+    config = make_config("unused", "unused", generation=COLOCATED)
+    return dataclasses.replace(config, model=ModelConfig(name_or_path="unused", quantization="4bit"))
+
+
+def test_divided_base_is_refused(tiny_models, pairs, vllm):
+    trainer = trainer_with(tiny_models, pairs, GenerationConfig())
+    trainer.policy.divided_blocks = [torch.nn.Identity()]
+    config = dataclasses.replace(trainer.config, generation=COLOCATED)
+    with pytest.raises(UserError, match="divide the base with fsdp"):
+        VLLMSampler(config, trainer.policy, trainer.tokenizer, trainer.epochs.accelerator)
+
+
+@pytest.mark.parametrize("name", ["react_llama_vllm", "react_llama_vllm_server"])
+def test_shipped_config_runs(tmp_path, vllm, name):
+    folder = save_small_llama(tmp_path / "llama")
+    command = f"ppo --config configs/ppo/{name}.yaml --model.name_or_path {folder} --output_dir {tmp_path / 'run'}"
+    if name.endswith("server"):
+        command += f" --generation.server_url {vllm_standin.Serve(folder).url}"
+    main([*command.split(), *SHORT_RUN.split()])
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["policy/ratio_first_minibatch"] for row in rows] == pytest.approx([1.0, 1.0], abs=1e-3)  # bfloat16

@@ -1,0 +1,75 @@
+"""What one of two processes does in tests/test_vllm.py: an update with either mode of vLLM; argv is the folder."""
+
+import json
+import sys
+import time
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+
+import torch
+import vllm_standin
+from test_trainer import make_config
+
+from rlhf.config.generation import GenerationConfig
+from rlhf.ppo import build_trainer, launch
+from rlhf.rewards import RewardSum
+from rlhf.vllm_engine import merged_weights
+
+torch.set_num_threads(1)
+vllm_standin.install()
+given = json.loads((Path(sys.argv[1]) / "config.json").read_text())
+
+
+def run(generation: GenerationConfig, served: vllm_standin.Serve | None) -> None:
+    """Two updates of five prompts on two ranks: shares of two and three; 4 samples of each."""
+    config = make_config(given["model"], given["data"], generation=generation, batch_size=20, samples_per_prompt=4)
+    config = replace(config, data=replace(config.data, max_prompt_tokens=64))
+    trainer = build_trainer(config, RewardSum.from_specs(config.rewards), launch(config))
+    ranks, mode = trainer.ranks, generation.mode
+    asked = []
+    generate = trainer.vllm.engine.generate
+    trainer.vllm.engine.generate = lambda prompts, settings: asked.extend(settings) or generate(prompts, settings)
+    send = trainer.vllm.engine.generation.sync_weights
+    trainer.vllm.engine.generation.sync_weights = lambda: time.sleep(0.5 * ranks.is_first) or send()
+    for _ in range(2):
+        update = trainer.update()
+        assert len(update.rollout) == 20
+        assert abs(update.metrics["policy/ratio_first_minibatch"] - 1.0) < 1e-6
+    everybody = ranks.exchange(lambda: [each["seed"] for each in asked])
+    assert [len(seeds) for seeds in everybody] == [2 * 8, 2 * 12]
+    assert len({seed for seeds in everybody for seed in seeds}) == 40
+    sampled_with = engine_weights(trainer, served)
+    trainer.vllm.load_policy()  # in step, on both ranks, after as many loads as there were updates
+    now = dict(merged_weights(trainer.policy.language_model))
+    if sampled_with is not None:
+        assert any(not torch.equal(sampled_with[name], now[name]) for name in now)
+        loaded = engine_weights(trainer, served)
+        assert all(torch.equal(loaded[name], now[name]) for name in now)
+    (Path(sys.argv[1]) / f"done_{mode}_{ranks.index}").touch()
+    ranks.exchange(lambda: None)  # the server lives in the first process
+
+
+def engine_weights(trainer, served):
+    """The weights that this rank's vLLM has; None where it is in another process."""
+    llm = getattr(trainer.vllm.engine.generation, "llm", None) or getattr(served, "llm", None)
+    return None if llm is None else {name: p.clone() for name, p in llm.worker.model.named_parameters()}
+
+
+if __name__ == "__main__":
+    from rlhf.distributed import Ranks
+    from rlhf.launch import join
+
+    run(GenerationConfig(engine="vllm"), None)
+    ranks = Ranks.of(join(2))
+    served = vllm_standin.Serve(given["model"]) if ranks.is_first else None
+    [url, _] = ranks.exchange(lambda: served.url if served else None)
+    from trl.generation.vllm_client import VLLMClient
+
+    vllm_standin.send_from_cpu(VLLMClient)
+    run(GenerationConfig(engine="vllm", mode="server", server_url=url), served)
+    if served is not None:  # nobody samples before the weights of an update are there, also if the first rank is slow
+        calls = [call for call in served.requests if call in ("/v1/completions", "/finish_weight_update")]
+        sampled = [len(list(group)) for call, group in groupby(calls) if call == "/v1/completions"]
+        assert sampled == [20, 20], sampled
+        assert calls[0] == calls[-1] == "/finish_weight_update"

@@ -104,15 +104,18 @@ def trl_trainer(
     from trl.experimental.ppo import PPOTrainer as TRLTrainer
 
     reward_model.tokenizer.padding_side = "left"
-    value_model = AutoModelForSequenceClassification.from_pretrained(config.model.name_or_path, num_labels=1)
+    value_model = AutoModelForSequenceClassification.from_pretrained(
+        config.model.name_or_path, num_labels=1, dtype=getattr(torch, config.model.dtype)
+    )
     networks = ([p for p in policy.parameters() if p.requires_grad], list(value_model.parameters()))
     groups = [{"params": network, "lr": lr} for network, lr in zip(networks, learning_rates, strict=True)]
+    # with several minibatches gradient accumulation would turn those of an epoch into a single optimizer step
+    n_micro_batches = config.batch_size // config.micro_batch_size if config.minibatch_size == config.batch_size else 1
     arguments = TRLConfig(
         output_dir=config.output_dir,
         total_episodes=config.updates * config.batch_size,
-        # gradient accumulation would turn the minibatches of an epoch into a single optimizer step
-        per_device_train_batch_size=config.batch_size,
-        gradient_accumulation_steps=1,
+        per_device_train_batch_size=config.batch_size // n_micro_batches,
+        gradient_accumulation_steps=n_micro_batches,
         num_mini_batches=config.batch_size // config.minibatch_size,
         num_ppo_epochs=config.epochs,
         local_rollout_forward_batch_size=config.batch_size,
@@ -124,7 +127,7 @@ def trl_trainer(
         lam=config.gae_lambda,
         seed=config.seed,
         bf16=False,
-        gradient_checkpointing=False,
+        gradient_checkpointing=config.model.gradient_checkpointing,
         num_sample_generations=0,
         save_strategy="no",
         report_to="none",

@@ -1,0 +1,169 @@
+"""The benchmark against TRL: what it counts, what it gives both sides to do, and that both do it."""
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import bench_costs  # noqa: E402
+import trl_ppo  # noqa: E402
+from ppo_bench import floor, model, settings  # noqa: E402
+from ppo_bench.conclude import conclude  # noqa: E402
+
+from rlhf.config import DataConfig, LoraConfig, ModelConfig, PPOConfig, SamplingConfig  # noqa: E402
+from rlhf.generation import sample  # noqa: E402
+from rlhf.models import load_causal_lm  # noqa: E402
+from rlhf.rewards import RewardSpec  # noqa: E402
+
+LLAMA = replace(settings.TINY, architecture="llama", heads=4, hidden=32, kv_heads=2, feed_forward=48)
+
+
+def test_work_by_hand() -> None:
+    shape = replace(
+        settings.TINY, layers=1, hidden=2, heads=1, kv_heads=1, feed_forward=8, vocabulary=3, prompt_tokens=1, epochs=3
+    )
+    # weights of the block: 2*6 + 2*2 + 2*8 + 8*2 = 48, so 96 FLOPs per token; attention 8 per pair of positions
+    # one response of 2 tokens: the trunk reads the prompt and the first of them, 3 pairs
+    whole, prefill = 2 * 96 + 3 * 8, 96 + 8
+    backward = (2 * 96 - 2 * 24) + 2 * 3 * 8
+    head = 2 * 2 * 3 * 2
+    shared = floor.work_of_update(shape, [2], "shared")
+    assert shared == (prefill + 2 * whole + 3 * (whole + backward), whole - prefill, 2 * head + 6 * head, head)
+    adapter = floor.work_of_update(shape, [2], "adapter")
+    assert adapter.tokens - shared.tokens == whole + 3 * (whole + backward)
+    assert adapter[1:] == shared[1:]
+
+
+@pytest.mark.parametrize("shape", [settings.TINY, LLAMA], ids=["gpt2", "llama"])
+def test_forward_and_backward_are_what_torch_counts(shape) -> None:
+    trunk = model.random_model(shape).requires_grad_(False)
+    trunk.set_attn_implementation("eager")  # torch counts its products, masked ones too
+    block = trunk.base_model.h[0].attn if shape.architecture == "gpt2" else trunk.base_model.layers[0].self_attn
+    first = [block.c_attn] if shape.architecture == "gpt2" else [block.q_proj, block.k_proj, block.v_proj]
+    for layer in first:  # adapters would ask for these gradients
+        layer.register_forward_hook(lambda module, arguments, output: output.requires_grad_())
+    rows, length = 3, 5
+    masked = rows * length * (length - 1) / 2 * 4 * shape.layers * shape.hidden
+    ids = torch.ones(rows, length, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter:
+        out = trunk.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        forward = counter.get_total_flops()
+        out.sum().backward()
+    assert forward == floor.forward(shape, [length] * rows) + masked
+    assert counter.get_total_flops() - forward == floor.backward(shape, [length] * rows) + 2 * masked
+
+
+@pytest.mark.parametrize("shape", [settings.TINY, LLAMA], ids=["gpt2", "llama"])
+def test_no_response_ends_early(shape, tmp_path) -> None:
+    assert lengths(shape, tmp_path) == [shape.response_tokens] * 256
+
+
+def test_lengths_are_uniform(tmp_path) -> None:
+    shape = replace(settings.TINY, response_tokens=20, shortest_response=5)
+    sampled = lengths(shape, tmp_path)
+    assert set(sampled) == set(range(5, 21))
+    spread = math.sqrt((16**2 - 1) / 12 / 256)
+    assert sum(sampled) / 256 == pytest.approx(12.5, abs=4 * spread)
+
+
+def lengths(shape, folder: Path) -> list[int]:
+    """Of 256 responses sampled from the workload's model."""
+    model.write_workload(shape, folder)
+    language_model = load_causal_lm(ModelConfig(name_or_path=str(folder)))
+    prompts = torch.randint(1, shape.vocabulary, (256, shape.prompt_tokens)).tolist()
+    sampling = SamplingConfig(max_response_tokens=shape.response_tokens)
+    return sample(language_model, prompts, sampling, model.EOS_ID).response_mask.sum(-1).tolist()
+
+
+def test_ratios() -> None:
+    def update(seconds: float, length: int, peak: int) -> dict:
+        phases = {"rollout": seconds / 2, "scoring": seconds / 4, "update": seconds / 4}
+        halved = {name: value / 2 for name, value in phases.items()}
+        return {"cpu": phases, "wall": halved, "lengths": [length] * 4, "peak_memory": peak * 2**20}
+
+    shape = replace(settings.TINY, shortest_response=4)
+    updates = {
+        "rlhf": [update(1.0, 4, 100), update(3.0, 4, 120), update(2.0, 4, 110)],
+        "trl": [update(8.0, 8, 400), update(6.0, 8, 300), update(10.0, 8, 300)],
+        "rlhf_full_length": [update(4.0, 8, 0)],
+    }
+    rate = floor.Work(1e6, 2e6, 3e6, 4e6)
+    flops = floor.work_of_update(shape, [4] * 4, "shared")
+    floor_seconds = flops.tokens / 1e6 + flops.decoding / 2e6 + flops.head / 3e6 + flops.head_decoding / 4e6
+    full = floor.work_of_update(shape, [8] * 4, "shared")
+    full_seconds = full.tokens / 1e6 + full.decoding / 2e6 + full.head / 3e6 + full.head_decoding / 4e6
+    result = conclude({"clock": "cpu", "critic": "shared"}, shape, updates, [rate, rate])
+    assert result["speed_ratio"] == pytest.approx((16 / 2) / (32 / 8))  # tokens over the median update
+    assert result["memory_ratio"] == pytest.approx(120 / 400)
+    assert result["floor_ratio"] == pytest.approx(2.0 / floor_seconds)
+    assert result["padding_free_share"] == pytest.approx(3 * 4.0 * floor_seconds / full_seconds / 6.0)
+    assert result["sides"]["rlhf"]["seconds"] == {"rollout": 1.0, "scoring": 0.5, "update": 0.5, "total": 2.0}
+    on_the_wall = conclude({"clock": "wall", "critic": "shared"}, shape, updates, [rate])
+    assert on_the_wall["floor_ratio"] == pytest.approx(1.0 / floor_seconds)
+
+
+@pytest.mark.slow
+def test_both_sides_do_the_same_work(tmp_path) -> None:
+    script, file = str(ROOT / "scripts" / "bench_ppo.py"), str(tmp_path / "tiny.json")
+    run = [sys.executable, script, "--setting", "tiny", "--repeats", "1", "--json", file]
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result == json.loads(Path(file).read_text())
+    assert {"speed_ratio", "memory_ratio", "floor_ratio"} <= set(result)
+    assert result["machine"]["trl"] == "1.12.0"
+    for side in result["sides"].values():
+        [update] = side["updates"]
+        assert update["lengths"] == [8] * 4
+        assert min(update["cpu"].values()) > 0
+        assert 100 < side["peak_mib"] < 4000
+    table = subprocess.run([sys.executable, script, "--table", file], capture_output=True, text=True, check=True).stdout
+    assert f"| tiny | fp32 | 1 | shared | {result['speed_ratio']:.2f} |" in table
+
+
+def test_trl_makes_one_step_of_several_micro_batches(tiny_models, pairs, tmp_path, monkeypatch) -> None:
+    trainers = []
+
+    def keep(*arguments) -> object:
+        trainers.append(make(*arguments))
+        return trainers[-1]
+
+    make = trl_ppo.trl_trainer
+    monkeypatch.setattr(trl_ppo, "trl_trainer", keep)
+    config = PPOConfig(
+        output_dir=str(tmp_path),
+        model=ModelConfig(name_or_path=str(tiny_models["gpt2"])),
+        data=DataConfig(train=pairs),
+        rewards=[RewardSpec(path="length", args={"maximum": 50})],
+        lora=LoraConfig(r=2),
+        sampling=SamplingConfig(max_response_tokens=4),
+        updates=1,
+        batch_size=4,
+        minibatch_size=4,
+        micro_batch_size=1,
+        epochs=3,
+    )
+    trl_ppo.train_with_trl(config, (1e-3, 1e-3), tmp_path / "policy")
+    [trainer] = trainers
+    assert trainer.args.per_device_train_batch_size == 1
+    assert {int(state["step"]) for state in trainer.optimizer.state.values()} == {3}  # one per epoch
+
+
+def test_each_curve_of_the_costs_changes_one_thing() -> None:
+    along_with = {"batch": {"minibatch", "micro_batch"}, "samples per prompt": {"prompt_tokens"}}
+    seen = {curve: [] for curve in bench_costs.LABELS}
+    for point in bench_costs.points():
+        changed = {field for field, value in vars(point.setting).items() if value != getattr(settings.A, field)}
+        assert changed - along_with.get(point.curve, set()) <= {point.curve.replace(" ", "_")}
+        assert point.value == (vars(point.setting) | {"threads": point.threads})[point.curve.replace(" ", "_")]
+        assert point.setting.batch % point.setting.samples_per_prompt == 0
+        seen[point.curve].append(point.value)
+    assert all(values == sorted(set(values)) and values for values in seen.values())

@@ -1,6 +1,8 @@
 """What model cards are put together from: front matter, tables, code that loads the model."""
 
+import itertools
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from rlhf.report.tables import markdown_table
 from rlhf.runs import mask_secrets
 
 Row = Mapping[str, Any]
+AVERAGED, TAIL_BYTES = 20, 1 << 16
+"""Updates that a mean at the start or the end of a run takes in at most; how much of a file's end is read at first."""
 MEASURED = {
     "objective/score": "score, the weighted sum of the rewards",
     "objective/kl": "KL to the base model, nats per response",
@@ -122,9 +126,25 @@ def bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"- {' '.join(line.split())}" for line in lines)
 
 
-def tenth(metrics: Sequence[Row]) -> int:
-    """How many updates are a tenth of them, at least one."""
-    return max(1, len(metrics) // 10)
+def tenth(updates: int) -> int:
+    """How many updates are a tenth of them, at least one and at most AVERAGED."""
+    return min(AVERAGED, max(1, updates // 10))
+
+
+def first_and_last(file: Path, n: int) -> list[Row]:
+    """The first n and the last n rows of a file of JSON lines; in a short one some are both.
+
+    What lies between is not read: the card of a checkpoint costs as much late in a run as early.
+    """
+    with open(file, "rb") as stream:
+        first = list(itertools.islice(stream, n))
+        size, tail = stream.seek(0, os.SEEK_END), TAIL_BYTES
+        while True:
+            stream.seek(max(0, size - tail))
+            last = stream.read().splitlines()
+            if len(last) > n or tail >= size:
+                return [json.loads(line) for line in (*first, *last[-n:])]
+            tail *= 2
 
 
 def mean_of(metrics: Sequence[Row], name: str) -> float:
@@ -133,9 +153,8 @@ def mean_of(metrics: Sequence[Row], name: str) -> float:
     return sum(values) / len(values) if values else float("nan")
 
 
-def progress(metrics: Sequence[Row]) -> str:
-    """The first and the last updates of PPO side by side."""
-    k = tenth(metrics)
+def progress(metrics: Sequence[Row], k: int) -> str:
+    """The first k and the last k updates of PPO side by side."""
     names = [*MEASURED, *(name for name in metrics[-1] if name.startswith("reward/"))]
     rows = [
         [MEASURED.get(name, name), *(f"{mean_of(part, name):z.3f}" for part in (metrics[:k], metrics[-k:]))]

@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from rlhf.errors import UserError
+from rlhf.runs import difference
 
 CHECKPOINTS_FOLDER, MANIFEST = "checkpoints", "manifest.json"
 STAGING, REPLACED = ".staging-", ".replaced"
@@ -28,10 +29,12 @@ class CheckpointManager:
     Args:
         folder: Where they lie; nothing else belongs there.
         keep: How many intact checkpoints stay on disk.
+        identity: What makes the run the one it is, as `rlhf.runs.identity` gives it; stands in the manifests, and
+            checkpoints with another one are not used. None asks nobody.
     """
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path, keep: int = 2, identity: dict[str, Any] | None = None) -> None:
+        self.folder, self.keep, self.identity = folder, keep, identity
 
     def save(self, step: int, write: Callable[[Path], None]) -> Path:
         """Let `write` fill a folder, and make it the checkpoint of this step once all of it is on the disk.
@@ -45,7 +48,7 @@ class CheckpointManager:
             self._remove_leftovers()
             staging.mkdir(parents=True)
             write(staging)
-            seal(staging, step)
+            seal(staging, step, self.identity)
             self._put_in_place(staging, target)
         except (OSError, SafetensorError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -63,7 +66,7 @@ class CheckpointManager:
         damaged = []
         found = None
         for path in self._newest_first():
-            reason = damage(path)
+            reason = self._unusable(path)
             if reason is None:
                 found = path
                 break
@@ -91,6 +94,15 @@ class CheckpointManager:
         named = [path for path in found if NAME.fullmatch(path.name)]
         return sorted(named, key=lambda path: (-self.step_of(path), path.name))
 
+    def _unusable(self, checkpoint: Path) -> str | None:
+        """What is wrong with a checkpoint, which may be whole and another run's; None if nothing is."""
+        damaged = damage(checkpoint)
+        if damaged or self.identity is None:
+            return damaged
+        theirs = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8")).get("run")
+        changed = difference(theirs, self.identity) if theirs else ""
+        return f"it is another run's: {changed} here" if changed else None
+
     def _put_in_place(self, staging: Path, target: Path) -> None:
         """Rename the staged folder; one of the same step stays in reach of `latest` until then."""
         if target.exists():
@@ -108,7 +120,7 @@ class CheckpointManager:
         kept = 1
         for path in self._newest_first():
             earlier = self.step_of(path) < self.step_of(newest)
-            if path != newest and earlier and kept < self.keep and damage(path) is None:
+            if path != newest and earlier and kept < self.keep and self._unusable(path) is None:
                 kept += 1
             elif path != newest:
                 shutil.rmtree(path, ignore_errors=True)
@@ -119,13 +131,14 @@ class CheckpointManager:
             shutil.rmtree(path)
 
 
-def seal(folder: Path, step: int) -> None:
+def seal(folder: Path, step: int, identity: dict[str, Any] | None = None) -> None:
     """Bring every file to the disk, then a manifest of their sizes and SHA-256, which makes the checkpoint complete."""
     contents = sorted(folder.rglob("*"))
     for path in contents:
         _fsync(path)
     manifest = folder / MANIFEST
-    manifest.write_text(json.dumps(_manifest(folder, step), indent=1) + "\n", encoding="utf-8")
+    content = _manifest(folder, step) | ({} if identity is None else {"run": identity})
+    manifest.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     for path in (manifest, folder):
         _fsync(path)
 
@@ -139,6 +152,8 @@ def damage(checkpoint: Path) -> str | None:
         return f"{MANIFEST} is missing"
     except (OSError, ValueError) as error:
         return f"{MANIFEST} or a file cannot be read: {error}"
+    if isinstance(recorded, dict):
+        recorded.pop("run", None)  # whose it is does not say whether it is whole
     return None if recorded == found else _difference(recorded, found)
 
 

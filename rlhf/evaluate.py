@@ -11,12 +11,14 @@ import torch
 from rlhf.checkpoint import is_policy_folder, load_policy
 from rlhf.config import EvaluateConfig, LoraConfig, ModelConfig, SamplingConfig
 from rlhf.data import TokenizedExample, check_fits, collate_columns, load_examples, tokenize
+from rlhf.locking import alone_in_its_folder
 from rlhf.models import context_length, load_causal_lm, load_tokenizer
 from rlhf.policy import Policy
 from rlhf.progress import ProgressBar
 from rlhf.prompts import in_batches
 from rlhf.report.tables import print_table
 from rlhf.rewards import RewardSum
+from rlhf.rewards.explanation import explanation
 from rlhf.rollout import Responses, evaluate_responses, sample_responses
 from rlhf.runs import is_done, mark_done, open_run, read_jsonl, write_atomically
 from rlhf.tensors import masked_mean
@@ -25,19 +27,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
+TEXTS = ("prompt", "response", "explanation")
+NUMBERS = ("reward", "length", "kl", "entropy", "eos_rate")
+
+
 @dataclass(frozen=True)
 class Measurement:
-    """Means over all responses, and the responses with their rewards, a row each.
+    """Means over all responses, and the responses with their rewards and what these say of themselves, a row each.
 
-    `means` holds `reward` (the weighted sum), every component under its own name, `length` (tokens, EOS included),
-    `kl` (nats per response against the reference, 0 for a model without adapters), `entropy` (nats per token) and
-    `eos_rate`.
+    `means` holds `reward` (the weighted sum), every component under its own name (`reward/NAME` where that is taken),
+    `length` (tokens, EOS included), `kl` (nats per response against the reference, 0 for a model without adapters),
+    `entropy` (nats per token) and `eos_rate`.
     """
 
     means: dict[str, float]
     rows: list[dict[str, Any]]
 
 
+@alone_in_its_folder
 def run_evaluate(config: EvaluateConfig) -> Measurement:
     """The `evaluate` stage: writes evaluation.json and responses.jsonl into output_dir.
 
@@ -114,7 +121,7 @@ def measure(
             responses = sample_responses(policy, tokenizer, batch, sampling, generator)
             rows += _rows(policy, responses, rewards, batch_size)
             bar.advance()
-    names = [name for name in rows[0] if name not in ("prompt", "response")]
+    names = [name for name in rows[0] if name not in TEXTS]
     columns = {name: [row[name] for row in rows if row[name] is not None] for name in names}
     return Measurement({name: sum(column) / max(1, len(column)) for name, column in columns.items()}, rows)
 
@@ -124,16 +131,18 @@ def _rows(policy: Policy, responses: Responses, rewards: RewardSum, batch_size: 
     now = evaluate_responses(policy, responses, 1.0, batch_size, with_values=False, with_entropy=True)
     with policy.reference():
         reference = evaluate_responses(policy, responses, 1.0, batch_size, with_values=False, with_entropy=False)
-    prompts = [example.prompt for example in responses.examples]
-    scores = rewards(prompts, responses.texts, collate_columns(responses.examples))
+    examples, texts = responses.examples, responses.texts
+    prompts = [example.prompt for example in examples]
+    scores = rewards(prompts, texts, collate_columns(examples))
     kl = (now.logprobs - reference.logprobs).sum(-1).tolist()
     entropy = masked_mean(now.entropy, responses.response_mask, dim=-1).tolist()
     return [
         {
             "prompt": prompts[row],
-            "response": responses.texts[row],
+            "response": texts[row],
+            "explanation": explanation(rewards.rewards, scores, row, prompts[row], texts[row], examples[row].columns),
             "reward": scores.total[row] + scores.span_total[row],
-            **{name: component[row] for name, component in scores.components.items()},
+            **{column_of(name): component[row] for name, component in scores.components.items()},
             "length": int(responses.lengths[row]),
             "kl": kl[row],
             "entropy": entropy[row],
@@ -141,3 +150,8 @@ def _rows(policy: Policy, responses: Responses, rewards: RewardSum, batch_size: 
         }
         for row in range(len(responses))
     ]
+
+
+def column_of(reward: str) -> str:
+    """Where a reward stands in a row: under its own name, unless that is the name of something else there."""
+    return f"reward/{reward}" if reward in (*TEXTS, *NUMBERS) else reward

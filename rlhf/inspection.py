@@ -9,6 +9,7 @@ import torch
 from rlhf.credit import assign_credit, final_scores, with_values
 from rlhf.prompts import ShuffledPasses
 from rlhf.rewards import Scores
+from rlhf.rewards.explanation import explanation
 from rlhf.rollout import Rollout, sample_responses
 from rlhf.rollout_files import save_rollout
 from rlhf.stopwatch import Stopwatch
@@ -54,10 +55,11 @@ class Inspection:
         new = trainer.evaluate(rollout, with_values=False, with_entropy=False)
         if not trainer.ranks.is_first:
             return []
+        rewards = trainer.rewards.rewards
         columns: list[dict[str, Any]] = [
             {
                 "rewards": {name: component[row] for name, component in scores.components.items()},
-                "explanation": trainer.rewards.explain(example.prompt, rollout.texts[row], example.columns),
+                "explanation": explanation(rewards, scores, row, example.prompt, rollout.texts[row], example.columns),
             }
             for row, example in enumerate(rollout.examples)
         ]

@@ -12,6 +12,7 @@ from rlhf.card_parts import (
     LOAD_REWARD_MODEL,
     Row,
     bullets,
+    first_and_last,
     front_matter,
     generate,
     last_values,
@@ -36,12 +37,17 @@ NO_SAFETY = "No safety evaluation was done: nobody has looked at toxicity, bias,
 
 def write_policy_card(folder: Path, config: PPOConfig, updates_done: int, run: Path) -> None:
     """Put the card of a policy beside it; the metrics and warnings are those that the run has written so far."""
-    card = ppo_card(config, updates_done, read_jsonl(run / "metrics.jsonl"), read_jsonl(run / "warnings.jsonl"))
+    metrics = first_and_last(run / "metrics.jsonl", tenth(updates_done))
+    card = ppo_card(config, updates_done, metrics, read_jsonl(run / "warnings.jsonl"))
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
 
 def ppo_card(config: PPOConfig, updates_done: int, metrics: Sequence[Row], warnings: Sequence[Row]) -> str:
-    """The card of a policy after some of its updates, from the rows of metrics.jsonl and warnings.jsonl."""
+    """The card of a policy after some of its updates, from the rows of metrics.jsonl and warnings.jsonl.
+
+    Of the metrics only the first and the last `tenth(updates_done)` rows are looked at.
+    """
+    k = tenth(updates_done)
     base, sampling = shown_model(config.model), config.sampling
     rewards = [[spec.metric_name, f"`{spec.path}`", f"{spec.weight:g}"] for spec in config.rewards]
     leash = f"kl_coef {config.kl_coef:g}" + (f", steered to {config.kl_target:g} nats" if config.kl_target else "")
@@ -58,7 +64,7 @@ def ppo_card(config: PPOConfig, updates_done: int, metrics: Sequence[Row], warni
         "sampling": f"temperature {sampling.temperature:g}, at most {sampling.max_response_tokens} tokens",
         "seed": str(config.seed),
     }
-    kl = mean_of(metrics[-tenth(metrics) :], "objective/kl")
+    kl = mean_of(metrics[-k:], "objective/kl")
     distance = f"Its KL to its base model is {kl:.3g} nats per response, estimated from samples"
     limits = [
         "It was paid for the rewards above and for nothing else. What they do not see (whether a response is true, "
@@ -77,7 +83,7 @@ def ppo_card(config: PPOConfig, updates_done: int, metrics: Sequence[Row], warni
         f"## Data\n\n{shown_data(config.data)}",
         f"## Rewards\n\n{markdown_table(['name', 'path', 'weight'], rewards)}\n\nWeight 0 is measured, not trained on.",
         f"## Method\n\n{settings(method)}",
-        f"## Results\n\n{progress(metrics)}\n\n{NOT_HELD_OUT}",
+        f"## Results\n\n{progress(metrics, k)}\n\n{NOT_HELD_OUT}",
         f"## Limitations\n\n{bullets(limits)}",
         f"## How to load\n\n{where_the_base_is(config.model)}"
         + LOAD_POLICY.format(

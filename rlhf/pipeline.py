@@ -8,6 +8,8 @@ from pathlib import Path
 from rlhf.config import EvaluateConfig, ModelConfig, PipelineConfig
 from rlhf.data import load_examples, load_held_out, warn_of_leak
 from rlhf.evaluate import Measurement, run_evaluate
+from rlhf.hub import push
+from rlhf.locking import alone_in_its_folder
 from rlhf.model_card import add_held_out
 from rlhf.ppo import run_ppo
 from rlhf.report.plots import plot_reward_and_kl, read_metrics
@@ -20,6 +22,7 @@ SAMPLES_SHOWN = 3
 COLUMNS = ["held-out mean", "SFT", "PPO", "change"]
 
 
+@alone_in_its_folder
 def run_pipeline(config: PipelineConfig) -> dict[str, dict[str, float]]:
     """Run every stage that is not done yet, then show and write the summary; returns the means of `sft` and `ppo`."""
     folder = open_run(config.output_dir, config)
@@ -30,9 +33,11 @@ def run_pipeline(config: PipelineConfig) -> dict[str, dict[str, float]]:
     sft_model = run_sft(replace(config.sft, output_dir=str(folder / "sft"), seed=config.seed))
     before = evaluate(config, folder / "evaluation_sft", sft_model)
     base = replace(config.ppo.model, name_or_path=str(sft_model))
-    policy = run_ppo(replace(config.ppo, output_dir=str(folder / "ppo"), seed=config.seed, model=base))
+    ppo = replace(config.ppo, output_dir=str(folder / "ppo"), seed=config.seed, model=base, push_to_hub=None)
+    policy = run_ppo(ppo)
     after = evaluate(config, folder / "evaluation_ppo", policy)
     add_held_out(policy, before.means, after.means)
+    push(policy, config.ppo.push_to_hub)  # only now: its card has the held-out results
     summarise(folder, before, after)
     if not is_done(folder):
         mark_done(folder, time.monotonic() - started)

@@ -9,15 +9,18 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
 from rlhf.errors import UserError
 
-CONFIG_FILE, VERSIONS_FILE, DONE_FILE = "config.yaml", "versions.json", "done.json"
+CONFIG_FILE, VERSIONS_FILE, DONE_FILE, LOCK_FILE = "config.yaml", "versions.json", "done.json", ".lock"
+UNFINISHED = ".unfinished"
+"""Ending of what is being written. Always the same name: what a killed process leaves, the next one writes over."""
 BESIDE_THE_POINT = ("output_dir", "checkpoint", "inspect", "tracking", "push_to_hub")
 """Settings that may change between two starts of a run: what it computes does not depend on them."""
 PACKAGES = ("rlhf", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
@@ -36,19 +39,59 @@ def open_run(output_dir: str, config: Any) -> Path:
     resolved = mask_secrets({key: value for key, value in as_plain(config).items() if key != "output_dir"})
     file = folder / CONFIG_FILE
     if file.is_file():
-        before = yaml.safe_load(file.read_text())
+        before = _read_config(file)
         changed = difference(essence(before), essence(resolved))
         if changed:
             raise UserError(
                 f"{folder} already holds a different run ({changed}); choose another output_dir or remove that folder"
             )
+        if not is_done(folder):
+            _tell_other_versions(folder)
         return folder
-    if folder.is_dir() and any(folder.iterdir()):
+    if belongs_to_others(folder):
         raise UserError(f"{folder} is not empty and holds no run of ours; choose another output_dir")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+    with saving(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / VERSIONS_FILE, json.dumps(versions(), indent=2) + "\n")
+    write_atomically(file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))  # last: now it is a run
     return folder
+
+
+def _tell_other_versions(folder: Path) -> None:
+    """Say on standard error that a run goes on with other libraries than it was begun with: its bits may differ."""
+    try:
+        begun = json.loads((folder / VERSIONS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # it is only for the record
+        return
+    now = {name: version for name, version in versions().items() if name != "commit"}
+    changed = [f"{name} {begun[name]}, now {now[name]}" for name in now if now[name] != begun.get(name, now[name])]
+    if changed:
+        print(f"{folder} was begun with {'; '.join(changed)}: its last bits may come out differently", file=sys.stderr)
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    """What a run was begun with; raises UserError if the file is damaged."""
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+    else:
+        if isinstance(config, dict):
+            return config
+        reason = "it holds no settings"
+    raise UserError(f"{file} cannot be read ({reason}); put it back, or choose another output_dir")
+
+
+def belongs_to_others(folder: Path) -> bool:
+    """Whether there is something in a folder, but no run of ours, nor what is left of the beginning of one."""
+    if not folder.is_dir() or (folder / CONFIG_FILE).is_file():
+        return False
+    return not all(_is_of_a_beginning(path) for path in folder.iterdir())
+
+
+def _is_of_a_beginning(path: Path) -> bool:
+    """Whether a process may have left a file when it was killed before the folder had become a run."""
+    return path.name in (VERSIONS_FILE, LOCK_FILE) or path.name.endswith(UNFINISHED)
 
 
 def essence(config: Any) -> Any:
@@ -56,6 +99,11 @@ def essence(config: Any) -> Any:
     if isinstance(config, dict):
         return {key: essence(value) for key, value in config.items() if key not in BESIDE_THE_POINT}
     return config
+
+
+def identity(config: Any) -> dict[str, Any]:
+    """What makes a run the one it is: its config as `open_run` compares it."""
+    return cast(dict[str, Any], essence(mask_secrets(as_plain(config))))
 
 
 def is_done(folder: Path) -> bool:
@@ -126,13 +174,29 @@ def difference(before: Any, now: Any, path: str = "") -> str:
 
 
 def write_atomically(file: Path, text: str) -> None:
-    """Write a file so that a reader, or a crash, sees either the old content or the new one."""
-    staged = file.with_name(f".{file.name}.{os.getpid()}")
-    with open(staged, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(staged, file)
+    """Write a file so that a reader, or a crash, sees either the old content or the new one.
+
+    For one writer at a time. Raises UserError when the disk refuses.
+    """
+    staged = file.with_name(f".{file.name}{UNFINISHED}")
+    with saving(file):
+        with open(staged, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(staged, file)
+
+
+@contextlib.contextmanager
+def saving(place: Path) -> Iterator[None]:
+    """Turn what the disk says while `place` is written (it is full, it is read-only) into a UserError of one line."""
+    try:
+        yield
+    except Exception as error:
+        if not (isinstance(error, OSError) or type(error).__name__ == "SafetensorError"):  # a library for its name
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{place} cannot be written ({reason}); mend that and start the same command again") from error
 
 
 def read_jsonl(file: Path) -> list[Any]:
@@ -143,14 +207,18 @@ def read_jsonl(file: Path) -> list[Any]:
 
 @contextlib.contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """A fresh folder to write into, which takes the place of `folder` once everything in it has been written."""
-    staging = folder.with_name(f".{folder.name}.{os.getpid()}")
+    """A fresh folder to write into, which takes the place of `folder` once everything in it has been written.
+
+    Raises UserError when the disk refuses.
+    """
+    staging = folder.with_name(f".{folder.name}{UNFINISHED}")
     shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    try:
-        yield staging
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-    staging.rename(folder)
+    with saving(folder):
+        try:
+            staging.mkdir(parents=True)
+            yield staging
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+        staging.rename(folder)

@@ -31,6 +31,7 @@ METRICS = {
     "mean_token_accuracy": "sft/token_accuracy",
     "grad_norm": "sft/grad_norm",
     "learning_rate": "sft/learning_rate",
+    "skipped_steps": "sft/skipped_steps",
 }
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from rlhf.checkpoint_manager import CHECKPOINTS_FOLDER, CheckpointManager
@@ -9,6 +10,7 @@ from rlhf.config import FineTuningConfig, PPOConfig
 from rlhf.distributed import Ranks
 from rlhf.hub import push
 from rlhf.launch import join, require_data_parallel, said_once
+from rlhf.locking import locked
 from rlhf.report.write import REPORT_FILE, write_report
 from rlhf.runs import is_done, mark_done, open_run
 
@@ -24,16 +26,19 @@ def run_once(
         model_folder: Where in the run folder `train` leaves the model.
         train: Takes the run folder; continues from the checkpoints in it.
     """
-    folder = ranks.first(lambda: open_run(config.output_dir, config))
-    if not is_done(folder):
-        started = time.monotonic()
-        train(folder)
+    with ExitStack() as held:  # by the first rank
+        ranks.first(lambda: held.enter_context(locked(config.output_dir)))
+        folder = ranks.first(lambda: open_run(config.output_dir, config))
+        if not is_done(folder):
+            started = time.monotonic()
+            train(folder)
+            if ranks.is_first:
+                mark_done(folder, time.monotonic() - started)
         if ranks.is_first:
-            mark_done(folder, time.monotonic() - started)
-            write_report([folder], folder / REPORT_FILE)
-    if ranks.is_first:
-        CheckpointManager(folder / CHECKPOINTS_FOLDER).clear()  # only now: until it is done they may be needed
-        push(folder / model_folder, config.push_to_hub)
+            if not (folder / REPORT_FILE).is_file():  # also where it could not be written the first time
+                write_report([folder], folder / REPORT_FILE)
+            CheckpointManager(folder / CHECKPOINTS_FOLDER).clear()  # only now: until it is done they may be needed
+            push(folder / model_folder, config.push_to_hub)
     return folder / model_folder
 
 

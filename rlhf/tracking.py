@@ -6,12 +6,14 @@ import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TextIO, cast, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 from rlhf.config import TrackingConfig
-from rlhf.runs import mask_secrets, read_jsonl, versions
+from rlhf.errors import UserError
+from rlhf.runs import mask_secrets, read_jsonl, saving, versions, write_atomically
 
 Mode = Literal["online", "offline", "disabled"]
 Row = dict[str, Any]
@@ -51,7 +53,8 @@ class Tracker:
         self.warnings_file = _open_at(folder / "warnings.jsonl", resumed_at)
         shown = mask_secrets(config) | {"versions": versions()}
         if settings.tensorboard:
-            self.board = _start_tensorboard(folder, shown, resumed_at)
+            with self._not_at_the_cost_of_the_run("board"):
+                self.board = _start_tensorboard(folder, shown, resumed_at)
         if settings.wandb != "disabled":
             with self._not_at_the_cost_of_the_run():
                 self.wandb_run = _start_wandb(folder, stage, settings, shown, resumed_at is not None)
@@ -64,9 +67,10 @@ class Tracker:
             return
         _write_line(self.metrics_file, {"step": step, **metrics})
         if self.board:
-            for name, value in metrics.items():
-                self.board.add_scalar(name, value, step)
-            self.board.flush()
+            with self._not_at_the_cost_of_the_run("board"):
+                for name, value in metrics.items():
+                    self.board.add_scalar(name, value, step)
+                self.board.flush()
         self._to_wandb({"step": step, **metrics}, step, commit=True)
 
     def log_samples(self, rows: Sequence[Row], step: int) -> None:
@@ -83,7 +87,8 @@ class Tracker:
             return
         self._show_table("inspected", rows, step)
         if self.board:
-            self.board.add_text("inspected", "\n\n---\n\n".join(_as_markdown(row) for row in rows), step)
+            with self._not_at_the_cost_of_the_run("board"):
+                self.board.add_text("inspected", "\n\n---\n\n".join(_as_markdown(row) for row in rows), step)
 
     def log_warning(self, name: str, message: str, step: int) -> None:
         """Write down that something goes wrong; W&B sends it as an alert."""
@@ -91,7 +96,8 @@ class Tracker:
             return
         _write_line(self.warnings_file, {"step": step, "name": name, "message": message})
         if self.board:
-            self.board.add_text(f"warnings/{name}", message, step)
+            with self._not_at_the_cost_of_the_run("board"):
+                self.board.add_text(f"warnings/{name}", message, step)
         if self.wandb_run:
             with self._not_at_the_cost_of_the_run():
                 self.wandb_run.alert(title=name, text=message, level="WARN")
@@ -103,7 +109,8 @@ class Tracker:
         for file in (self.metrics_file, self.samples_file, self.warnings_file):
             file.close()
         if self.board:
-            self.board.close()
+            with self._not_at_the_cost_of_the_run("board"):
+                self.board.close()
         if self.wandb_run:
             with self._not_at_the_cost_of_the_run():
                 self.wandb_run.finish(exit_code=int(failed))
@@ -130,14 +137,15 @@ class Tracker:
                 self.wandb_run.log(row, step=step, commit=commit)
 
     @contextmanager
-    def _not_at_the_cost_of_the_run(self) -> Iterator[None]:
-        """Go on without W&B where it fails: it works in a process of its own, which may die."""
+    def _not_at_the_cost_of_the_run(self, mirror: Literal["wandb_run", "board"] = "wandb_run") -> Iterator[None]:
+        """Go on without a mirror that fails: W&B works in a process of its own, which may die; a disk may be full."""
         try:
             yield
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
-            print(f"W&B has failed ({reason}); the run goes on, with metrics.jsonl", file=sys.stderr, flush=True)
-            self.wandb_run = None
+            name = "TensorBoard" if mirror == "board" else "W&B"
+            print(f"{name} has failed ({reason}); the run goes on, with metrics.jsonl", file=sys.stderr, flush=True)
+            setattr(self, mirror, None)
 
 
 def wandb_mode(settings: TrackingConfig) -> Mode:
@@ -215,17 +223,34 @@ def _code_block(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines())
 
 
-def _open_at(file: Path, step: int | None) -> TextIO:
-    """Open for writing behind the rows up to `step`; a row that a crash cut off goes too."""
-    kept = b""
-    if step is not None and file.is_file():
-        lines = file.read_bytes().splitlines(keepends=True)
-        kept = b"".join(line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step)
-    with open(file, "wb") as stream:
-        stream.write(kept)
-    return open(file, "a", encoding="utf-8")
+def _open_at(file: Path, step: int | None) -> FileIO:
+    """Open for writing behind the rows up to `step`; what a crash has left at the end that is no row goes too.
+
+    Raises UserError for a line in the middle that cannot be read.
+    """
+    lines = file.read_bytes().splitlines(keepends=True) if step is not None and file.is_file() else []
+    steps = [_step_of(line) for line in lines]
+    while steps and steps[-1] is None:
+        steps.pop()
+    if None in steps:
+        raise UserError(f"{file}, line {steps.index(None) + 1} cannot be read; mend or remove that line")
+    kept = [line for line, its in zip(lines, steps, strict=False) if its is not None and its <= (step or 0)]
+    write_atomically(file, b"".join(kept).decode())
+    with saving(file):
+        return open(file, "ab", buffering=0)
 
 
-def _write_line(file: TextIO, row: Row) -> None:
-    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    file.flush()
+def _step_of(line: bytes) -> int | None:
+    """The step of a row; None for anything but a whole row."""
+    try:
+        return int(json.loads(line.decode())["step"]) if line.endswith(b"\n") else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_line(file: FileIO, row: Row) -> None:
+    """Append a row without a buffer: what a full disk has refused must not be tried again when the file is closed."""
+    line = memoryview((json.dumps(row, ensure_ascii=False) + "\n").encode())
+    with saving(Path(str(file.name))):
+        while line:
+            line = line[file.write(line) :]

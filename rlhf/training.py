@@ -3,17 +3,20 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rlhf.checkpoint_manager import CHECKPOINTS_FOLDER, CheckpointManager
 from rlhf.errors import Interrupted, UserError
 from rlhf.inspection import Inspection
 from rlhf.interruption import catch_termination
+from rlhf.launch import said_once
 from rlhf.optimization import Metrics, NonFiniteError
 from rlhf.progress import ProgressBar
 from rlhf.resume import read_training, training_state, write_policy, write_training
 from rlhf.rewards import Scores
 from rlhf.rollout import Rollout
 from rlhf.rollout_files import save_rollout
-from rlhf.runs import as_plain, staged
+from rlhf.runs import as_plain, identity, staged
 from rlhf.tracking import Tracker
 from rlhf.trainer import PPOTrainer, Update
 from rlhf.watch import Watch
@@ -28,7 +31,7 @@ def train(trainer: PPOTrainer, folder: Path) -> Path:
     checkpoint, by raising Interrupted.
     """
     config, ranks = trainer.config, trainer.ranks
-    checkpoints = CheckpointManager(folder / CHECKPOINTS_FOLDER, config.checkpoint.keep)
+    checkpoints = CheckpointManager(folder / CHECKPOINTS_FOLDER, config.checkpoint.keep, identity(config))
     watch = Watch(config.watch, config.kl_target, config.sampling.max_response_tokens)
     inspection = Inspection(trainer, folder / ROLLOUTS_FOLDER)
     resumed_at = resume(trainer, watch, checkpoints)
@@ -73,7 +76,8 @@ def resume(trainer: PPOTrainer, watch: Watch, checkpoints: CheckpointManager) ->
     [latest, *_] = trainer.ranks.exchange(lambda: checkpoints.latest() if trainer.ranks.is_first else None)
     if latest is None:
         return None
-    read_training(latest, trainer, watch)
+    with said_once():
+        read_training(latest, trainer, watch)
     return trainer.updates_done
 
 
@@ -90,7 +94,10 @@ def save(trainer: PPOTrainer, watch: Watch, checkpoints: CheckpointManager) -> N
 
 
 def guarded_update(trainer: PPOTrainer, folder: Path) -> Update:
-    """One update; a minibatch that keeps giving NaN is stored before the run gives up."""
+    """One update; a minibatch that keeps giving NaN is stored before the run gives up.
+
+    Raises UserError then, and where memory does not suffice.
+    """
     try:
         return trainer.update()
     except NonFiniteError as error:
@@ -98,6 +105,19 @@ def guarded_update(trainer: PPOTrainer, folder: Path) -> Update:
         if trainer.ranks.is_first:
             save_rollout(place, error.minibatch, trainer.tokenizer)
         raise UserError(f"{error} in {place} (rlhf.rollout_files.load_rollout reads it)") from error
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"out of memory in update {trainer.updates_done + 1} ({reason[:200]}); the same command continues from the"
+            " last checkpoint where there is more, or start in another output_dir with a smaller micro_batch_size"
+        ) from error
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether there was no memory, on the device or beside it; torch has no class of its own for the latter."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def figures(metrics: Metrics) -> dict[str, str]:

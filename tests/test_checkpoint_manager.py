@@ -346,3 +346,18 @@ def test_state_files_inside(tmp_path):
 def test_config_must_be_positive(name):
     with pytest.raises(UserError, match=f"{name} is 0"):
         CheckpointConfig(**{name: 0})
+
+
+def test_a_whole_checkpoint_of_another_run_is_not_used(tmp_path, capsys):
+    """Nor does it count among those that are kept; one without a name on it belongs to anybody."""
+    mine = CheckpointManager(tmp_path / "mine", keep=2, identity={"seed": 0, "lora": None})
+    theirs = CheckpointManager(tmp_path / "theirs", identity={"seed": 7, "lora": None})
+    nobodys = CheckpointManager(tmp_path / "mine")
+    nobodys.save(1, filled("nobody's"))
+    assert content_of(mine.latest()) == "nobody's"
+    mine.save(2, filled("mine"))
+    shutil.copytree(theirs.save(3, filled("theirs")), mine.folder / "checkpoint-000003")
+    assert content_of(mine.latest()) == "mine"
+    assert "checkpoint-000003 is damaged (it is another run's: seed was 7 and is 0 here)" in capsys.readouterr().err
+    mine.save(4, filled("mine again"))
+    assert steps(mine.folder) == ["checkpoint-000002", "checkpoint-000004"]

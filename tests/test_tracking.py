@@ -7,12 +7,14 @@ import struct
 import subprocess
 import sys
 import time
+from io import FileIO
 
 import pytest
 from test_trainer import make_config
 from wandb_server import WandbServer
 
 from rlhf.config import DataConfig, EvaluateConfig, InspectConfig, ModelConfig, TrackingConfig
+from rlhf.errors import UserError
 from rlhf.ppo import run_ppo
 from rlhf.rewards import RewardSpec
 from rlhf.runs import (
@@ -259,6 +261,7 @@ def steps_and_values(rows: list[dict]) -> list[tuple[int, float]]:
     return [(row["step"], row["objective/kl"]) for row in rows]
 
 
+@pytest.mark.slow
 def test_a_resumed_online_run_goes_on_and_loses_no_row(tmp_path, server):
     log_online(server, tmp_path, 0, 4)
     first = (tmp_path / "wandb_id.txt").read_text()
@@ -269,12 +272,14 @@ def test_a_resumed_online_run_goes_on_and_loses_no_row(tmp_path, server):
     assert steps_and_values(server.rows) == [(s, s / 4) for s in (1, 2, 3, 4, 5)]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_does_not_send_what_the_server_has(tmp_path, server):
     log_online(server, tmp_path, 0, 3)
     log_online(server, tmp_path, 1, 4)
     assert [row["step"] for row in server.rows] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_costs_seconds_not_the_run(tmp_path, server):
     server.hangs = True
     assert "logging offline" in log_online(server, tmp_path, 0, 2)
@@ -282,6 +287,7 @@ def test_a_server_that_never_answers_costs_seconds_not_the_run(tmp_path, server)
     assert list(tmp_path.rglob("offline-run-*"))
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_later_cannot_keep_a_run_from_ending(tmp_path, server):
     process = start_online(server, tmp_path, 0, 1, "hangs")
     assert process.stdout.readline() == "logged\n"
@@ -460,3 +466,96 @@ def test_a_staged_folder_appears_whole_or_not_at_all(tmp_path):
         interrupted()
     assert (tmp_path / "model" / "weights").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_a_killed_process_was_writing_is_written_over(tmp_path):
+    """Its names must not depend on the process: every kill would leave one more unfinished model."""
+    (tmp_path / ".file.unfinished").write_text("half")
+    (tmp_path / ".model.unfinished").mkdir()
+    (tmp_path / ".model.unfinished" / "half").write_text("")
+    write_atomically(tmp_path / "file", "whole")
+    with staged(tmp_path / "model") as staging:
+        (staging / "weights").write_text("whole")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "model", "weights"]
+
+
+def test_a_run_that_was_killed_while_it_was_opened_can_be_opened(tmp_path):
+    open_run(str(tmp_path / "run"), TrackingConfig())
+    (tmp_path / "run" / "config.yaml").rename(tmp_path / "run" / ".config.yaml.unfinished")
+    open_run(str(tmp_path / "run"), TrackingConfig())
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.yaml", "versions.json"]
+    (tmp_path / "run" / "config.yaml").rename(tmp_path / "run" / "notes.txt")
+    with pytest.raises(UserError, match="holds no run of ours"):
+        open_run(str(tmp_path / "run"), TrackingConfig())
+
+
+@pytest.mark.parametrize("content", [b"", b"a: [", b"\xff\xfe\x00", b"just text"])
+def test_a_damaged_config_is_refused_in_one_line(tmp_path, content):
+    folder = open_run(str(tmp_path / "run"), TrackingConfig())
+    (folder / "config.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=r"config\.yaml cannot be read \(.*\); put it back") as error:
+        open_run(str(folder), TrackingConfig())
+    assert "\n" not in str(error.value)
+    assert (folder / "config.yaml").read_bytes() == content
+
+
+def test_other_versions_are_named_unless_the_run_is_done(tmp_path, capsys):
+    folder = open_run(str(tmp_path / "run"), TrackingConfig())
+    begun = versions() | {"torch": "1.0"}
+    (folder / "versions.json").write_text(json.dumps(begun | {"commit": "another"}))
+    open_run(str(folder), TrackingConfig())
+    assert f"was begun with torch 1.0, now {versions()['torch']}:" in capsys.readouterr().err
+    mark_done(folder, 1.0)
+    open_run(str(folder), TrackingConfig())
+    assert capsys.readouterr().err == ""
+
+
+def test_a_full_disk_is_one_line_for_every_file(tmp_path):
+    """/dev/full takes nothing; a file that was refused must not refuse again, without a line, when it is closed."""
+    tracker = Tracker(tmp_path, "ppo", TrackingConfig(wandb="disabled", tensorboard=False), {})
+    tracker.metrics_file.close()
+    tracker.metrics_file = FileIO("/dev/full", "a")
+    with pytest.raises(UserError, match=r"/dev/full cannot be written \(No space left on device\)"), tracker:
+        tracker.log({"objective/kl": 1.0}, 1)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UserError, match="file/model cannot be written \\(Not a directory\\)"),
+        staged(tmp_path / "file" / "model"),
+    ):
+        pass
+    with pytest.raises(UserError, match=r"file/x\.json cannot be written \(Not a directory\)"):
+        write_atomically(tmp_path / "file" / "x.json", "{}")
+
+
+@pytest.mark.parametrize("ending", [b'{"step": 3, "x', b"\0" * 50, b"\0" * 50 + b"\n", b"\xff\n", b"[]\n", b"\n"])
+def test_what_a_crash_left_behind_the_last_row_is_dropped(tmp_path, ending):
+    settings = TrackingConfig(wandb="disabled", tensorboard=False)
+    with Tracker(tmp_path, "ppo", settings, {}) as tracker:
+        for step in (1, 2):
+            tracker.log({"objective/kl": step / 4}, step)
+    with open(tmp_path / "metrics.jsonl", "ab") as file:
+        file.write(ending)
+    with Tracker(tmp_path, "ppo", settings, {}, resumed_at=2) as tracker:
+        tracker.log({"objective/kl": 0.75}, 3)
+    assert steps_and_values(read_jsonl(tmp_path / "metrics.jsonl")) == [(1, 0.25), (2, 0.5), (3, 0.75)]
+
+
+def test_a_damaged_row_in_the_middle_is_named_and_nothing_is_dropped(tmp_path):
+    content = b'{"step": 1}\n{"st\n{"step": 3}\n'
+    (tmp_path / "metrics.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 cannot be read"):
+        Tracker(tmp_path, "ppo", TrackingConfig(wandb="disabled", tensorboard=False), {}, resumed_at=3)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == content
+
+
+def test_tensorboard_does_not_cost_the_run(tmp_path, capsys):
+    with Tracker(tmp_path, "ppo", TrackingConfig(wandb="disabled"), {}) as tracker:
+        tracker.board.close()
+        tracker.board.add_scalar = None  # as broken as can be
+        for step in (1, 2):
+            tracker.log({"objective/kl": step / 4}, step)
+    assert capsys.readouterr().err.count("TensorBoard has failed") == 1
+    assert steps_and_values(read_jsonl(tmp_path / "metrics.jsonl")) == [(1, 0.25), (2, 0.5)]

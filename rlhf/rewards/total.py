@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf.rewards.calling import TimeLimitError, call
-from rlhf.rewards.contract import Explains, RewardError, Span, SpanReward, shorten
+from rlhf.rewards.contract import RewardError, Span, SpanReward, shorten
+from rlhf.rewards.explanation import explanation
 from rlhf.rewards.spec import RewardSpec, load_reward
 
 Columns = Mapping[str, Sequence[Any]]
@@ -108,14 +109,7 @@ class RewardSum:
     def explain(self, prompt: str, completion: str, columns: Mapping[str, Any]) -> str:
         """One paragraph per component: score, weight and, where the reward can say it, the reason."""
         scores = self([prompt], [completion], {name: [value] for name, value in columns.items()})
-        lines = []
-        for reward in self.rewards:
-            score = scores.components[reward.name][0]
-            lines.append(f"{reward.name} (weight {reward.weight:g}): {'-' if score is None else f'{score:.4f}'}")
-            if isinstance(reward.function, Explains):
-                reason = reward.function.explain(prompt, completion, **columns)
-                lines += [f"  {line}" for line in reason.splitlines()]
-        return "\n".join([*lines, f"total: {scores.total[0]:.4f}"])
+        return explanation(self.rewards, scores, 0, prompt, completion, columns)
 
 
 @dataclass(frozen=True)

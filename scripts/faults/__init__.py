@@ -1,0 +1,1 @@
+"""Faults injected into real runs: the parts of scripts/fault_matrix.py."""

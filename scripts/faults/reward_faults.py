@@ -1,0 +1,95 @@
+"""Rewards that misbehave, and processes they work in that are killed."""
+
+import functools
+import os
+import signal
+import time
+
+from faults.fault import Fault, once
+from faults.poison import MISBEHAVIOURS
+from faults.trial import Trial
+
+BATCH = 6
+"""The call of the reward in update 4: responses that are followed are scored in updates 1 and 3."""
+MESSAGES = {
+    "raises": "reward 'count_e' raised ConnectionError: the judge has gone away",
+    "too few": "returned 7 scores for 8 samples",
+    "None for the batch": "returned a NoneType instead of a list",
+    "strings": "a str, as a score",
+    "nan": "returned the score nan",
+    "inf": "returned the score inf",
+}
+TIME_LIMIT = 0.1
+
+
+def refused(trial: Trial, misbehaviour: str) -> None:
+    injection = {"do": "poison_reward", "nth": BATCH, "misbehaviour": misbehaviour}
+    trial.refused(trial.start(injection), MESSAGES[misbehaviour])
+    trial.continue_()
+
+
+def none_for_a_sample(trial: Trial) -> None:
+    """It says that the reward does not apply: no fault, as the contract has it."""
+    trial.finished(trial.start({"do": "poison_reward", "nth": BATCH, "misbehaviour": "None for a sample"}))
+
+
+def hanging_with_limit(trial: Trial) -> None:
+    trial.changes["rewards"] = [*trial.lab.config("ppo")["rewards"]]
+    trial.changes["rewards"][0]["timeout"] = TIME_LIMIT
+    injection = {"do": "poison_reward", "nth": BATCH, "misbehaviour": "hangs"}
+    trial.refused(trial.start(injection, limit=30), "ran out of time: more than 0.1 s for one completion")
+    trial.continue_()
+
+
+def hanging_without_limit(trial: Trial) -> None:
+    """Nobody has set a limit, so the user loses patience: Ctrl-C twice."""
+
+    def ctrl_c_twice(pid: int) -> None:
+        for _ in range(2):
+            time.sleep(5)
+            os.kill(pid, signal.SIGINT)
+
+    injection = {"do": "poison_reward", "nth": BATCH, "misbehaviour": "hangs"}
+    ended = trial.start(injection, limit=20, meanwhile=ctrl_c_twice)
+    trial.require(ended.status == 130 and "error: interrupted" in ended.err, "Ctrl-C does not end it", ended)
+    trial.seen.append("ended by Ctrl-C")
+    trial.continue_()
+
+
+def worker_killed(trial: Trial) -> None:
+    kill = {"do": "kill_children", "at": "faults.rewards:CountEInWorkers.__call__", "nth": BATCH, "named": ""}
+    ended = trial.start(kill, {"do": "replace_reward", "by": "CountEInWorkers"})
+    trial.refused(ended, "reward 'count_e' raised BrokenProcessPool")
+    trial.continue_()
+
+
+def render_worker_killed(trial: Trial) -> None:
+    """A sandbox that dies is replaced, and what it was at is rendered once more."""
+    kill = {"do": "kill_children", "at": "faults.rewards:RenderedE.__call__", "nth": BATCH, "named": "worker"}
+    trial.finished(trial.start(kill, {"do": "replace_reward", "by": "RenderedE"}))
+    trial.equal()
+
+
+def faults() -> list[Fault]:
+    """All of this kind."""
+    one_line = "refused in one line that names the sample; the same command continues"
+    names = {"nan": "returns NaN", "inf": "returns Inf", "raises": "raises"}
+    wrong = [
+        Fault(
+            name=f"reward {names.get(how, f'returns {how}')}",
+            where="ppo, scoring",
+            expected=one_line,
+            attacks=once(functools.partial(refused, misbehaviour=how)),
+        )
+        for how in MISBEHAVIOURS
+        if how in MESSAGES
+    ]
+    in_one_line = "refused in one line; the same command continues"
+    others = [
+        ("reward returns None for a sample", "does not apply to it: the run goes on", none_for_a_sample),
+        ("reward hangs, timeout set", "refused in one line in time; the same command continues", hanging_with_limit),
+        ("reward hangs, no timeout", "Ctrl-C twice ends it at once; the same command continues", hanging_without_limit),
+        ("reward's worker killed", in_one_line, worker_killed),
+        ("render workers killed", "replaced; the run goes on with the same numbers", render_worker_killed),
+    ]
+    return [*wrong, *(Fault(name=n, where="ppo, scoring", expected=e, attacks=once(a)) for n, e, a in others)]

@@ -81,7 +81,8 @@ class Browser:
         elif event == "Runtime.consoleAPICalled":
             self.complaints.append(f"console.{details['type']}: {details['args']}")
         elif event == "Network.requestWillBeSent" and details["type"] != "Document":
-            self.complaints.append(f"request: {details['request']['url']}")
+            url = details["request"]["url"]
+            self.complaints += [] if url.startswith("data:") else [f"request: {url}"]
         elif event == "Page.javascriptDialogOpening":
             self.complaints.append(f"dialog: {details['message']}")
 

@@ -10,6 +10,8 @@ from conftest import write_jsonl
 from safetensors.numpy import load_file, save_file
 
 from rlhf.cli import main
+from rlhf.report.compare import Group, group_runs
+from rlhf.report.load import read_run
 
 HOSTILE = [
     "</script><script>window.hacked = 1</script>",
@@ -106,3 +108,22 @@ def grown(values, shape, number):
     size = shape[: values.ndim]
     repeated = np.resize(np.roll(values.ravel(), number), size)
     return repeated if values.dtype == bool else (repeated * (1 + number / 500)).astype(values.dtype)
+
+
+def write_run(folder: Path, metrics: list[dict], **config: object) -> Path:
+    """The files of a PPO run that matter to the report."""
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    write_jsonl(folder / "metrics.jsonl", metrics)
+    return folder
+
+
+def ppo_rows(scores: list[float], kls: list[float]) -> list[dict]:
+    return [
+        {"step": step, "objective/score": score, "objective/kl": kl, "reward/gold": -score}
+        for step, (score, kl) in enumerate(zip(scores, kls, strict=True), start=1)
+    ]
+
+
+def report_of(*runs: Path) -> list[Group]:
+    return group_runs([read_run(run) for run in runs])

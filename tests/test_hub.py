@@ -8,13 +8,18 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+import yaml
+from conftest import TEXTS, write_jsonl
+from test_pipeline import pipeline_config
 
 from rlhf.config import HubConfig
 from rlhf.errors import UserError
 
 TOKEN = "hf_" + "planted" * 5
+CLI = "from rlhf.cli import main; main()"
 PUSH = """
 import sys
 from pathlib import Path
@@ -79,11 +84,15 @@ def folder(tmp_path):
 
 
 def push(folder, endpoint: str, **environment: str) -> subprocess.CompletedProcess:
-    home = {"HF_HOME": str(folder.parent / "home"), "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0"}
-    env = {k: v for k, v in os.environ.items() if k != "HF_TOKEN"} | home | environment
-    return subprocess.run(
-        [sys.executable, "-c", PUSH, str(folder)], env=env, capture_output=True, text=True, timeout=120
-    )
+    return start(PUSH, str(folder), home=folder.parent / "home", endpoint=endpoint, **environment)
+
+
+def start(program: str, *arguments: str, home: Path, endpoint: str, **environment: str) -> subprocess.CompletedProcess:
+    """A process of its own: the client reads its environment when it is imported."""
+    known = {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0"}
+    env = {k: v for k, v in os.environ.items() if k != "HF_TOKEN"} | known | environment
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
 
 
 def serve(status: int = 200) -> Hub:
@@ -101,6 +110,23 @@ def test_every_file_arrives_in_a_private_repository(folder):
     assert hub.repository["name"] == "policy"
     assert hub.repository["visibility"] == "private"
     assert hub.tokens == {f"Bearer {TOKEN}"}
+
+
+@pytest.mark.slow
+def test_a_pipeline_uploads_a_card_with_its_held_out_results(tmp_path):
+    hub, pairs = serve(), [dict(zip(("prompt", "completion"), text.split("\n", 1), strict=True)) for text in TEXTS]
+    config = pipeline_config(tmp_path / "run", write_jsonl(tmp_path / "pairs.jsonl", pairs), "gpt2")
+    config["ppo"] |= {"updates": 1, "push_to_hub": {"model_id": "me/policy"}}
+    config["sft"]["epochs"] = 1
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(yaml.safe_dump(config))
+    done = start(CLI, "pipeline", "--config", str(file), home=tmp_path / "home", endpoint=hub.url, HF_TOKEN=TOKEN)
+    hub.shutdown()
+    assert done.stdout.count("uploaded to ") == 1, done.stderr
+    card = hub.files["README.md"].decode()
+    assert "On held-out prompts:" in card
+    assert card == (tmp_path / "run/ppo/policy/README.md").read_text(encoding="utf-8")
+    assert "adapter_model.safetensors" in hub.files
 
 
 @pytest.mark.parametrize("trouble", ["nobody listens", "no token", "refused"])

@@ -4,7 +4,6 @@ import base64
 import json
 import math
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,41 +13,22 @@ import numpy as np
 import pytest
 import yaml
 from conftest import write_jsonl
-from report_runs import HOSTILE, hostile_copy, ppo_run, rows_of
+from report_runs import HOSTILE, hostile_copy, ppo_rows, ppo_run, report_of, rows_of, write_run
 
 from rlhf.cli import main
 from rlhf.errors import UserError
-from rlhf.report import inspector
+from rlhf.report import figures, inspector
 from rlhf.report.charts import frontier, in_words, stage_charts
-from rlhf.report.compare import Group, group_runs, seeds_of
-from rlhf.report.headline import headline
+from rlhf.report.compare import seeds_of
+from rlhf.report.headline import Change, headline
 from rlhf.report.html import Markup, element, json_block, visible
 from rlhf.report.load import read_rows, read_run, stage_of
 from rlhf.report.page import page
 from rlhf.report.panels import LEFT_OUT, assign
 from rlhf.report.previews import frame, render_previews, rewards_react
-from rlhf.report.samples import diff, held_out_pairs
+from rlhf.report.samples import diff, facts, held_out_pairs, singles
 from rlhf.report.series import curve
-from rlhf.report.write import build_report, default_output, parser, write_report
-
-
-def write_run(folder: Path, metrics: list[dict], **config: object) -> Path:
-    """The files of a PPO run that matter to the report."""
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    write_jsonl(folder / "metrics.jsonl", metrics)
-    return folder
-
-
-def ppo_rows(scores: list[float], kls: list[float]) -> list[dict]:
-    return [
-        {"step": step, "objective/score": score, "objective/kl": kl, "reward/gold": -score}
-        for step, (score, kl) in enumerate(zip(scores, kls, strict=True), start=1)
-    ]
-
-
-def report_of(*runs: Path) -> list[Group]:
-    return group_runs([read_run(run) for run in runs])
+from rlhf.report.write import build_report, default_output, write_report
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +103,7 @@ def test_a_line_that_a_crash_cut_short_is_left_out(tmp_path):
 
 def test_a_training_run_does_not_fail_for_its_report(tmp_path, capsys):
     assert write_report([tmp_path / "nowhere"], tmp_path / "report.html") is None
-    assert capsys.readouterr().err.startswith("no report: UserError: ")
+    assert capsys.readouterr().err.startswith(f"no report: {tmp_path}/nowhere is not a folder")
     run = write_run(tmp_path / "run", ppo_rows([1.0], [0.0]))
     assert write_report([run], tmp_path / "report.html") == tmp_path / "report.html"
     (tmp_path / "file").touch()
@@ -148,9 +128,37 @@ def test_starts_without_heavy_libraries(real, tmp_path):
         assert Path(file).read_bytes().startswith(b"\x89PNG")
 
 
-def test_where_the_report_goes(tmp_path):
+def test_where_the_report_goes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert default_output([Path("/a/run"), Path("/b/run")]) == tmp_path / "report.html"  # not in the root of the disk
     assert default_output([tmp_path / "a/run"]) == tmp_path / "a/run/report.html"
     assert default_output([tmp_path / "a/run", tmp_path / "a/other"]) == tmp_path / "a/report.html"
+
+
+def test_of_several_places_those_without_a_run_are_left_out(tmp_path, capsys):
+    runs = tmp_path / "runs"
+    for seed in (0, 1):
+        write_run(runs / f"seed-{seed}", ppo_rows([1.0], [0.0]), seed=seed)
+    everything = ["report", *map(str, sorted(runs.iterdir()))]
+    main(everything)
+    assert capsys.readouterr().err == ""
+    (runs / "data").mkdir()
+    main(["report", *map(str, sorted(runs.iterdir()))])  # the report itself among them
+    output = capsys.readouterr()
+    assert output.out.splitlines()[0] == f"{runs}/report.html"
+    left_out = output.err.splitlines()
+    assert left_out[0] == f"left out: {runs}/data holds no run: no metrics.jsonl and no evaluation.json in it"
+    assert [line.split()[2] for line in left_out[1:]] == [
+        f"{runs}/report{part}" for part in ("-curves.png", "-frontier.png", "-headline.png", ".html")
+    ]
+    assert "<h1>PPO: 2 seeds</h1>" in (runs / "report.html").read_text(encoding="utf-8")
+    for slip in ([f"{runs}/seed-0", f"{runs}/seed-7"], [f"{runs}/data", f"{runs}/report.html"], [f"{runs}/data"]):
+        with pytest.raises(SystemExit):
+            main(["report", *slip])
+        assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(SystemExit):
+        main(["report", f"{runs}/seed-0", "--output", f"{runs}/report.html/report.html"])
+    assert "cannot write" in capsys.readouterr().err
 
 
 # Comparing
@@ -218,6 +226,15 @@ def test_headline_over_seeds(tmp_path):
     assert (change.before, change.after) == (1.75, 4.25)
     assert change.text() == f"+2.500 ± {stdev([2.0, 3.0]):.3f}"
     assert table["reward/gold"][0].text() == f"−2.500 ± {stdev([2.0, 3.0]):.3f}"
+
+
+def test_zero_is_on_the_scale_of_the_headline_figure():
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots()
+    figures._dumbbells("parse_rate", [Change("run", 0, [(0.94, 0.98)])], axes)
+    assert axes.get_xlim() == pytest.approx((-0.098, 1.078))
+    plt.close(figure)
 
 
 def test_curves_hide_no_spike_and_no_breakdown():
@@ -293,7 +310,10 @@ def test_samples_are_the_extremes_and_an_even_spread(tmp_path):
     for name, rewards in (("sft", [0.0] * 8), ("ppo", after)):
         folder = run / f"evaluation_{name}"
         folder.mkdir()
-        rows = [{"prompt": f"p{i}", "response": f"{name} {i}", "reward": reward} for i, reward in enumerate(rewards)]
+        rows = [
+            {"prompt": f"p{i}", "response": f"{name} {i}", "reward": reward, "explanation": f"{name} says"}
+            for i, reward in enumerate(rewards)
+        ]
         write_jsonl(folder / "responses.jsonl", rows)
         (folder / "evaluation.json").write_text(json.dumps({"reward": sum(rewards) / 8}))
     pairs = held_out_pairs(read_run(run), 4)
@@ -301,9 +321,27 @@ def test_samples_are_the_extremes_and_an_even_spread(tmp_path):
         ("p2", "largest gain in reward"), ("p4", "largest loss in reward"), ("p0", "one of an even spread"),
     ]  # fmt: skip
     assert (pairs[0].before["response"], pairs[0].after["response"]) == ("sft 2", "ppo 2")
+    html = page(report_of(run))
+    assert html.count("<summary>What the rewards said</summary>") == 2 * 4
+    assert (html.count("sft says"), html.count("ppo says")) == (4, 4)
     source, table = headline(report_of(run))
     assert source == "Means over 8 responses to held-out prompts: SFT (hollow) and PPO (filled)."
     assert table["reward"][0].pairs == [(0.0, -0.25)]
+
+
+def test_an_evaluation_alone_shows_its_extremes(tmp_path):
+    rows = [{"prompt": f"p{i}", "response": "x", "reward": reward} for i, reward in enumerate([1.0, 3.0, -2.0, 0.0])]
+    (tmp_path / "evaluation.json").write_text('{"reward": 0.5}')
+    write_jsonl(tmp_path / "responses.jsonl", rows)
+    shown = [(row["prompt"], why) for row, why in singles(read_run(tmp_path), 3)]
+    assert shown == [("p1", "highest reward"), ("p2", "lowest reward"), ("p0", "one of an even spread")]
+    assert page(report_of(tmp_path)).count("<h4>lowest reward</h4>") == 1
+
+
+def test_facts_keep_a_reward_apart_from_what_has_its_name():
+    assert facts({"reward/length": 0.5, "length": 12, "reward/a": 1.0, "response": "x"}) == {
+        "reward/length": 0.5, "length": 12.0, "a": 1.0,
+    }  # fmt: skip
 
 
 def test_only_runs_with_react_rewards_are_rendered():
@@ -398,21 +436,32 @@ def test_warnings_and_config_are_shown_and_secrets_are_not(tmp_path):
     warning = {"name": "kl_runaway", "message": "update 7: the KL <rises>; raise kl_coef"}
     write_jsonl(run / "warnings.jsonl", [{"step": 7, **warning}, {"step": 9, **warning}])
     html = page(report_of(run))
-    assert '<strong>kl runaway</strong> <span class="unit">2 times, updates 7 to 9</span>' in html
-    assert "<p>update 7: the KL &lt;rises&gt;; raise kl_coef</p>" in html
+    assert '<strong>KL runaway</strong> <span class="unit">2 times, updates 7 to 9</span>' in html
+    assert "<p>Update 7: the KL &lt;rises&gt;; raise kl_coef</p>" in html  # of the last one, which was at update 9
     assert "planted-secret" not in html
     assert '<th scope="row">api_key</th><td><bdi>***</bdi></td>' in html
 
 
-def test_commands_in_the_documentation():
-    text = Path("docs/report.md").read_text(encoding="utf-8")
-    commands = [line for line in text.splitlines() if line.startswith("rlhf report ")]
-    assert len(commands) == 3
-    for command in commands:
-        _, _, *argv = shlex.split(command, comments=True)
-        assert parser().parse_args(argv).runs
-    links = re.findall(r"\]\(([^)#]+)\)", text)
-    assert [link for link in links if not (Path("docs") / link).exists()] == []
+# Toys
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy") / "bandit"
+    main(["toy", "bandit", "--seeds", "2", "--updates", "2", "--pulls", "16", "--output_dir", str(folder)])
+    return folder
+
+
+def test_a_toy_leaves_a_report_with_its_pictures(toy):
+    html = (toy / "report.html").read_text(encoding="utf-8")
+    pictures = [base64.b64decode(data) for data in re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="', html)]
+    assert pictures == [(toy / name).read_bytes() for name in ("bandit_leash.png", "bandit_methods.png")]
+    build_report([toy], toy / "report.html")
+    assert page(report_of(toy)) == html  # the report's own PNGs are none of the toy's
+    [charts] = stage_charts(report_of(toy), "toy").values()
+    assert [(chart["title"], chart["axis"]) for chart in charts] == [
+        ("Expected reward", "pulls"), ("Distance from the optimum", "pulls"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("stage", ["sft", "reward model"])

@@ -1,6 +1,7 @@
 """The report in a real browser: no complaints, keyboard, contrast, labels, phone width; nothing a model says runs."""
 
 import re
+import shutil
 import time
 
 import pytest
@@ -9,10 +10,14 @@ from conftest import write_jsonl
 from report_runs import HOSTILE, hostile_copy, large_run, ppo_run
 from safetensors.numpy import load_file
 
+from rlhf.cli import main
 from rlhf.report.write import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 
+# Where in its response the focused token stands; the page around it may scroll.
+LINE = """(() => { const token = document.activeElement;
+  return token.getBoundingClientRect().top - token.parentElement.getBoundingClientRect().top; })()"""
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 # Every text against what lies behind it, as WCAG 2 counts contrast; returns what is below 4.5 to 1.
@@ -128,6 +133,58 @@ def test_charts_are_drawn_and_read_out_by_keyboard(browser, report):
     assert browser.evaluate(tip).startswith("update 4score")
 
 
+@pytest.fixture(scope="module")
+def warned(run, tmp_path_factory):
+    """The report of the same run, had it complained of its KL at update 2 and of being hacked at update 3."""
+    folder = tmp_path_factory.mktemp("warned")
+    shutil.copytree(run, folder / "run")
+    rows = [
+        {"step": 2, "name": "kl_blow_up", "message": "too far"},
+        {"step": 3, "name": "reward_hacking", "message": "x"},
+    ]
+    write_jsonl(folder / "run" / "warnings.jsonl", rows)
+    return write_report([folder / "run"], folder / "report.html")
+
+
+def test_warnings_are_marked_and_read_out(browser, warned):
+    for scheme in ("light", "dark"):
+        browser.open(warned, 390, scheme=scheme)
+        assert browser.evaluate(LOW_CONTRAST) == []
+        assert browser.evaluate(OVERFLOW) == 0
+    browser.open(warned)
+    chart = (
+        "[...document.querySelectorAll('.chart')].find((c) => c.querySelector('h4').textContent.startsWith('KL to'))"
+    )
+    assert browser.evaluate(f"{chart}.querySelector('.warning-key').textContent") == "warning: KL blow up"
+    line = f"{chart}.querySelector('.picture .warning line')"
+    curve = browser.evaluate(f"{chart}.querySelector('path.curve').getAttribute('d')")
+    second = re.findall(r"[ML]([\d.]+),", curve)[1]
+    assert float(browser.evaluate(f"{line}.getAttribute('x1')")) == pytest.approx(float(second), abs=0.1)
+    browser.evaluate(f"{chart}.querySelector('svg[role=img]').focus()")
+    tip = f"{chart}.querySelector('.tip').textContent"
+    browser.press("ArrowRight")
+    assert "warning" not in browser.evaluate(tip)
+    browser.press("ArrowRight")
+    assert browser.evaluate(tip).endswith("warning: KL blow up")
+    assert any(name.endswith("Warning at update 2: KL blow up.") for name in browser.names("image"))
+    marked = browser.evaluate("[...document.querySelectorAll('.warnings a')].map((a) => a.getAttribute('href'))")
+    assert len(marked) == 3 + 3  # of each its curve and both planes
+    assert browser.evaluate(f"{marked}.every((href) => document.querySelector(href + ' .picture .warning'))")
+
+
+def test_pictures_of_a_toy_are_shown(browser, tmp_path):
+    toy = tmp_path / "bandit"
+    main(["toy", "bandit", "--seeds", "1", "--updates", "2", "--pulls", "16", "--output_dir", str(toy)])
+    for width in (1280, 390):
+        browser.open(toy / "report.html", width)
+        assert (
+            browser.evaluate("[...document.images].map((image) => image.complete && image.naturalWidth > 500)")
+            == [True] * 2
+        )
+        assert browser.evaluate(OVERFLOW) == 0
+    assert browser.evaluate("[...document.images].map((image) => image.alt)") == ["bandit leash", "bandit methods"]
+
+
 def test_legend_hides_a_line(browser, report):
     browser.open(report)
     lines = "document.querySelectorAll('[data-chart=\"0\"] path.curve').length"
@@ -137,7 +194,7 @@ def test_legend_hides_a_line(browser, report):
 
 
 def test_inspector_by_keyboard(browser, report, run):
-    browser.open(report)
+    browser.open(report, 390)  # where a response of any length takes several lines
     browser.evaluate("document.querySelector('.tokens [tabindex=\"0\"]').focus()")
     browser.press("ArrowRight", "ArrowRight")
     assert selected(browser) == 2
@@ -148,11 +205,11 @@ def test_inspector_by_keyboard(browser, report, run):
     assert selected(browser) == last
     browser.press("Home", "ArrowLeft")
     assert selected(browser) == 0
-    top = browser.evaluate("document.activeElement.getBoundingClientRect().top")
+    top = browser.evaluate(LINE)
     browser.press("ArrowDown")
-    assert browser.evaluate("document.activeElement.getBoundingClientRect().top") > top
+    assert browser.evaluate(LINE) > top
     browser.press("ArrowUp")
-    assert browser.evaluate("document.activeElement.getBoundingClientRect().top") == top
+    assert browser.evaluate(LINE) == top
 
 
 def test_inspector_shows_the_numbers_of_the_run(browser, report, run):

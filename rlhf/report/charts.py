@@ -3,14 +3,14 @@
 from math import sqrt
 from typing import Any
 
-from rlhf.report.compare import Group, Seeds, seeds_of
+from rlhf.report.compare import Group, Seeds, seeds_of, toy_clock
 from rlhf.report.load import Row
+from rlhf.report.marks import Mark, marks
 from rlhf.report.panels import Panel, assign, name_of
 from rlhf.report.series import curve, quantise
 
 Chart = dict[str, Any]
 COLOURS = 7  # of the palette in report.css
-AXES = {"ppo": "update", "toy": "update"}
 
 
 def stage_charts(groups: list[Group], stage: str) -> dict[str, list[Chart]]:
@@ -22,12 +22,17 @@ def stage_charts(groups: list[Group], stage: str) -> dict[str, list[Chart]]:
     names = dict.fromkeys(name for line in lines for seed in line.metrics for row in seed for name in row)
     configs = [run.config_of(stage) for group in groups for run in group.runs if stage in run.metrics]
     shade = warmup(lines[0]) if len(lines) == 1 else None
+    raised = marks(groups, gold_of(groups)) if stage == "ppo" else []
+    clock = axis(groups, stage)
     sections: dict[str, list[Chart]] = {}
     for section, panels in assign(stage, list(names)).items():
         for panel, metrics in panels:
             together = [metrics] if len(lines) == 1 else [[metric] for metric in metrics]
-            charts = [chart(panel, lines, shown, configs, alone=len(together) == 1) for shown in together]
-            shared = {"shade": shade, "axis": AXES.get(stage, "step"), "legend": len(lines) > 1}
+            charts = [
+                chart(panel, lines, shown, configs, alone=len(together) == 1) | {"warnings": about(raised, shown)}
+                for shown in together
+            ]
+            shared = {"shade": shade, "axis": clock, "legend": len(lines) > 1}
             sections.setdefault(section, []).extend(c | shared for c in charts)
     return sections
 
@@ -52,6 +57,18 @@ def chart(panel: Panel, lines: list[Seeds], metrics: list[str], configs: list[Ro
     }
 
 
+def axis(groups: list[Group], stage: str) -> str:
+    """What the horizontal axis counts."""
+    if stage == "toy":
+        return toy_clock([row for group in groups for run in group.runs for row in run.metrics.get("toy", [])])
+    return "update" if stage == "ppo" else "step"
+
+
+def about(raised: list[Mark], metrics: list[str]) -> list[dict[str, Any]]:
+    """The warnings that are about any of these metrics."""
+    return [mark.plain() for mark in raised if set(mark.metrics) & set(metrics)]
+
+
 def warmup(line: Seeds) -> list[float] | None:
     """First and last update in which only the critic was trained, in any seed."""
     steps = [row["step"] for rows in line.metrics for row in rows if row.get("policy/warmup")]
@@ -61,12 +78,22 @@ def warmup(line: Seeds) -> list[float] | None:
 def frontier(groups: list[Group]) -> list[Chart]:
     """Score and gold reward, where there is one, against sqrt(KL): the plane of over-optimisation (Gao et al. 2023)."""
     lines = seeds_of(groups, "ppo")
-    gold = next((found for group in groups for run in group.runs if (found := gold_metric(run.config_of("ppo")))), None)
-    charts = [_frontier("Score against distance", "score, mean per response", lines, "objective/score")]
+    gold = gold_of(groups)
+    drawn = [("Score against distance", "score, mean per response", "objective/score")]
     if gold:
         title = f"Gold reward against distance: {gold.removeprefix('reward/')}"
-        charts.append(_frontier(title, "gold reward, mean per response, not trained on", lines, gold))
+        drawn.append((title, "gold reward, mean per response, not trained on", gold))
+    raised = marks(groups, gold)
+    charts = [
+        _frontier(title, unit, lines, metric) | {"warnings": about(raised, [metric, "objective/kl"])}
+        for title, unit, metric in drawn
+    ]
     return [c for c in charts if c["series"]]
+
+
+def gold_of(groups: list[Group]) -> str | None:
+    """The metric that any of the runs watches as its gold reward."""
+    return next((found for group in groups for run in group.runs if (found := gold_metric(run.config_of("ppo")))), None)
 
 
 def gold_metric(config: Row) -> str | None:
@@ -96,11 +123,12 @@ def _frontier(title: str, unit: str, lines: list[Seeds], metric: str) -> Chart:
 
 
 def in_words(chart: Chart) -> str:
-    """First and last value of each line."""
+    """First and last value of each line, and the warnings."""
     ends = [
         f"{s['label']} from {_number(s['y'][0])} to {_number(s['y'][-1])}" for s in chart["series"] if len(s["y"]) > 0
     ]
-    return f"{chart['title']}, {chart['unit']}: {'; '.join(ends)}."
+    raised = [f" Warning at update {warning['x']}: {warning['label']}." for warning in chart["warnings"]]
+    return f"{chart['title']}, {chart['unit']}: {'; '.join(ends)}.{''.join(raised)}"
 
 
 def _number(value: float | None) -> str:

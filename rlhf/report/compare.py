@@ -56,16 +56,21 @@ def seeds_of(groups: list[Group], stage: str) -> list[Seeds]:
 def toy_methods(rows: list[Row]) -> list[tuple[str, list[list[Row]]]]:
     """(method, rows per seed) of a toy's metrics: a list is a value per seed, a string is part of the method's name."""
     methods: dict[str, dict[int, list[Row]]] = {}
+    clock = toy_clock(rows)
     for row in rows:
         name = ", ".join(str(value) for value in row.values() if isinstance(value, str))
-        step = next((row[key] for key in ("step", "update", "pulls") if key in row), 0)
         width = max((len(value) for value in row.values() if isinstance(value, list)), default=1)
         for index in range(width):
             values = {key: value[index] if isinstance(value, list) else value for key, value in row.items()}
-            numbers = {k: v for k, v in values.items() if isinstance(v, int | float) and k not in ("seed", "update")}
+            numbers = {k: v for k, v in values.items() if isinstance(v, int | float) and k not in ("seed", clock)}
             seed = row.get("seed", index)
-            methods.setdefault(name, {}).setdefault(seed, []).append({**numbers, "step": step})
+            methods.setdefault(name, {}).setdefault(seed, []).append({**numbers, "step": row.get(clock, 0)})
     return [(name, list(seeds.values())) for name, seeds in methods.items()]
+
+
+def toy_clock(rows: list[Row]) -> str:
+    """What a toy counts its steps by."""
+    return next((name for name in ("step", "update", "pulls") if any(name in row for row in rows)), "step")
 
 
 def flatten(config: Any, path: str = "") -> dict[str, Any]:

@@ -6,9 +6,9 @@ from typing import Any
 
 from rlhf.report.charts import Chart, frontier, stage_charts
 from rlhf.report.compare import Group
-from rlhf.report.headline import Change, headline, number_text, title_of
+from rlhf.report.headline import Change, headline, number_text, title_of, unit_of
 from rlhf.report.html import visible
-from rlhf.report.plots import BLUE, GREY, INK, ORANGE, PALETTE
+from rlhf.report.plots import BLUE, GREY, INK, ORANGE, PALETTE, WARNING
 
 CURVES = ("Reward", "KL to the reference", "Entropy", "Length", "Explained variance", "Clipped tokens")
 MOST_CURVES = 6
@@ -65,13 +65,38 @@ def _draw(chart: Chart, axes: Any) -> None:
         axes.axhline(line["y"], color=GREY, linestyle="--", linewidth=1, label=line["label"])
     if chart.get("shade"):
         axes.axvspan(chart["shade"][0], chart["shade"][1] + 1, color=GREY, alpha=0.15, linewidth=0)
+    _mark_warnings(chart, axes)
     axes.set_title(visible(chart["title"]), fontsize=11, color=INK)
     axes.set_xlabel(chart["axis"], fontsize=9)
     axes.set_ylabel(chart["unit"], fontsize=9)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(chart["series"]) > 1 or near or chart["legend"]:
+    if len(chart["series"]) > 1 or near or chart["legend"] or chart["warnings"]:
         axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+
+
+def _mark_warnings(chart: Chart, axes: Any) -> None:
+    """A triangle for each update that raised one: on top of a line across the chart, or in the plane on its point."""
+    if chart.get("plane"):
+        points, place = _raised_in_plane(chart), axes.transData
+    else:
+        points, place = [(warning["x"], 1.0) for warning in chart["warnings"]], axes.get_xaxis_transform()
+        for step, _ in points:
+            axes.axvline(step, color=WARNING, linestyle=":", linewidth=1)
+    if points:
+        axes.scatter(*zip(*points, strict=True), marker="v", s=42, color=WARNING, transform=place, clip_on=False,
+                     zorder=4, label="warning")  # fmt: skip
+
+
+def _raised_in_plane(chart: Chart) -> list[tuple[float, float]]:
+    points = []
+    for warning in chart["warnings"]:
+        for series in chart["series"]:
+            if series["label"] == warning["line"]:
+                updates = series["t"]
+                at = min(range(len(updates)), key=lambda i: abs(updates[i] - warning["x"]))
+                points += [(series["x"][at], series["y"][at])] if series["y"][at] is not None else []
+    return points
 
 
 def _headline(table: dict[str, list[Change]], file: Path) -> Path:
@@ -80,7 +105,7 @@ def _headline(table: dict[str, list[Change]], file: Path) -> Path:
     groups = {change.colour: change.label for changes in table.values() for change in changes}
     columns = min(4, len(table))
     lines = -(-len(table) // columns)
-    size = (3.4 * columns, (0.9 + 0.5 * len(groups)) * lines)
+    size = (3.4 * columns, (1.05 + 0.5 * len(groups)) * lines)
     figure, axes = plt.subplots(lines, columns, figsize=size, dpi=130, layout="constrained", squeeze=False)
     for (name, changes), panel in zip(table.items(), axes.flat, strict=False):
         _dumbbells(name, changes, panel)
@@ -108,7 +133,11 @@ def _dumbbells(name: str, changes: list[Change], axes: Any) -> None:
         text = f"{before}{number_text(change.after)}   {change.text()}"
         axes.annotate(text, (0.5, row), (0, 8), fontsize=8, color=INK, **place)
     axes.set_title(visible(title_of(name)), fontsize=10, color=INK)
-    axes.margins(x=0.12)
+    axes.set_xlabel(unit_of(name), fontsize=7, color=GREY, labelpad=1)
+    everything = [0.0, *(value for change in changes for pair in change.pairs for value in pair if value is not None)]
+    low, high = min(everything), max(everything)
+    margin = 0.1 * (high - low) or 1.0
+    axes.set_xlim(low - margin, high + margin)  # 0 is on the scale: a small change must look small
     axes.tick_params(axis="x", labelsize=7)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)

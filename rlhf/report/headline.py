@@ -111,9 +111,15 @@ def _tile(name: str, changes: list[Change], several: bool) -> Markup:
     values = [value for change in changes for pair in change.pairs for value in pair if value is not None]
     low, high = min(0.0, *values), max(0.0, *values)
     rows = [_row(change, low, high, several) for change in changes]
-    unit = element("span", UNITS.get(name, "per response" if name.startswith("reward/") else ""), class_="unit")
+    unit = element("span", unit_of(name), class_="unit")
     title = element("h3", title_of(name), " ", unit)
     return element("section", title, element("ul", *rows), class_="tile several" if several else "tile")
+
+
+def unit_of(name: str) -> str:
+    """Of a quantity as training or evaluation call it; what is not known and has no stage before it is a reward."""
+    is_reward = name.startswith("reward/") or "/" not in name
+    return UNITS.get(name, "per response" if is_reward else "")
 
 
 def title_of(name: str) -> str:

@@ -8,7 +8,7 @@ import math
 import re
 from typing import Any
 
-VOID = {"br", "input", "link", "meta"}
+VOID = {"br", "img", "input", "link", "meta"}
 
 # What would reorder or hide the text around it, or is no character at all: control characters but tab and line feed,
 # direction marks and overrides, invisible operators and tags, line separators, half surrogate pairs.

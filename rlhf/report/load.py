@@ -19,6 +19,10 @@ TENSORS_FILE, ROWS_FILE = "rollout.safetensors", "rows.jsonl"  # as in rlhf.roll
 MARKS_OF_A_STAGE = (("ppo", "objective/"), ("sft", "sft/"), ("reward model", "reward/"))
 
 
+class NoRunError(UserError):
+    """There is no run in this place; the message says what is missing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Means over held-out responses, and the responses with their rewards."""
@@ -69,16 +73,16 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run folder of any stage; raises UserError, in one line, for a folder that holds no run."""
+    """Read a run folder of any stage; raises NoRunError where there is none, UserError for files that are damaged."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; give the output_dir of a run")
+        raise NoRunError(f"{folder} is not a folder; give the output_dir of a run")
     pipeline = not (folder / METRICS_FILE).is_file() and any(_stage_folders(folder))
     sources = _stage_folders(folder) if pipeline else [folder]
     trained = sources[0]
     metrics = {stage_of(rows): rows for source in sources if (rows := read_rows(source / METRICS_FILE))}
     evaluations, done = _evaluations(folder), _read_json(folder / DONE_FILE)
     if not metrics and not evaluations:
-        raise UserError(f"{folder} holds no run: {_what_is_missing(folder)}")
+        raise NoRunError(f"{folder} holds no run: {_what_is_missing(folder)}")
     return Run(
         folder=folder,
         config=_read_config(folder),

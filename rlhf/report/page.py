@@ -10,7 +10,9 @@ from rlhf.report.headline import headline, headline_tiles
 from rlhf.report.html import Markup, element, join, json_block
 from rlhf.report.inspector import stored_rollouts
 from rlhf.report.load import Row
+from rlhf.report.pictures import pictures
 from rlhf.report.samples import SHOWN, sample_cards
+from rlhf.report.warning_list import warning_list
 from rlhf.runs import essence
 
 STAGE_TITLES = {"ppo": "PPO", "sft": "Supervised fine-tuning", "reward model": "Reward model", "toy": "Toy"}
@@ -21,11 +23,13 @@ def page(groups: list[Group]) -> str:
     """The whole document."""
     charts: list[Chart] = []
     rollouts = stored_rollouts(groups)
+    curves, plane = _curves(groups, charts), _frontier(groups, charts)
     sections = [
         ("headline", "Before and after", _headline(groups)),
-        ("warnings", "Warnings", _warnings(groups)),
-        *_curves(groups, charts),
-        ("frontier", "Reward and distance", _frontier(groups, charts)),
+        ("warnings", "Warnings", warning_list(groups, charts)),
+        ("pictures", "Pictures", pictures(groups)),
+        *curves,
+        ("frontier", "Reward and distance", plane),
         ("samples", "Samples", _samples(groups)),
         ("inspector", "Token by token", _inspector(rollouts)),
         ("config", "Configuration", _config(groups)),
@@ -81,39 +85,22 @@ def _headline(groups: list[Group]) -> Markup | None:
     return join([element("p", source + spread, class_="lead"), headline_tiles(table, several=len(groups) > 1)])
 
 
-def _warnings(groups: list[Group]) -> Markup | None:
-    """Each kind of warning once, with how often and when it came."""
-    found: dict[tuple[str, str], list[Row]] = {}
-    for group in groups:
-        for run in group.runs:
-            for row in run.warnings or []:
-                found.setdefault((group.name_of(run), str(row["name"])), []).append(row)
-    if not found:
-        watched = any(run.warnings is not None for group in groups for run in group.runs)
-        return element("p", "None: the watch found nothing to complain of.", class_="lead") if watched else None
-    several = sum(len(group.runs) for group in groups) > 1
-    items = []
-    for (run_name, name), rows in found.items():
-        steps = [row["step"] for row in rows]
-        when = f"update {steps[0]}" if len(rows) == 1 else f"{len(rows)} times, updates {min(steps)} to {max(steps)}"
-        where = f"{run_name}, {when}" if several else when
-        title = join([element("strong", name.replace("_", " ")), " ", element("span", where, class_="unit")])
-        items.append(element("li", title, element("p", str(rows[-1]["message"]))))
-    return element("ul", *items, class_="warnings")
-
-
 def _curves(groups: list[Group], charts: list[Chart]) -> list[tuple[str, str, Markup | None]]:
     """A section per stage; its charts are added to `charts`, in whose order the script finds them."""
     stages = dict.fromkeys(stage for group in groups for run in group.runs for stage in run.metrics)
     parts: list[tuple[str, str, Markup | None]] = []
     for stage in stages:
-        blocks = []
-        for title, specs in stage_charts(groups, stage).items():
+        blocks: list[Markup | None] = []
+        sections = stage_charts(groups, stage)
+        for heading, specs in sections.items():
             figures = [_figure(spec, charts) for spec in specs]
-            blocks += [element("h3", title), element("div", *figures, class_="charts")]
-        bands = "Lines are means, bands reach from the smallest to the largest value behind each point."
-        how = element("p", f"{bands} Arrow keys read a chart out point by point.", class_="lead")
-        parts.append((f"curves-{stage.replace(' ', '-')}", f"{STAGE_TITLES[stage]} curves", join([how, *blocks])))
+            blocks += [element("h3", heading) if heading else None, element("div", *figures, class_="charts")]
+        how = "Lines are means, bands reach from the smallest to the largest value behind each point."
+        if any(spec["shade"] for specs in sections.values() for spec in specs):
+            how += " Grey: the critic's warm-up, in which the policy does not move."
+        lead = element("p", f"{how} Arrow keys read a chart out point by point.", class_="lead")
+        title = "Curves" if stage == "toy" else f"{STAGE_TITLES[stage]} curves"
+        parts.append((f"curves-{stage.replace(' ', '-')}", title, join([lead, *blocks])))
     return parts
 
 
@@ -125,7 +112,7 @@ def _figure(spec: Chart, charts: list[Chart]) -> Markup:
         element("p", spec["note"]) if spec["note"] else None,
     )
     plot = element("div", class_="plot", data_chart=str(len(charts) - 1), data_words=in_words(spec))
-    return element("figure", caption, plot, class_="chart")
+    return element("figure", caption, plot, id=f"chart-{len(charts) - 1}", class_="chart")
 
 
 def _frontier(groups: list[Group], charts: list[Chart]) -> Markup | None:

@@ -47,6 +47,10 @@ NAMES = {
     "policy/dual_clip_fraction": "policy, dual clip",
     "policy/grad_norm": "policy",
     "critic/grad_norm": "critic",
+    "policy/approx_kl": "k3",
+    "policy/approx_kl_k1": "k1",
+    "policy/steps": "taken",
+    "policy/skipped_steps": "skipped",
     "policy/ratio_mean": "mean over the update",
     "policy/ratio_first_minibatch": "first minibatch",
     "critic/values_mean": "values",
@@ -69,17 +73,22 @@ PPO: Sections = {
         Panel("Spread of the score", "standard deviation over a batch", ("objective/score_std",),
               "Near 0, all responses earn the same and nothing can be learned from comparing them."),
         Panel("KL coefficient", "reward per nat", ("objective/kl_coef",), "Moves only where kl_target is set."),
+        Panel("KL per token", "nats per token", ("objective/kl_per_token",), "As it is charged."),
     ),
     "Responses": (
         Panel(
             "Entropy", "nats per token", ("objective/entropy",),
             "How undecided the policy is. A fall to 0 is collapse: one response to every prompt.",
         ),
+        Panel("Log-probability", "mean of the sampled tokens, nats", ("objective/logprob",),
+              "Mirrors the entropy; where the two part, sampling and training disagree."),
         Panel(
             "Length", "tokens per response, EOS included", ("response/length",),
             "Growth to the limit is the commonest way of gaming a reward.",
             setting("max_response_tokens", "sampling", "max_response_tokens"),
         ),
+        Panel("Spread of the length", "standard deviation, tokens", ("response/length_std",),
+              "Near 0, all responses have the same length."),
         Panel("Responses that end by themselves", "share with EOS", ("response/eos_rate",), "The rest was cut off."),
     ),
     "Policy": (
@@ -88,14 +97,16 @@ PPO: Sections = {
                                                   "critic/clip_fraction"),
             "How often the trust region holds an update back. Above about 0.3, the steps are too large.",
         ),
-        Panel("KL of an update", "nats per token", ("policy/approx_kl",),
-              "Between the policy before and during an update (k3)."),
+        Panel("KL of an update", "nats per token", ("policy/approx_kl", "policy/approx_kl_k1"),
+              "Between the policy before and during an update; k1 is unbiased, but noisy."),
         Panel("Probability ratio", "new / old", ("policy/ratio_mean", "policy/ratio_first_minibatch"),
               "1 in the first minibatch, unless sampling and training disagree."),
         Panel("Policy loss", "clipped objective", ("policy/loss",), "Its size says little; look at the reward."),
         Panel("Gradient norms", "before clipping", ("policy/grad_norm", "critic/grad_norm"),
               "Spikes are the first sign of trouble.", setting("max_grad_norm", "max_grad_norm")),
         Panel("Learning rate", "per step", ("policy/learning_rate",)),
+        Panel("Optimizer steps", "per update", ("policy/steps", "policy/skipped_steps"),
+              "Skipped: a loss or gradient was not finite."),
     ),
     "Critic": (
         Panel(
@@ -121,11 +132,37 @@ TRAINED: Sections = {
         Panel("Margin", "chosen minus rejected", ("reward/margin",)),
         Panel("Gradient norm", "before clipping", ("*/grad_norm",), "", setting("max_grad_norm", "max_grad_norm")),
         Panel("Learning rate", "per step", ("*/learning_rate",)),
+        Panel(
+            "Skipped steps",
+            "1 where a step was left out",
+            ("*/skipped_steps",),
+            "A loss or gradient that was not finite.",
+        ),
     ),
 }
 
+TOY: Sections = {
+    "": (
+        Panel("Score", "mean per response", ("score",), "What the tiny language model is paid for."),
+        Panel("Solved", "share of tasks", ("solved",), "What it was meant to do: the gold reward."),
+        Panel("Expected reward", "per action of the policy", ("expected_reward",)),
+        Panel("Reward", "mean of the batch", ("reward",)),
+        Panel("Spread of the reward", "variance within the batch", ("reward_variance",)),
+        Panel("KL to the reference", "nats", ("kl",), "", setting("kl_target", "kl_target")),
+        Panel("KL of an update", "nats", ("update_kl", "approx_kl", "approx_kl_k1")),
+        Panel("Forces", "along the gradient of the KL", ("push", "pull"),
+              "The reward pushes the policy away from the reference, the leash pulls it back."),
+        Panel("Distance from the optimum", "total variation", ("total_variation",),
+              "Of the policy on the leash from the one that the closed form names."),
+        Panel("Clipped", "share", ("clip_fraction", "dual_clip_fraction")),
+        Panel("Explained variance", "1 is perfect, 0 is a constant", ("explained_variance",)),
+        Panel("Length", "tokens per response", ("tokens",)),
+        Panel("Probability ratio", "new / old", ("ratio_mean",)),
+    ),
+}  # fmt: skip
+
 SECTIONS: dict[str, Sections] = {
-    "ppo": PPO, "sft": TRAINED, "reward model": TRAINED, "toy": {},
+    "ppo": PPO, "sft": TRAINED, "reward model": TRAINED, "toy": TOY,
 }  # fmt: skip
 LEFT_OUT = {"step", "policy/warmup"}
 
@@ -144,10 +181,11 @@ def assign(stage: str, metrics: list[str]) -> dict[str, list[tuple[Panel, list[s
                 sections.setdefault(section, []).append((panel, found))
                 left = [metric for metric in left if metric not in found]
     if left:
-        sections["Others" if sections else "Curves"] = [(Panel(metric, "", (metric,)), [metric]) for metric in left]
+        sections["Others" if sections else ""] = [(Panel(metric, "", (metric,)), [metric]) for metric in left]
     return sections
 
 
 def name_of(metric: str) -> str:
     """What a metric is called in a legend."""
-    return NAMES.get(metric, metric.split("/", 1)[-1].replace("_", " ") if metric.startswith("time/") else metric)
+    plain = metric.startswith("time/") or "/" not in metric
+    return NAMES.get(metric, metric.split("/", 1)[-1].replace("_", " ") if plain else metric)

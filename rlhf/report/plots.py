@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-INK, BLUE, ORANGE, GREY = "#1f2933", "#2563a8", "#c2571a", "#8a94a0"
+INK, BLUE, ORANGE, GREY, WARNING = "#1f2933", "#2563a8", "#c2571a", "#8a94a0", "#b3261e"
 PALETTE = [BLUE, ORANGE, "#3b8a4c", "#8b5aa8", "#a8862a"]
 
 

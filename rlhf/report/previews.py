@@ -13,7 +13,8 @@ LONGEST_HTML = 20_000
 SECONDS = 1.0
 STYLE = (
     "body{margin:10px;font:14px/1.45 system-ui,sans-serif;color:#1a1f26;background:#fff;overflow-wrap:anywhere}"
-    "img{max-width:100%}table{border-collapse:collapse}td,th{border:1px solid #cdd5df;padding:2px 6px}"
+    "img{display:inline-block;min-width:32px;min-height:24px;border:1px dashed #8a94a0}"  # its file is not there
+    "table{border-collapse:collapse}td,th{border:1px solid #cdd5df;padding:2px 6px}"
 )
 _ASKS_FOR_MORE = re.compile(r"<(?=/?(?:meta|link|base|iframe|object|embed)\b)", re.IGNORECASE)
 _SOURCE = re.compile(r"""(?<=[\s"'/])(src|srcset|poster|background|data)(?=\s*=)""", re.IGNORECASE)

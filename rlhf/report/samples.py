@@ -4,6 +4,7 @@ import difflib
 import re
 from dataclasses import dataclass
 
+from rlhf.report.headline import TITLES
 from rlhf.report.html import Markup, element, join
 from rlhf.report.load import ROWS_FILE, Row, Run, read_rows
 from rlhf.report.previews import render_previews, rewards_react
@@ -25,10 +26,13 @@ class Pair:
 
 
 def sample_cards(run: Run, count: int = SHOWN) -> list[Markup]:
-    """Held-out and watched prompts with two responses each; without either, responses of the first and last update."""
+    """Held-out and watched prompts with two responses each; without either, single responses.
+
+    These are of the first and last update, or of an evaluation.
+    """
     held_out, watched = held_out_pairs(run, count), watched_pairs(run)[:count]
     if not held_out and not watched:
-        return [single_card(row, f"update {row['step']}") for row in ends(run.samples)]
+        return [single_card(row, label) for row, label in singles(run, count)]
     texts = [str(row["response"]) for pair in [*held_out, *watched] for row in (pair.before, pair.after)]
     previews = render_previews(texts) if rewards_react(run.config) else {}
     models = list(run.evaluations)
@@ -37,6 +41,29 @@ def sample_cards(run: Run, count: int = SHOWN) -> list[Markup]:
     cards += [sample_card(pair, (updates[0], updates[-1]), previews) for pair in watched]
     what = "What only one of the two responses has is marked: orange in the first, blue in the second."
     return [element("p", what, class_="lead"), *cards]
+
+
+def singles(run: Run, count: int) -> list[tuple[Row, str]]:
+    """Responses that have no counterpart, and what each is."""
+    if run.samples:
+        return [(row, f"update {row['step']}") for row in ends(run.samples)]
+    rows = [row for evaluation in run.evaluations.values() for row in evaluation.rows if "reward" in row]
+    rewards = [row["reward"] for row in rows]
+    return [(rows[i], why) for i, why in extremes_and_spread(rewards, "highest reward", "lowest reward", count)]
+
+
+def extremes_and_spread(values: list[float], highest: str, lowest: str, count: int) -> list[tuple[int, str]]:
+    """Indices of the largest and the smallest value and of an even spread, each with why it was picked."""
+    if not values:
+        return []
+    picked = {
+        max(range(len(values)), key=values.__getitem__): highest,
+        min(range(len(values)), key=values.__getitem__): lowest,
+    }
+    spread = max(1, count - len(picked))
+    for index in range(spread):
+        picked.setdefault(index * len(values) // spread, "one of an even spread")
+    return list(picked.items())[:count]
 
 
 def ends(samples: list[Row]) -> list[Row]:
@@ -53,17 +80,9 @@ def held_out_pairs(run: Run, count: int = SHOWN) -> list[Pair]:
     measured = [evaluation.rows for evaluation in run.evaluations.values()]
     before, after = measured[0], measured[-1]
     both = [(b, a) for b, a in zip(before, after, strict=False) if b["prompt"] == a["prompt"] and "reward" in b]
-    if not both:
-        return []
     gains = [a["reward"] - b["reward"] for b, a in both]
-    picked = {
-        max(range(len(both)), key=gains.__getitem__): "largest gain in reward",
-        min(range(len(both)), key=gains.__getitem__): "largest loss in reward",
-    }
-    spread = max(1, count - len(picked))
-    for index in range(spread):
-        picked.setdefault(index * len(both) // spread, "one of an even spread")
-    return [Pair(both[i][0]["prompt"], *both[i], why) for i, why in list(picked.items())[:count]]
+    picked = extremes_and_spread(gains, "largest gain in reward", "largest loss in reward", count)
+    return [Pair(both[i][0]["prompt"], *both[i], why) for i, why in picked]
 
 
 def watched_pairs(run: Run) -> list[Pair]:
@@ -141,10 +160,12 @@ def _side(label: str, row: Row, marked: Markup, preview: Markup | None) -> Marku
 def facts(row: Row) -> dict[str, float]:
     """Every number that was noted about a response: rewards, length, KL."""
     rewards = row.get("rewards") if isinstance(row.get("rewards"), dict) else {}
-    numbers = {**{k: v for k, v in row.items() if k not in NOT_A_NUMBER}, **(rewards or {})}
-    return {name.removeprefix("reward/"): float(v) for name, v in numbers.items() if isinstance(v, int | float)}
+    noted = {**{k: v for k, v in row.items() if k not in NOT_A_NUMBER}, **(rewards or {})}
+    numbers = {name: float(value) for name, value in noted.items() if isinstance(value, int | float)}
+    plain = {name: name.removeprefix("reward/") for name in numbers}
+    return {name if plain[name] in numbers else plain[name]: value for name, value in numbers.items()}
 
 
 def _fact(name: str, value: float) -> Markup:
     text = f"{value:.0f}" if name in ("length", "eos_rate") else f"{value:.3f}"
-    return element("div", element("dt", name.replace("_", " ")), element("dd", text))
+    return element("div", element("dt", TITLES.get(name, name)), element("dd", text))

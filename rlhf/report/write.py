@@ -6,9 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rlhf.errors import UserError
 from rlhf.report.compare import Group, group_runs
 from rlhf.report.figures import draw_figures
-from rlhf.report.load import read_run
+from rlhf.report.load import NoRunError, read_run
 from rlhf.report.page import page
 from rlhf.runs import write_atomically
 
@@ -28,7 +29,8 @@ def write_report(runs: list[Path], out: Path) -> Path | None:
     try:
         write_page(runs, out)
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        reason = " ".join(f"{kind}{error}".split())
         print(f"no report: {reason}; try again with: rlhf report {' '.join(map(str, runs))}", file=sys.stderr)
         return None
     return out
@@ -53,10 +55,41 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> None:
     """The command: prints where the files are."""
     arguments = parser().parse_args(argv)
-    for file in build_report(arguments.runs, arguments.output or default_output(arguments.runs)):
+    runs = those_that_ran(arguments.runs)
+    out = arguments.output or default_output(runs)
+    try:
+        files = build_report(runs, out)
+    except OSError as error:
+        raise UserError(f"cannot write {out} ({error}); choose another place with --output") from error
+    for file in files:
         print(file)
 
 
+def those_that_ran(places: list[Path]) -> list[Path]:
+    """Of several places those that hold a run, with a line for each other one: `runs/*` names earlier reports too.
+
+    A single place, one that does not exist, and several without any run in them are left for `build_report` to refuse.
+    """
+    reasons = {place: reason for place in places if place.exists() and (reason := why_not_a_run(place))}
+    if len(places) == 1 or len(reasons) == len(places):
+        return places
+    for reason in reasons.values():
+        print(f"left out: {reason}", file=sys.stderr)
+    return [place for place in places if place not in reasons]
+
+
+def why_not_a_run(place: Path) -> str | None:
+    """None for the folder of a run."""
+    try:
+        read_run(place)
+    except NoRunError as error:
+        return str(error)
+    return None
+
+
 def default_output(runs: list[Path]) -> Path:
-    """In the run's folder; of several runs, in the folder that holds them all."""
-    return Path(runs[0] if len(runs) == 1 else os.path.commonpath([str(run.absolute()) for run in runs])) / REPORT_FILE
+    """In the run's folder; of several runs in the folder that holds them all, unless that is the root of the disk."""
+    if len(runs) == 1:
+        return runs[0] / REPORT_FILE
+    shared = Path(os.path.commonpath([str(run.absolute()) for run in runs]))
+    return (Path.cwd() if shared == Path(shared.anchor) else shared) / REPORT_FILE

@@ -40,6 +40,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(2)
     import torch
 
+    from rlhf.report.load import METRICS_FILE
+    from rlhf.report.write import REPORT_FILE, write_report
+
     torch.set_num_threads(config.threads)
     import_module(f"rlhf.toy.{module}").run(config)
-    print(f"\neverything is in {config.output_dir}")
+    folder, page = config.output_dir, config.output_dir / REPORT_FILE
+    print(f"\neverything is in {folder}")
+    if (folder / METRICS_FILE).is_file() and write_report([folder], page):  # `figures` trains nothing
+        print(f"report       {page}  (open it in a browser)")

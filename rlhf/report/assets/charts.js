@@ -56,13 +56,14 @@ function withLines(range, lines) {
 
 class Chart {
   constructor(host, spec, onCursor = null) {
-    Object.assign(this, { host, spec, onCursor, hidden: new Set(), cursor: null });
+    Object.assign(this, { host, spec, onCursor, hidden: new Set(), cursor: null, warnings: spec.warnings ?? [] });
     this.legend = make("div", { class: "chart-legend" });
     this.picture = make("div", { class: "picture" });
     this.tip = make("div", { class: "tip", hidden: "" });
     this.tip.setAttribute("role", "status");
     host.replaceChildren(this.legend, this.picture);
     if (spec.legend || spec.series.length > 1) this.drawLegend();
+    if (this.warnings.length) this.explainWarnings();
     new ResizeObserver(() => { if (this.picture.clientWidth !== this.width) this.render(); }).observe(this.picture);
   }
 
@@ -78,6 +79,13 @@ class Chart {
       });
       this.legend.append(button);
     });
+  }
+
+  explainWarnings() {
+    const key = draw("svg", { class: "warning", viewBox: "0 0 12 10", width: 12, height: 10, "aria-hidden": "true" },
+      draw("path", { d: "M1 1H11L6 10Z" }));
+    const names = [...new Set(this.warnings.map(({ label }) => label))];
+    this.legend.append(make("span", { class: "warning-key" }, key, `warning: ${names.join(", ")}`));
   }
 
   dash(series) { return this.spec.plane ? "" : DASHES[series.colour % DASHES.length]; }
@@ -106,6 +114,9 @@ class Chart {
     }
     svg.append(draw("text", { class: "axis", x: (left + width) / 2, y: height - 4, "text-anchor": "middle" }, spec.axis));
     for (const s of series) svg.append(spec.bars === undefined ? this.curve(s) : this.bars(s));
+    for (const s of spec.plane ? series : series.slice(0, 1)) {
+      svg.append(...this.warningsOf(s).map((warning) => this.warning(s, warning, bottom)));
+    }
     for (const line of spec.lines) {
       const outside = line.y > y1 ? "↑ " : line.y < y0 ? "↓ " : "";
       svg.append(...this.level(line, left, width, outside, outside === "↓ " ? bottom : 0));
@@ -131,6 +142,24 @@ class Chart {
     if (outside) return [draw("text", name, outside + line.label)];
     return [draw("line", { class: "level", x1: left, x2: width - 12, y1: y, y2: y }),
       draw("text", name, line.label)];
+  }
+
+  /** A triangle where a warning was raised: above a line across the chart, or in the plane on the update's point. */
+  warning(s, warning, bottom) {
+    const i = this.pointOf(s, warning), { plane } = this.spec;
+    const x = this.x(s.x[i]), y = plane ? this.y(s.y[i] ?? 0) - 7 : 10;
+    const group = draw("g", { class: "warning" }, draw("path", { d: `M${x - 5} ${y - 9}h10l-5 9Z` }));
+    if (!plane) group.append(draw("line", { x1: x, x2: x, y1: y, y2: bottom }));
+    return group;
+  }
+
+  /** The warnings that a line shows: all of them, or in the plane those of its own runs. */
+  warningsOf(s) { return this.warnings.filter(({ line }) => !this.spec.plane || line === s.label); }
+
+  /** The point of a line that stands for the update of a warning; thinned curves do not have every update. */
+  pointOf(s, warning) {
+    const away = (this.spec.plane ? s.t : s.x).map((step) => Math.abs(step - warning.x));
+    return away.indexOf(Math.min(...away));
   }
 
   curve(s) {
@@ -214,7 +243,9 @@ class Chart {
     const head = plane ? `${cursor.s.label}, update ${cursor.s.t[cursor.i]}` : `${axis} ${format(x)}`;
     const rows = plane ? [`${axis.split(",")[0]} ${format(x)}`, `reward ${format(cursor.s.y[cursor.i])}`]
       : met.map(([s, i]) => this.reading(s, i));
-    this.tip.replaceChildren(make("strong", {}, head), ...rows.map((row) => make("span", {}, row)));
+    const raised = this.warningsOf(cursor.s).filter((warning) => this.pointOf(cursor.s, warning) === cursor.i)
+      .map(({ label }) => make("span", { class: "raised" }, `warning: ${label}`));
+    this.tip.replaceChildren(make("strong", {}, head), ...rows.map((row) => make("span", {}, row)), ...raised);
     this.tip.hidden = !tell;
     const room = this.picture.clientWidth - this.tip.offsetWidth - 4, want = this.x(x) + 12;
     this.tip.style.left = `${Math.max(0, want > room ? this.x(x) - this.tip.offsetWidth - 12 : want)}px`;

@@ -1,0 +1,186 @@
+"""Every command in README.md and docs/ is run by a test, and every block of code; what cannot be run says why.
+
+The three tables name each of them. A command that is new in the documentation is in none, and fails until it is.
+"""
+
+import re
+import runpy
+import shlex
+import shutil
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+import yaml
+from documents import ROOT, blocks, commands, text_of
+
+from rlhf.cli import STAGES, main, parse
+from rlhf.rewards import RewardSpec, SpanReward, load_reward
+
+MODEL = "--{0}model.scratch.hidden_size 32 --{0}model.scratch.layers 1 --{0}model.scratch.heads 2 "
+PIPELINE = (
+    f"{MODEL.format('sft.')} --sft.model.scratch.vocab_size 400 --sft.epochs 0.01 --ppo.updates 1 --ppo.batch_size 4 "
+    "--ppo.minibatch_size 4 --ppo.micro_batch_size 4 --ppo.sampling.max_response_tokens 8 --ppo.inspect.prompts 2 "
+    "--evaluation.prompts 2 --evaluation.samples_per_prompt 1"
+)
+EVALUATE = "--prompts 2 --samples_per_prompt 1 --sampling.max_response_tokens 8"
+
+# Run here, in this order, with these options besides; a shell pattern stands for several commands.
+HERE = {
+    "bash scripts/quickstart.sh": PIPELINE,
+    "bash scripts/quickstart.sh --seed ? --output_dir runs/seed-?": PIPELINE,
+    "python scripts/seed_table.py runs/seed-0 runs/seed-1 runs/seed-2": "",
+    "rlhf generate --model.name_or_path runs/quickstart/ppo/policy --prompt *": "",
+    "rlhf evaluate --config configs/evaluate/react_new_families.yaml": EVALUATE,
+    "rlhf evaluate --config configs/evaluate/react_new_families.yaml --model.name_or_path *": EVALUATE,
+    "rlhf score --input data/react/five.jsonl *": "",
+    "rlhf report runs/quickstart": "",
+    "rlhf report runs/seed-0 runs/seed-1 runs/seed-2": "",
+    "rlhf report runs/kl-0.02 runs/kl-0.2 --output leash.html": "",
+    "rlhf toy bandit": "--seeds 1 --updates 2 --pulls 16",
+    "rlhf sft --config configs/sft/react_small.yaml": f"{MODEL.format('')} --epochs 0.01",
+    "rlhf reward --config configs/reward/react_small.yaml": "--epochs 0.01 --data.train preferences.jsonl",
+}
+
+# Run by another test.
+ELSEWHERE = {
+    "rlhf toy * --seeds 5": "test_tutorial.py::test_commands_run",
+    "rlhf toy tiny-lm": "test_tutorial.py::test_commands_run",
+    "rlhf toy figures": "test_tutorial.py::test_commands_run",
+    "python scripts/bench_ppo.py --*": "test_bench_ppo.py::test_both_sides_do_the_same_work",
+    "python scripts/fault_matrix.py *": "test_faults.py::test_survives",
+}
+
+# Not run, and why.
+NOT_RUN = {
+    "mkdir -p *": "makes a folder",
+    "bash scripts/test.sh": "runs the tests, this one included",
+    "pip install -e *": "changes the environment that the tests run in; scripts/setup.sh installs the same project",
+    "bash scripts/setup_render.sh": "downloads from npm; scripts/test.sh calls it wherever npm is there",
+    "python scripts/compare_*.py": "a study of an hour or more; tests/test_compare_scripts.py runs its parts",
+}
+
+# The test that runs all Python of a page, and fails for a block that it does not know.
+PYTHON = {
+    "README.md": "test_readme.py::test_the_classic_loop_runs",
+    "docs/extending.md": "test_extending.py::test_every_block_runs",
+    "docs/from-trl.md": "test_from_trl.py::test_the_loop_and_the_checkpoints_run",
+    "docs/ppo-in-five-steps.md": "test_tutorial.py::test_snippets_print_what_they_say",
+    "docs/report.md": "test_docs_commands.py::test_commands_run",
+    "docs/rewards.md": "test_docs_commands.py::test_rewards_of_the_docs",
+}
+
+
+@pytest.fixture(scope="module")
+def documented(tmp_path_factory) -> list[str]:
+    folder = tmp_path_factory.mktemp("shell")
+    found = [shlex.join(words) for block in blocks("bash") for words in commands(block, folder)]
+    return list(dict.fromkeys(found))
+
+
+def test_every_command_is_in_one_table(documented):
+    tables = [*HERE, *ELSEWHERE, *NOT_RUN]
+    matches = {command: [pattern for pattern in tables if covers(pattern, command)] for command in documented}
+    unknown = [command for command, found in matches.items() if not found]
+    assert unknown == [], "commands of the documentation that are in none of HERE, ELSEWHERE and NOT_RUN above"
+    assert {command: found for command, found in matches.items() if len(found) > 1} == {}
+    stale = [pattern for pattern in tables if not any(covers(pattern, command) for command in documented)]
+    assert stale == [], "no command of the documentation is meant by these patterns any more"
+    assert len(documented) > 20
+
+
+def covers(pattern: str, command: str) -> bool:
+    """Whether the shell pattern, in which brackets are only brackets, is about the command."""
+    return fnmatchcase(command, pattern.replace("[", "[[]"))
+
+
+def test_tests_that_are_named_exist():
+    for name in {*ELSEWHERE.values(), *PYTHON.values()}:
+        file, test = name.split("::")
+        assert f"def {test}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), name
+
+
+def test_every_block_is_of_a_kind_that_is_looked_at():
+    assert {block.language for block in blocks()} <= {"bash", "python", "pycon", "yaml", "diff", ""}
+    assert {block.page for block in blocks("python", "pycon")} == set(PYTHON)
+    output = [line for block in blocks("") for line in block.text.splitlines()]
+    not_of_output = re.compile(r"\$ |python |rlhf \w+(?!\w*: )")  # `rlhf ppo: error: ...` is output
+    assert [line for line in output if not_of_output.match(line)] == []
+
+
+@pytest.mark.slow
+def test_commands_run(documented, tmp_path, monkeypatch, capsys):
+    """As a reader would run them: in one folder, one after the other."""
+    for name in ("configs", "data"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    few = text_of("data/react/preferences.jsonl").splitlines()[:200]
+    (tmp_path / "preferences.jsonl").write_text("\n".join(few), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for pattern, options in HERE.items():
+        for command in documented:
+            if covers(pattern, command):
+                run(command, shlex.split(options), monkeypatch)
+        if pattern == "bash scripts/quickstart.sh":
+            two_that_differ_in_kl_coef(tmp_path / "runs")
+    assert "| kl | 0.000 → " in capsys.readouterr().out  # the table over seeds
+    assert len(list(tmp_path.glob("runs/new/[012]-*/evaluation.json"))) == 6
+    for file in ("quickstart/report.html", "report-headline.png", "scored.jsonl", "reward/model/model.safetensors"):
+        assert (tmp_path / "runs" / file).is_file(), file
+    [example] = blocks("python", page="docs/report.md")
+    exec(example.text, {})
+    assert {page.name for page in tmp_path.glob("*.html")} == {"leash.html", "report.html"}
+
+
+def run(command: str, options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A documented command with further options, in this process; what fails says which command it was."""
+    program, *arguments = shlex.split(command)
+    try:
+        if program == "rlhf":
+            main([*arguments, *options])
+        elif arguments[0] == "scripts/quickstart.sh":
+            main([*quickstart(), *arguments[1:], *options])
+        else:
+            monkeypatch.setattr(sys, "argv", arguments)
+            runpy.run_path(str(ROOT / arguments[0]), run_name="__main__")
+    except (Exception, SystemExit) as error:
+        raise AssertionError(f"{command}: {error!r}") from error
+
+
+def quickstart() -> list[str]:
+    """What scripts/quickstart.sh starts once everything is installed."""
+    [last] = re.findall(r'^exec rlhf (.*) "\$@"$', text_of("scripts/quickstart.sh"), re.MULTILINE)
+    return shlex.split(last)
+
+
+def two_that_differ_in_kl_coef(runs: Path) -> None:
+    """runs/kl-0.02 and runs/kl-0.2, of which docs/report.md speaks, from the quickstart."""
+    for kl_coef in (0.02, 0.2):
+        folder = runs / f"kl-{kl_coef}"
+        shutil.copytree(runs / "quickstart", folder)
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        config["ppo"]["kl_coef"] = kl_coef
+        (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+
+
+def test_rewards_of_the_docs(tmp_path, monkeypatch):
+    signature, short_lines, process = blocks("python", page="docs/rewards.md")
+    names: dict = {}
+    for block in (signature, short_lines, process):
+        exec(block.text, names)
+    assert names["no_todo"](["p"] * 2, ["x TODO", "done"])[1] == 0.0
+    [todo] = [item for item in names["no_todo"](["p"], ["x TODO"]) if isinstance(item, SpanReward)]
+    assert [(span.start, span.end, span.value) for span in todo.spans] == [(2, 6, -0.5)]
+    (tmp_path / "rewards_of_the_docs.py").write_text(short_lines.text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    reward = load_reward(RewardSpec(path="rewards_of_the_docs.short_lines", args={"limit": 3}))
+    assert reward(prompts=["p"] * 2, completions=["abc\nabcd", ""]) == [0.5, 0.0]
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: f"{block.page}: {block.text.splitlines()[0][:40]}")
+def test_configs_are_accepted(block, tmp_path):
+    """Each as a part of the config of a PPO run."""
+    rest = {"model": {"name_or_path": "gpt2"}, "data": {"train": "prompts.jsonl"}, "rewards": [{"path": "length"}]}
+    file = tmp_path / "ppo.yaml"
+    file.write_text(yaml.safe_dump(rest | yaml.safe_load(block.text)), encoding="utf-8")
+    parse("ppo", STAGES["ppo"], ["--config", str(file)])

@@ -1,0 +1,74 @@
+"""What an evaluation says of each response, and that no reward hides behind a name of ours."""
+
+import json
+
+import pytest
+import torch
+
+from rlhf.config import DataConfig, ModelConfig, SamplingConfig
+from rlhf.data import load_examples, tokenize
+from rlhf.evaluate import measure, policy_of
+from rlhf.rewards import RewardError, RewardSpec, RewardSum
+from rlhf.rewards.total import WeightedReward
+
+
+class Counting:
+    """Letters per response; counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, prompts, completions, **columns):
+        self.calls += 1
+        return [float(len(text)) if text else None for text in completions]
+
+    def explain(self, prompt, completion, **columns):
+        return f"{prompt[:4]}:\n{len(completion)} letters, {columns['hint']}"
+
+
+def measured(tiny_models, tmp_path, rewards: RewardSum):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"Show {n}", "hint": f"hint {n}"}) + "\n" for n in range(3)))
+    policy, tokenizer = policy_of(ModelConfig(name_or_path=str(tiny_models["gpt2"])))
+    data = DataConfig(train=str(file))
+    prompts = tokenize(load_examples(data.train, "train"), tokenizer, data, 96)
+    sampling = SamplingConfig(max_response_tokens=6)
+    return measure(policy, tokenizer, prompts, rewards, sampling, samples_per_prompt=2, batch_size=4, seed=0)
+
+
+def test_every_response_is_explained_without_being_scored_again(tiny_models, tmp_path):
+    letters = Counting()
+    rewards = RewardSum(
+        [WeightedReward("letters", letters, 0.5), *RewardSum.from_specs([RewardSpec(path="repetition")]).rewards]
+    )
+    rows = measured(tiny_models, tmp_path, rewards).rows
+    assert letters.calls == 2  # six responses in batches of four
+    for number, row in enumerate(rows):
+        size = len(row["response"])
+        first, second, third, *_, last = row["explanation"].splitlines()
+        assert first == f"letters (weight 0.5): {'-' if size == 0 else f'{size:.4f}'}"
+        assert (second, third) == ("  Show:", f"  {size} letters, hint {number // 2}")
+        assert last == f"total: {row['reward']:.4f}"
+
+
+def test_a_reward_that_is_called_like_a_measurement_keeps_a_place_of_its_own(tiny_models, tmp_path):
+    rewards = RewardSum.from_specs([RewardSpec(path="length", args={"maximum": 3}), RewardSpec(path="repetition")])
+    measurement = measured(tiny_models, tmp_path, rewards)
+    tokens = [row["length"] for row in measurement.rows]
+    assert measurement.means["length"] == sum(tokens) / 6
+    assert all(isinstance(length, int) for length in tokens)
+    scores = [row["reward/length"] + row["repetition"] for row in measurement.rows]
+    assert scores == pytest.approx([row["reward"] for row in measurement.rows])
+    assert measurement.means["reward/length"] == pytest.approx(
+        torch.tensor([row["reward/length"] for row in measurement.rows]).mean().item()
+    )
+    assert "explanation" not in measurement.means
+
+
+def test_an_explanation_that_fails_names_the_reward(tiny_models, tmp_path):
+    class Broken(Counting):
+        def explain(self, prompt, completion, **columns):
+            raise KeyError("lost\nwords")
+
+    with pytest.raises(RewardError, match=r"reward 'odd' cannot explain its score \(KeyError: 'lost\\nwords'\)"):
+        measured(tiny_models, tmp_path, RewardSum([WeightedReward("odd", Broken())]))

@@ -1,5 +1,6 @@
 """Sampling responses: a decode loop that drops finished rows and never copies its cache to grow it."""
 
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -41,15 +42,16 @@ def sample(
     """Sample one response to each prompt (token ids).
 
     Rows share one forward pass per token; prompts are padded on the left, with positions counted from the first real
-    token. A response ends with EOS, or where `is_stop`, given the responses so far [n, t], says so [n]. `generator`
-    must be on the model's device.
+    token. A prompt that stands several times in a row goes through the model once. A response ends with EOS, or where
+    `is_stop`, given the responses so far [n, t], says so [n]. `generator` must be on the model's device.
     """
     device = model.device
-    prompt_ids, prompt_mask = pad_left([torch.tensor(ids) for ids in prompts], eos_token_id)
-    input_ids, attention = prompt_ids.to(device), prompt_mask.to(device)
-    n_rows, n_prompt = input_ids.shape
-    n_steps = sampling.max_response_tokens
-    attention = torch.nn.functional.pad(attention, (0, n_steps), value=True)  # [B, P + T]
+    n_rows, n_steps = len(prompts), sampling.max_response_tokens
+    repeats = [(prompt, len(list(equal))) for prompt, equal in itertools.groupby(prompts)]
+    prompt_ids, prompt_mask = pad_left([torch.tensor(prompt) for prompt, _ in repeats], eos_token_id)
+    prompt_ids, attention = prompt_ids.to(device), prompt_mask.to(device)
+    n_prompt = prompt_ids.shape[1]
+    attention = torch.nn.functional.pad(attention, (0, n_steps), value=True)  # [.., P + T]
     positions = attention[:, :n_prompt].long().cumsum(-1).sub(1).clamp(min=0)
     response_ids = torch.full((n_rows, n_steps), eos_token_id, device=device)
     response_mask = torch.zeros((n_rows, n_steps), dtype=torch.bool, device=device)
@@ -58,14 +60,24 @@ def sample(
     alive = torch.ones(n_rows, dtype=torch.bool, device=device)
     cache = growing_cache(model, n_prompt + n_steps)
     lm_head = model.get_output_embeddings()
-    for step in range(n_steps):
-        hidden = model.base_model(
+
+    def read(input_ids: Tensor, n_seen: int) -> Tensor:
+        """Last hidden state of each row, [n, H], with what comes before from the cache."""
+        return model.base_model(
             input_ids=input_ids,
-            attention_mask=attention[:, : n_prompt + step],
+            attention_mask=attention[:, :n_seen],
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state[:, -1]
+
+    hidden = read(prompt_ids, n_prompt)
+    if len(repeats) < n_rows:
+        counts = torch.tensor([count for _, count in repeats], device=device)
+        prompt_of = torch.arange(len(repeats), device=device).repeat_interleave(counts)
+        cache.batch_select_indices(prompt_of)
+        hidden, attention, positions = hidden[prompt_of], attention[prompt_of], positions[prompt_of]
+    for step in range(n_steps):
         tokens = choose(lm_head(hidden), sampling, generator)
         response_ids[running[alive], step] = tokens[alive]
         response_mask[running[alive], step] = True
@@ -75,13 +87,14 @@ def sample(
         ended[running[done & alive]] = True
         alive &= ~done
         n_alive = int(alive.sum())
-        if n_alive == 0:
+        if n_alive == 0 or step == n_steps - 1:
             break
         if n_alive < COMPACT_BELOW * len(alive):
             cache.batch_select_indices(alive)
             running, attention, tokens, positions = running[alive], attention[alive], tokens[alive], positions[alive]
             alive = alive[alive]
-        input_ids, positions = tokens.unsqueeze(-1), positions[:, -1:] + 1
+        positions = positions[:, -1:] + 1
+        hidden = read(tokens.unsqueeze(-1), n_prompt + step + 1)
     longest = int(response_mask.sum(-1).max())
     return Sampled(response_ids[:, :longest].clone(), response_mask[:, :longest].clone(), ended)
 

@@ -35,6 +35,22 @@ def test_left_padded_batch_equals_unpadded_rows(tiny_models, architecture):
     assert ended.tolist() == [row[-1] == eos for row in expected]
 
 
+def test_a_repeated_prompt_is_read_once(tiny_models, monkeypatch):
+    """And every row goes on from its own prompt: greedily, samples of one prompt are equal, those of others are not."""
+    model = load_causal_lm(ModelConfig(name_or_path=str(tiny_models["gpt2"])))
+    sampling, counts = SamplingConfig(max_response_tokens=6, temperature=0), [2, 1, 3, 1]
+    plain, _, _ = sample(model, PROMPTS, sampling, eos_token_id=0)
+    rows_read, forward = [], model.base_model.forward
+    monkeypatch.setattr(
+        model.base_model, "forward", lambda **given: rows_read.append(given["input_ids"].shape) or forward(**given)
+    )
+    repeated = [prompt for prompt, count in zip(PROMPTS, counts, strict=True) for _ in range(count)]
+    ids, _, _ = sample(model, repeated, sampling, eos_token_id=0)
+    assert rows_read == [(4, 7), *[(7, 1)] * 5]
+    assert torch.equal(ids, plain.repeat_interleave(torch.tensor(counts), dim=0))
+    assert len(plain.unique(dim=0)) == len(PROMPTS)
+
+
 def test_a_stop_string_ends_a_response_and_stays_part_of_it(tiny_models):
     folder = str(tiny_models["gpt2"])
     model, tokenizer = load_causal_lm(ModelConfig(name_or_path=folder)), load_tokenizer(folder)

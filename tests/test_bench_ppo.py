@@ -111,7 +111,7 @@ def test_ratios() -> None:
     assert on_the_wall["floor_ratio"] == pytest.approx(1.0 / floor_seconds)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_both_sides_do_the_same_work(tmp_path) -> None:
     script, file = str(ROOT / "scripts" / "bench_ppo.py"), str(tmp_path / "tiny.json")
     run = [sys.executable, script, "--setting", "tiny", "--repeats", "1", "--json", file]

@@ -21,7 +21,7 @@ STEADY = Reading(
 )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_struck_by_a_fault_it_ends_where_it_ends_alone(tmp_path):
     updates = 27
     faults = [Fault(kind="bit flipped", update=24, moment=0.5, draw=1)]

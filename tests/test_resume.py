@@ -175,7 +175,7 @@ def kill_after(command: list[str], folder: Path, n_rows: int, environment: dict[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_sigkill(config, tmp_path, processes):
     """The command line, killed twice, against the command line left alone."""
     environment = os.environ | {

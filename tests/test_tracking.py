@@ -279,7 +279,7 @@ def test_a_resumed_run_does_not_send_what_the_server_has(tmp_path, server):
     assert [row["step"] for row in server.rows] == [1, 2, 3, 4]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_server_that_never_answers_costs_seconds_not_the_run(tmp_path, server):
     server.hangs = True
     assert "logging offline" in log_online(server, tmp_path, 0, 2)

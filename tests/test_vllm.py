@@ -187,6 +187,7 @@ def test_weights_that_a_server_has_from_another_run_are_replaced_at_the_start(ti
     assert torch.equal(served.llm.worker.model.transformer.wte.weight, ours)
 
 
+@pytest.mark.long
 def test_two_processes(tiny_models, pairs, tmp_path):
     """tests/vllm_ranks.py asserts what each rank sees; here it only has to come back from both."""
     given = {"model": str(tiny_models["gpt2"]), "data": pairs}

@@ -183,4 +183,5 @@ def test_configs_are_accepted(block, tmp_path):
     rest = {"model": {"name_or_path": "gpt2"}, "data": {"train": "prompts.jsonl"}, "rewards": [{"path": "length"}]}
     file = tmp_path / "ppo.yaml"
     file.write_text(yaml.safe_dump(rest | yaml.safe_load(block.text)), encoding="utf-8")
-    parse("ppo", STAGES["ppo"], ["--config", str(file)])
+    config = parse("ppo", STAGES["ppo"], ["--config", str(file)])
+    assert set(yaml.safe_load(block.text)) <= set(vars(config))

@@ -55,6 +55,8 @@ class Command:
     def run(self, seconds: float, meanwhile: Callable[[int], None] | None = None) -> Ended:
         """Start it and wait; `meanwhile` gets the id of the process, which leads a group. Nothing of it survives."""
         outputs = [self.log.with_suffix(suffix) for suffix in (".out", ".err")]
+        for file in outputs:  # here, because a process may be killed before it has opened them
+            file.write_bytes(b"")
         start = self._launch if self.launcher else self._fork
         status = start(outputs, seconds, meanwhile)
         return Ended(status, *(file.read_text(errors="replace") for file in outputs))

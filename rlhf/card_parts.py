@@ -70,8 +70,9 @@ print(reward(["Your prompt"], ["A completion"]))
 As a reward of PPO: `rewards: [{path: reward_model, args: {path: FOLDER}}]`."""
 
 
-def sections(*parts: str) -> str:
-    """Paragraphs, one after the other."""
+def assemble(front: str, title: str, lead: str, sections: Mapping[str, str]) -> str:
+    """A card: front matter, title, a sentence, and each section under its heading."""
+    parts = [front, f"# {title}", lead, *(f"## {heading}\n\n{text}" for heading, text in sections.items())]
     return "\n\n".join(parts) + "\n"
 
 

@@ -7,7 +7,7 @@ Only the chat template, and the EOS that ends a completion, write control tokens
 import re
 from typing import TYPE_CHECKING
 
-from rlhf.errors import UserError
+from rlhf.errors import UserError, one_line
 from rlhf.rows import for_each
 
 if TYPE_CHECKING:
@@ -68,5 +68,6 @@ def _render(
         return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=open_end), cut
     except TemplateError as error:
         roles, last = ", ".join(turn["role"] for turn in turns), turns[-1]["content"][:60]
-        reason = " ".join(str(error).split())
-        raise UserError(f"the chat template refuses the turns ({roles}) that end with {last!r}: {reason}") from error
+        raise UserError(
+            f"the chat template refuses the turns ({roles}) that end with {last!r}: {one_line(error)}"
+        ) from error

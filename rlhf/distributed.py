@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.config.checks import require
-from rlhf.errors import OtherRankError
+from rlhf.errors import OtherRankError, with_kind
 
 if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
@@ -54,7 +54,7 @@ class Ranks:
             result = work()
         except Exception as problem:
             error = problem
-        reason = None if error is None else " ".join(f"{type(error).__name__}: {error}".split())
+        reason = None if error is None else with_kind(error)
         gathered: list[tuple[T, str | None]] = [None] * self.count  # type: ignore[list-item]
         torch.distributed.all_gather_object(gathered, (result, reason))
         if error is not None:

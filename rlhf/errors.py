@@ -11,3 +11,19 @@ class OtherRankError(UserError):
 
 class Interrupted(Exception):  # noqa: N818
     """A run has saved its state and stopped on request; the message says how it goes on, the exit status is 0."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what a library's error says, which often says a lot; its kind where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def with_kind(error: BaseException) -> str:
+    """The same on one line behind its kind: `ConnectionError: the judge has gone away`."""
+    kind, said = type(error).__name__, " ".join(str(error).split())
+    return f"{kind}: {said}" if said else kind

@@ -11,8 +11,9 @@ import torch
 from rlhf.checkpoint import is_policy_folder, load_policy
 from rlhf.config import EvaluateConfig, LoraConfig, ModelConfig, SamplingConfig
 from rlhf.data import TokenizedExample, check_fits, collate_columns, load_examples, tokenize
+from rlhf.files import read_jsonl, write_atomically
 from rlhf.locking import alone_in_its_folder
-from rlhf.models import context_length, load_causal_lm, load_tokenizer
+from rlhf.models import context_length, load_causal_lm
 from rlhf.policy import Policy
 from rlhf.progress import ProgressBar
 from rlhf.prompts import in_batches
@@ -20,8 +21,9 @@ from rlhf.report.tables import print_table
 from rlhf.rewards import RewardSum
 from rlhf.rewards.explanation import explanation
 from rlhf.rollout import Responses, evaluate_responses, sample_responses
-from rlhf.runs import is_done, mark_done, open_run, read_jsonl, write_atomically
+from rlhf.runs import is_done, mark_done, open_run
 from rlhf.tensors import masked_mean
+from rlhf.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -9,10 +9,10 @@ from rlhf.checkpoint import save_merged
 from rlhf.config import DataConfig, GenerateConfig
 from rlhf.data import check_fits, load_examples, parse_row, tokenize
 from rlhf.evaluate import policy_of
+from rlhf.files import write_atomically
 from rlhf.models import context_length
 from rlhf.prompts import in_batches
 from rlhf.rollout import sample_responses
-from rlhf.runs import write_atomically
 
 
 def run_generate(config: GenerateConfig) -> list[dict[str, str]]:

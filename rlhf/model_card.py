@@ -11,6 +11,7 @@ from rlhf.card_parts import (
     LOAD_POLICY,
     LOAD_REWARD_MODEL,
     Row,
+    assemble,
     bullets,
     first_and_last,
     front_matter,
@@ -18,7 +19,6 @@ from rlhf.card_parts import (
     last_values,
     mean_of,
     progress,
-    sections,
     settings,
     shown_data,
     shown_lora,
@@ -26,9 +26,10 @@ from rlhf.card_parts import (
     tenth,
     where_the_base_is,
 )
-from rlhf.config import PPOConfig, RewardModelConfig, SFTConfig
+from rlhf.config import FineTuningConfig, PPOConfig, RewardModelConfig, SFTConfig
+from rlhf.files import read_jsonl
 from rlhf.report.tables import before_after, markdown_table
-from rlhf.runs import read_jsonl
+from rlhf.runs import METRICS_FILE, WARNINGS_FILE
 
 CARD_FILE = "README.md"
 NOT_HELD_OUT = "Nothing was measured on held-out prompts: these are means over training batches."
@@ -37,8 +38,8 @@ NO_SAFETY = "No safety evaluation was done: nobody has looked at toxicity, bias,
 
 def write_policy_card(folder: Path, config: PPOConfig, updates_done: int, run: Path) -> None:
     """Put the card of a policy beside it; the metrics and warnings are those that the run has written so far."""
-    metrics = first_and_last(run / "metrics.jsonl", tenth(updates_done))
-    card = ppo_card(config, updates_done, metrics, read_jsonl(run / "warnings.jsonl"))
+    metrics = first_and_last(run / METRICS_FILE, tenth(updates_done))
+    card = ppo_card(config, updates_done, metrics, read_jsonl(run / WARNINGS_FILE))
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
 
@@ -47,11 +48,32 @@ def ppo_card(config: PPOConfig, updates_done: int, metrics: Sequence[Row], warni
 
     Of the metrics only the first and the last `tenth(updates_done)` rows are looked at.
     """
-    k = tenth(updates_done)
-    base, sampling = shown_model(config.model), config.sampling
+    k, base, sampling = tenth(updates_done), shown_model(config.model), config.sampling
     rewards = [[spec.metric_name, f"`{spec.path}`", f"{spec.weight:g}"] for spec in config.rewards]
+    state = "" if updates_done >= config.updates else f", as it was after update {updates_done} of {config.updates}"
+    code = generate(config.data, sampling.max_response_tokens, sampling.temperature)
+    return assemble(
+        front_matter(config.model, config.data, "peft", "text-generation", ["ppo", "rlhf", "lora"]),
+        f"PPO policy on {base}",
+        f"LoRA adapters (and a value head) for {base}, trained by proximal policy optimization{state}.",
+        {
+            "Data": shown_data(config.data),
+            "Rewards": f"{markdown_table(['name', 'path', 'weight'], rewards)}\n\n"
+            "Weight 0 is measured, not trained on.",
+            "Method": settings(_ppo_method(config, updates_done)),
+            "Results": f"{progress(metrics, k)}\n\n{NOT_HELD_OUT}",
+            "Limitations": bullets(_ppo_limits(config, mean_of(metrics[-k:], "objective/kl"), warnings)),
+            "How to load": where_the_base_is(config.model)
+            + LOAD_POLICY.format(dtype=config.model.dtype, generate=code),
+        },
+    )
+
+
+def _ppo_method(config: PPOConfig, updates_done: int) -> dict[str, str]:
+    """The settings that matter most."""
     leash = f"kl_coef {config.kl_coef:g}" + (f", steered to {config.kl_target:g} nats" if config.kl_target else "")
-    method = {
+    sampling = config.sampling
+    return {
         "updates": f"{updates_done} of {config.updates}",
         "responses per update": f"{config.batch_size}, {config.samples_per_prompt} per prompt",
         "epochs, minibatch": f"{config.epochs}, {config.minibatch_size}",
@@ -64,9 +86,13 @@ def ppo_card(config: PPOConfig, updates_done: int, metrics: Sequence[Row], warni
         "sampling": f"temperature {sampling.temperature:g}, at most {sampling.max_response_tokens} tokens",
         "seed": str(config.seed),
     }
-    kl = mean_of(metrics[-k:], "objective/kl")
+
+
+def _ppo_limits(config: PPOConfig, kl: float, warnings: Sequence[Row]) -> list[str]:
+    """What is not known of the policy, or not good; `kl` in nats per response."""
+    sampling = config.sampling
     distance = f"Its KL to its base model is {kl:.3g} nats per response, estimated from samples"
-    limits = [
+    return [
         "It was paid for the rewards above and for nothing else. What they do not see (whether a response is true, "
         "useful or safe, say) was not optimised and may have become worse than in the base model.",
         f"{distance}; the KL penalty is what held it back." if config.kl_coef else f"{distance}, with no KL penalty.",
@@ -75,21 +101,6 @@ def ppo_card(config: PPOConfig, updates_done: int, metrics: Sequence[Row], warni
         NO_SAFETY,
         *(f"The run warned: {row['message']}" for row in warnings),
     ]
-    state = "" if updates_done >= config.updates else f", as it was after update {updates_done} of {config.updates}"
-    return sections(
-        front_matter(config.model, config.data, "peft", "text-generation", ["ppo", "rlhf", "lora"]),
-        f"# PPO policy on {base}",
-        f"LoRA adapters (and a value head) for {base}, trained by proximal policy optimization{state}.",
-        f"## Data\n\n{shown_data(config.data)}",
-        f"## Rewards\n\n{markdown_table(['name', 'path', 'weight'], rewards)}\n\nWeight 0 is measured, not trained on.",
-        f"## Method\n\n{settings(method)}",
-        f"## Results\n\n{progress(metrics, k)}\n\n{NOT_HELD_OUT}",
-        f"## Limitations\n\n{bullets(limits)}",
-        f"## How to load\n\n{where_the_base_is(config.model)}"
-        + LOAD_POLICY.format(
-            dtype=config.model.dtype, generate=generate(config.data, sampling.max_response_tokens, sampling.temperature)
-        ),
-    )
 
 
 def sft_card(config: SFTConfig, metrics: Sequence[Row]) -> str:
@@ -100,20 +111,20 @@ def sft_card(config: SFTConfig, metrics: Sequence[Row]) -> str:
     method = {
         "starting point": shape,
         "epochs, batch": f"{config.epochs:g}, {config.batch_size}",
-        "learning rate": f"{config.learning_rate:g}, cosine",
-        "LoRA": shown_lora(config.lora),
-        "seed": str(config.seed),
+        **_fine_tuning(config),
     }
     limits = ["It imitates its training data, with whatever is wrong in it.", NO_SAFETY]
-    return sections(
+    return assemble(
         front_matter(config.model, config.data, "transformers", "text-generation", ["sft"]),
-        f"# Supervised fine-tuning from {base}",
+        f"Supervised fine-tuning from {base}",
         "Trained to continue prompts with their completions; the loss counts completion tokens only.",
-        f"## Data\n\n{shown_data(config.data)}",
-        f"## Method\n\n{settings(method)}",
-        f"## Results\n\n{last_values(metrics)}\n\n{NOT_HELD_OUT}",
-        f"## Limitations\n\n{bullets(limits)}",
-        "## How to load\n\n" + LOAD_MODEL.format(dtype=config.model.dtype, generate=generate(config.data, 128, 1.0)),
+        {
+            "Data": shown_data(config.data),
+            "Method": settings(method),
+            "Results": f"{last_values(metrics)}\n\n{NOT_HELD_OUT}",
+            "Limitations": bullets(limits),
+            "How to load": LOAD_MODEL.format(dtype=config.model.dtype, generate=generate(config.data, 128, 1.0)),
+        },
     )
 
 
@@ -123,9 +134,7 @@ def reward_card(config: RewardModelConfig, metrics: Sequence[Row], summary: Row)
     method = {
         "epochs, batch": f"{config.epochs:g}, {config.batch_size} pairs",
         "extra mismatched pairs per row": f"{config.mismatched:g}",
-        "learning rate": f"{config.learning_rate:g}, cosine",
-        "LoRA": shown_lora(config.lora),
-        "seed": str(config.seed),
+        **_fine_tuning(config),
     }
     held_out = {name: f"{x:.3f}" for name, x in summary.items() if isinstance(x, float)}
     limits = [
@@ -134,17 +143,28 @@ def reward_card(config: RewardModelConfig, metrics: Sequence[Row], summary: Row)
         "Scores compare completions of the same kind of prompt; on other data their scale means nothing.",
         NO_SAFETY,
     ]
-    return sections(
+    return assemble(
         front_matter(config.model, config.data, "transformers", "text-classification", ["reward-model"]),
-        f"# Reward model on {base}",
+        f"Reward model on {base}",
         "Scores a completion of a prompt: trained to score the chosen one of two above the rejected one.",
-        f"## Data\n\n{shown_data(config.data)}",
-        f"## Method\n\n{settings(method)}",
-        f"## Results\n\nOn {summary['held_out_pairs']} held-out pairs:\n\n{settings(held_out)}\n\n"
-        f"At the end of training:\n\n{last_values(metrics)}",
-        f"## Limitations\n\n{bullets(limits)}",
-        f"## How to load\n\n{LOAD_REWARD_MODEL}",
+        {
+            "Data": shown_data(config.data),
+            "Method": settings(method),
+            "Results": f"On {summary['held_out_pairs']} held-out pairs:\n\n{settings(held_out)}\n\n"
+            f"At the end of training:\n\n{last_values(metrics)}",
+            "Limitations": bullets(limits),
+            "How to load": LOAD_REWARD_MODEL,
+        },
     )
+
+
+def _fine_tuning(config: FineTuningConfig) -> dict[str, str]:
+    """The settings that both kinds of fine-tuning have."""
+    return {
+        "learning rate": f"{config.learning_rate:g}, cosine",
+        "LoRA": shown_lora(config.lora),
+        "seed": str(config.seed),
+    }
 
 
 def add_held_out(folder: Path, before: Mapping[str, float], after: Mapping[str, float]) -> None:

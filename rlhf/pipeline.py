@@ -8,14 +8,15 @@ from pathlib import Path
 from rlhf.config import EvaluateConfig, ModelConfig, PipelineConfig
 from rlhf.data import load_examples, load_held_out, warn_of_leak
 from rlhf.evaluate import Measurement, run_evaluate
+from rlhf.files import read_jsonl, write_atomically
 from rlhf.hub import push
 from rlhf.locking import alone_in_its_folder
 from rlhf.model_card import add_held_out
 from rlhf.ppo import run_ppo
-from rlhf.report.plots import plot_reward_and_kl, read_metrics
+from rlhf.report.plots import plot_reward_and_kl
 from rlhf.report.tables import before_after, markdown_table, print_heading, print_table
 from rlhf.report.write import REPORT_FILE, write_report
-from rlhf.runs import is_done, mark_done, open_run, write_atomically
+from rlhf.runs import METRICS_FILE, is_done, mark_done, open_run
 from rlhf.sft import run_sft
 
 SAMPLES_SHOWN = 3
@@ -68,7 +69,7 @@ def summarise(folder: Path, before: Measurement, after: Measurement) -> None:
     """Print the before/after table and samples; write summary.json, summary.md and the plot."""
     means = {"sft": before.means, "ppo": after.means}
     write_atomically(folder / "summary.json", json.dumps(means, indent=2) + "\n")
-    warmup = sum(row["policy/warmup"] for row in read_metrics(folder / "ppo"))
+    warmup = sum(row["policy/warmup"] for row in read_jsonl(folder / "ppo" / METRICS_FILE))
     plot_reward_and_kl(folder / "ppo", folder / "reward_kl.png", int(warmup))
     rows = before_after(before.means, after.means)
     samples = sample_pairs(before, after)

@@ -21,14 +21,16 @@ from rlhf.data import (
 )
 from rlhf.distributed import Ranks, require_same_weights
 from rlhf.launch import engine, join, require_fsdp2_or_ddp, said_once
-from rlhf.models import context_length, load_causal_lm, load_tokenizer
+from rlhf.models import context_length, load_causal_lm
 from rlhf.policy import Policy
 from rlhf.prompts import PromptSource, PromptStream, ShuffledPasses
+from rlhf.resume import POLICY_FOLDER
 from rlhf.rewards import RewardSum
 from rlhf.sharding import shard_base
 from rlhf.stage import run_once
+from rlhf.tokenizer import load_tokenizer
 from rlhf.trainer import PPOTrainer
-from rlhf.training import POLICY_FOLDER, train
+from rlhf.training import train
 from rlhf.vllm_engine import require_vllm
 
 if TYPE_CHECKING:

@@ -10,22 +10,18 @@ from rlhf.config import RewardModelConfig
 from rlhf.config.checks import require
 from rlhf.data import warn_of_leak
 from rlhf.distributed import Ranks
+from rlhf.files import read_jsonl, staged, write_atomically
 from rlhf.hf_trainer import run_trainer, training_arguments
 from rlhf.model_card import CARD_FILE, reward_card
-from rlhf.models import (
-    context_length,
-    default_device,
-    disable_dropout,
-    load_pretrained,
-    load_tokenizer,
-    lora_adapters,
-)
+from rlhf.models import context_length, default_device, disable_dropout, lora_adapters
 from rlhf.preferences import TokenizedPair, load_pairs, mismatched, tokenize_pairs
+from rlhf.pretrained import load_pretrained
 from rlhf.report.reward_model import accuracies, measure, plot_calibration, plot_margins, show
 from rlhf.resumable import resumable
 from rlhf.rewards.reward_model import SETTINGS_FILE, Settings, score_ids
-from rlhf.runs import read_jsonl, staged, write_atomically
+from rlhf.runs import METRICS_FILE
 from rlhf.stage import join_data_parallel, run_once
+from rlhf.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -81,7 +77,7 @@ def _run(config: RewardModelConfig, folder: Path, ranks: Ranks) -> None:
     settings = Settings(statistics.fmean(raw), std, REFERENCE, config.data.system_prompt)
     left_out = len(held_out_pairs) - len(held_out)
     summary = _report(folder, margins_of(trained, held_out), held_out, settings, config.group_by, left_out)
-    card = reward_card(config, read_jsonl(folder / "metrics.jsonl"), summary)
+    card = reward_card(config, read_jsonl(folder / METRICS_FILE), summary)
     save(trained, tokenizer, settings, card, folder / MODEL_FOLDER)
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from rlhf.data import Example
 from rlhf.errors import UserError
+from rlhf.files import read_jsonl, staged
 from rlhf.rollout import Rollout
-from rlhf.runs import read_jsonl, staged
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

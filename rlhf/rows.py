@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlhf.errors import UserError
+from rlhf.errors import UserError, first_line
 
 MAX_REPORTED = 20  # problems listed before "and N more"
 SUFFIXES = (".jsonl", ".json", ".parquet")
@@ -125,7 +125,7 @@ def _parquet_rows(file: Path) -> Iterator[tuple[int, Any]]:
         with pq.ParquetFile(file) as table:
             rows = [row for batch in table.iter_batches() for row in batch.to_pylist()]
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read as Parquet: {str(error).strip().splitlines()[0]}") from error
+        raise UserError(f"{file} cannot be read as Parquet: {first_line(error)}") from error
     yield from enumerate(rows, start=1)
 
 
@@ -135,8 +135,7 @@ def _read_hub(name: str, split: str) -> Iterator[tuple[str, Any]]:
     try:
         dataset = datasets.load_dataset(name, split=split)
     except Exception as error:  # the library raises a dozen kinds
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"dataset {name!r} (split {split!r}) cannot be loaded: {reason}") from error
+        raise UserError(f"dataset {name!r} (split {split!r}) cannot be loaded: {first_line(error)}") from error
     for number, row in enumerate(dataset, start=1):
         yield f"{name} row {number}", row
 

@@ -1,26 +1,23 @@
 """Run folders: what belongs to one run, and whether it is finished."""
 
-import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
-from rlhf.errors import UserError
+from rlhf.errors import UserError, one_line
+from rlhf.files import UNFINISHED, saving, write_atomically
 
 CONFIG_FILE, VERSIONS_FILE, DONE_FILE, LOCK_FILE = "config.yaml", "versions.json", "done.json", ".lock"
-UNFINISHED = ".unfinished"
-"""Ending of what is being written. Always the same name: what a killed process leaves, the next one writes over."""
+METRICS_FILE, SAMPLES_FILE, WARNINGS_FILE = "metrics.jsonl", "samples.jsonl", "warnings.jsonl"
 BESIDE_THE_POINT = ("output_dir", "checkpoint", "inspect", "tracking", "push_to_hub")
 """Settings that may change between two starts of a run: what it computes does not depend on them."""
 PACKAGES = ("rlhf", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
@@ -74,7 +71,7 @@ def _read_config(file: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
     else:
         if isinstance(config, dict):
             return config
@@ -171,54 +168,3 @@ def difference(before: Any, now: Any, path: str = "") -> str:
                 return found
         return ""
     return "" if before == now or MASK in (before, now) else f"{path} was {before!r} and is {now!r}"
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Write a file so that a reader, or a crash, sees either the old content or the new one.
-
-    For one writer at a time. Raises UserError when the disk refuses.
-    """
-    staged = file.with_name(f".{file.name}{UNFINISHED}")
-    with saving(file):
-        with open(staged, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(staged, file)
-
-
-@contextlib.contextmanager
-def saving(place: Path) -> Iterator[None]:
-    """Turn what the disk says while `place` is written (it is full, it is read-only) into a UserError of one line."""
-    try:
-        yield
-    except Exception as error:
-        if not (isinstance(error, OSError) or type(error).__name__ == "SafetensorError"):  # a library for its name
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{place} cannot be written ({reason}); mend that and start the same command again") from error
-
-
-def read_jsonl(file: Path) -> list[Any]:
-    """The rows of a file with one JSON value per line."""
-    with open(file, encoding="utf-8") as stream:  # splitlines() would also split at U+2028 inside a string
-        return [json.loads(line) for line in stream]
-
-
-@contextlib.contextmanager
-def staged(folder: Path) -> Iterator[Path]:
-    """A fresh folder to write into, which takes the place of `folder` once everything in it has been written.
-
-    Raises UserError when the disk refuses.
-    """
-    staging = folder.with_name(f".{folder.name}{UNFINISHED}")
-    shutil.rmtree(staging, ignore_errors=True)
-    with saving(folder):
-        try:
-            staging.mkdir(parents=True)
-            yield staging
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise
-        shutil.rmtree(folder, ignore_errors=True)
-        staging.rename(folder)

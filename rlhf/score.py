@@ -6,9 +6,9 @@ from pathlib import Path
 from rlhf.config import ScoreConfig
 from rlhf.data import collate_columns, load_examples
 from rlhf.errors import UserError
+from rlhf.files import write_atomically
 from rlhf.report.tables import print_table
 from rlhf.rewards import RewardSum
-from rlhf.runs import write_atomically
 
 
 def run_score(config: ScoreConfig) -> dict[str, float]:

@@ -7,19 +7,14 @@ from rlhf.config import SFTConfig
 from rlhf.data import TokenizedExample, load_examples, load_held_out, tokenize, warn_of_leak
 from rlhf.distributed import Ranks
 from rlhf.errors import UserError
+from rlhf.files import read_jsonl, staged
 from rlhf.hf_trainer import run_trainer, training_arguments
 from rlhf.model_card import CARD_FILE, sft_card
-from rlhf.models import (
-    build_from_scratch,
-    context_length,
-    disable_dropout,
-    load_causal_lm,
-    load_tokenizer,
-    lora_adapters,
-)
+from rlhf.models import build_from_scratch, context_length, disable_dropout, load_causal_lm, lora_adapters
 from rlhf.resumable import resumable
-from rlhf.runs import read_jsonl, staged
+from rlhf.runs import METRICS_FILE
 from rlhf.stage import join_data_parallel, run_once
+from rlhf.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -65,7 +60,7 @@ def _run(config: SFTConfig, folder: Path, ranks: Ranks) -> None:
     with staged(folder / MODEL_FOLDER) as staging:
         trained.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
-        (staging / CARD_FILE).write_text(sft_card(config, read_jsonl(folder / "metrics.jsonl")), encoding="utf-8")
+        (staging / CARD_FILE).write_text(sft_card(config, read_jsonl(folder / METRICS_FILE)), encoding="utf-8")
 
 
 def _build(config: SFTConfig, texts: list[str]) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":

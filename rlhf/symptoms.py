@@ -6,18 +6,10 @@ least 0.88 of the start, explained variance at least 0.22.
 """
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-START = 3
-"""Updates that say where a run started from."""
-
-WINDOW = 5
-"""Updates that a level is averaged over: one bad batch is not a bad run."""
-
-PATIENCE = 10
-"""Updates after which what has not come is missed."""
+from rlhf.history import PATIENCE, WINDOW, History
 
 KL_LIMIT, KL_PER_TOKEN = 50.0, 0.5
 KL_TARGET_FACTOR = 3.0
@@ -38,37 +30,6 @@ SCORE_STD = 1e-6
 SCORE, KL, ENTROPY, LENGTH = "objective/score", "objective/kl", "objective/entropy", "response/length"
 
 
-@dataclass
-class Series:
-    """What is kept of one metric: how many values there were, the first few and the latest."""
-
-    n: int = 0
-    first: list[float] = field(default_factory=list)
-    latest: list[float] = field(default_factory=list)
-
-    def add(self, value: float) -> None:
-        """Take in the value of one update."""
-        self.n += 1
-        if self.n <= START:
-            self.first.append(value)
-        self.latest = [*self.latest, value][-PATIENCE:]
-
-    @property
-    def start(self) -> float:
-        """Mean of the first values."""
-        return statistics.fmean(self.first)
-
-    @property
-    def before(self) -> float:
-        """Mean of the window before the latest one."""
-        return statistics.fmean(self.latest[:-WINDOW] or self.latest)
-
-    @property
-    def now(self) -> float:
-        """Mean of the latest window."""
-        return statistics.fmean(self.latest[-WINDOW:])
-
-
 class Limits(NamedTuple):
     """What the config says about where trouble begins."""
 
@@ -77,7 +38,6 @@ class Limits(NamedTuple):
     max_response_tokens: int
 
 
-History = Mapping[str, Series]
 Judge = Callable[[History, Limits], str | None]
 
 

@@ -6,22 +6,23 @@ from typing import Any
 import torch
 
 from rlhf.checkpoint_manager import CHECKPOINTS_FOLDER, CheckpointManager
-from rlhf.errors import Interrupted, UserError
+from rlhf.errors import Interrupted, UserError, one_line
+from rlhf.files import staged
 from rlhf.inspection import Inspection
 from rlhf.interruption import catch_termination
 from rlhf.launch import said_once
 from rlhf.optimization import Metrics, NonFiniteError
 from rlhf.progress import ProgressBar
-from rlhf.resume import read_training, training_state, write_policy, write_training
+from rlhf.resume import POLICY_FOLDER, read_training, training_state, write_policy, write_training
 from rlhf.rewards import Scores
 from rlhf.rollout import Rollout
 from rlhf.rollout_files import save_rollout
-from rlhf.runs import as_plain, identity, staged
+from rlhf.runs import as_plain, identity
 from rlhf.tracking import Tracker
 from rlhf.trainer import PPOTrainer, Update
 from rlhf.watch import Watch
 
-POLICY_FOLDER, ROLLOUTS_FOLDER = "policy", "rollouts"
+ROLLOUTS_FOLDER = "rollouts"
 
 
 def train(trainer: PPOTrainer, folder: Path) -> Path:
@@ -108,7 +109,7 @@ def guarded_update(trainer: PPOTrainer, folder: Path) -> Update:
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(
             f"out of memory in update {trainer.updates_done + 1} ({reason[:200]}); the same command continues from the"
             " last checkpoint where there is more, or start in another output_dir with a smaller micro_batch_size"

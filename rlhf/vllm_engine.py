@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rlhf.config import PPOConfig
 from rlhf.config.checks import require
 from rlhf.distributed import Ranks
-from rlhf.errors import UserError
+from rlhf.errors import UserError, with_kind
 from rlhf.policy import Policy
 from rlhf.value_head import POLICY_ADAPTER
 
@@ -61,7 +61,7 @@ def start_engine(
         )
         return Colocated(generation) if url is None else Server(generation, Ranks.of(accelerator), url)
     except Exception as error:  # vLLM, its server and TRL raise whatever they please, some of it a bare Exception
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = with_kind(error)
         where = "in this process" if url is None else f"as a server at {url}"
         raise UserError(f"cannot use vllm {where} ({reason[:300]}); docs/gpu.md says what it needs") from error
 

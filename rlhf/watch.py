@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from rlhf.config import WatchConfig
 from rlhf.hacking import CERTAINTY, HackingDetector
-from rlhf.symptoms import METRICS, SCORE, SYMPTOMS, Limits, Series
+from rlhf.history import Series
+from rlhf.symptoms import METRICS, SCORE, SYMPTOMS, Limits
 
 REWARD_HACKING = "reward_hacking"
 

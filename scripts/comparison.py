@@ -11,9 +11,10 @@ from typing import Any
 
 from rlhf.cli import STAGES, parse, quiet_libraries, spare_a_core
 from rlhf.config import PipelineConfig, PPOConfig
+from rlhf.files import read_jsonl
 from rlhf.pipeline import evaluate
 from rlhf.ppo import run_ppo
-from rlhf.report.plots import read_metrics
+from rlhf.runs import METRICS_FILE
 from rlhf.sft import run_sft
 
 BUDGET: dict[str, Any] = {"updates": 24, "batch_size": 64, "minibatch_size": 16, "micro_batch_size": 16}
@@ -91,7 +92,7 @@ def train_and_measure(config: PipelineConfig, place: Path, train: Callable[[], P
     if fresh:
         note.write_text(f"{time.process_time() - started:.1f}\n")
     held_out = measure(config, place / "evaluation", policy)
-    return Run(held_out, read_metrics(policy.parent), float(note.read_text()) if note.exists() else None)
+    return Run(held_out, read_jsonl(policy.parent / METRICS_FILE), float(note.read_text()) if note.exists() else None)
 
 
 def cell(values: Sequence[float], digits: int = 2) -> str:

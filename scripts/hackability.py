@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from docs_tables import replace_between
+
 from rlhf.rewards import RewardSpec, load_reward
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -173,9 +175,7 @@ def main() -> None:
     print(made)
     if arguments.write:
         page = ROOT / "docs" / "rewards.md"
-        before, _, rest = page.read_text("utf-8").partition(START)
-        _, _, after = rest.partition(END)
-        page.write_text(f"{before}{START}\n{made}\n{END}{after}", "utf-8")
+        replace_between(page, START, END, made)
 
 
 if __name__ == "__main__":

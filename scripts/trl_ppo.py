@@ -12,10 +12,11 @@ from torch import Tensor
 from rlhf.checkpoint import save_policy
 from rlhf.config import PPOConfig
 from rlhf.data import TokenizedExample, collate_columns, load_examples, tokenize
-from rlhf.models import context_length, load_causal_lm, load_tokenizer, lora_adapters
+from rlhf.files import staged
+from rlhf.models import context_length, load_causal_lm, lora_adapters
 from rlhf.policy import Policy
 from rlhf.rewards import RewardSum
-from rlhf.runs import staged
+from rlhf.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     import peft

@@ -26,12 +26,13 @@ HOSTILE = [
 ]
 
 
-def ppo_run(folder: Path, model: Path, prompts: str, **changes: object) -> Path:
-    """A run of the PPO stage on a very small model, with watched prompts and a gold reward."""
+def ppo_run(folder: Path, model: Path) -> Path:
+    """A run of the PPO stage on a very small model and three prompts, which are watched, with a gold reward."""
+    prompts = [{"prompt": text} for text in ("Save it.", "Show a link.", "Hello")]
     config = {
         "output_dir": str(folder),
         "model": {"name_or_path": str(model)},
-        "data": {"train": prompts},
+        "data": {"train": write_jsonl(folder.with_name("prompts.jsonl"), prompts)},
         "rewards": [
             {"path": "length", "args": {"maximum": 10, "margin": 200}},
             {"path": "repetition", "name": "gold", "weight": 0},
@@ -44,9 +45,8 @@ def ppo_run(folder: Path, model: Path, prompts: str, **changes: object) -> Path:
         "inspect": {"prompts": 3, "every": 2},
         "tracking": {"wandb": "disabled", "tensorboard": False},
     }  # fmt: skip
-    folder.parent.mkdir(parents=True, exist_ok=True)
     file = folder.with_suffix(".yaml")
-    file.write_text(yaml.safe_dump(config | changes))
+    file.write_text(yaml.safe_dump(config))
     main(["ppo", "--config", str(file)])
     return folder
 

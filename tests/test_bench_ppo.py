@@ -18,8 +18,9 @@ import bench_costs  # noqa: E402
 import trl_ppo  # noqa: E402
 from ppo_bench import floor, model, settings  # noqa: E402
 from ppo_bench.conclude import conclude  # noqa: E402
+from test_trainer import make_config  # noqa: E402
 
-from rlhf.config import DataConfig, LoraConfig, ModelConfig, PPOConfig, SamplingConfig  # noqa: E402
+from rlhf.config import ModelConfig, SamplingConfig  # noqa: E402
 from rlhf.generation import sample  # noqa: E402
 from rlhf.models import load_causal_lm  # noqa: E402
 from rlhf.rewards import RewardSpec  # noqa: E402
@@ -138,16 +139,14 @@ def test_trl_makes_one_step_of_several_micro_batches(tiny_models, pairs, tmp_pat
 
     make = trl_ppo.trl_trainer
     monkeypatch.setattr(trl_ppo, "trl_trainer", keep)
-    config = PPOConfig(
+    config = make_config(
+        tiny_models["gpt2"],
+        pairs,
         output_dir=str(tmp_path),
-        model=ModelConfig(name_or_path=str(tiny_models["gpt2"])),
-        data=DataConfig(train=pairs),
         rewards=[RewardSpec(path="length", args={"maximum": 50})],
-        lora=LoraConfig(r=2),
-        sampling=SamplingConfig(max_response_tokens=4),
         updates=1,
         batch_size=4,
-        minibatch_size=4,
+        samples_per_prompt=1,
         micro_batch_size=1,
         epochs=3,
     )

@@ -14,29 +14,28 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import compare_algorithms  # noqa: E402
 import comparison  # noqa: E402
 import trl_ppo  # noqa: E402
+from test_trainer import make_config  # noqa: E402
 
 from rlhf.checkpoint import load_policy  # noqa: E402
-from rlhf.config import DataConfig, LoraConfig, ModelConfig, PPOConfig, SamplingConfig  # noqa: E402
+from rlhf.config import PPOConfig  # noqa: E402
 from rlhf.data import load_examples, tokenize  # noqa: E402
-from rlhf.models import load_tokenizer  # noqa: E402
 from rlhf.rewards import RewardSpec, RewardSum  # noqa: E402
+from rlhf.tokenizer import load_tokenizer  # noqa: E402
 
 RESPONSES = ["export default function A() {}", "<p>\n</p>", ""]
 
 
 @pytest.fixture
 def ppo(tiny_models, pairs, tmp_path) -> PPOConfig:
-    return PPOConfig(
+    return make_config(
+        tiny_models["gpt2"],
+        pairs,
         output_dir=str(tmp_path / "trl"),
-        model=ModelConfig(name_or_path=str(tiny_models["gpt2"])),
-        data=DataConfig(train=pairs),
         rewards=[RewardSpec(path="length", args={"minimum": 40, "maximum": 50})],
-        lora=LoraConfig(r=2),
-        sampling=SamplingConfig(max_response_tokens=8),
         updates=2,
         batch_size=4,
+        samples_per_prompt=1,
         minibatch_size=2,
-        epochs=2,
     )
 
 
@@ -80,7 +79,7 @@ def test_trl_trains_and_its_policy_becomes_ours(ppo, monkeypatch) -> None:
     assert [row["step"] for row in rows] == [1, 2]
     assert rows[0]["objective/kl"] == pytest.approx(0, abs=1e-4)
     assert abs(rows[1]["objective/kl"]) > 1e-3  # an estimate, of either sign
-    assert all(1 <= row["response/length"] <= 8 for row in rows)
+    assert all(1 <= row["response/length"] <= ppo.sampling.max_response_tokens for row in rows)
     ids = torch.tensor([[5, 6, 7, 8]])
     ours = load_policy(folder)(ids, torch.tensor([1]), torch.ones(1, 3, dtype=torch.bool)).logprobs
     theirs = trained["policy"](ids).logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)

@@ -7,7 +7,7 @@ from conftest import write_jsonl
 from rlhf.config import DataConfig
 from rlhf.data import check_fits, collate_columns, load_examples, parse_row, tokenize
 from rlhf.errors import UserError
-from rlhf.models import load_tokenizer
+from rlhf.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")

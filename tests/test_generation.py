@@ -5,7 +5,8 @@ import torch
 
 from rlhf.config import ModelConfig, SamplingConfig
 from rlhf.generation import choose, pad_left, sample, stop_strings
-from rlhf.models import load_causal_lm, load_tokenizer
+from rlhf.models import load_causal_lm
+from rlhf.tokenizer import load_tokenizer
 
 PROMPTS = [[3, 4, 5, 6, 7, 8, 9], [10, 11], [12, 13, 14, 15], [16]]
 

@@ -9,11 +9,11 @@ from test_trainer import COUNT_E, make_config, make_trainer, parameters
 from rlhf.callbacks import Callback
 from rlhf.config import WatchConfig
 from rlhf.errors import UserError
+from rlhf.files import read_jsonl
 from rlhf.optimization import NonFiniteError
 from rlhf.ppo import run_ppo
 from rlhf.rewards import RewardSpec
 from rlhf.rollout_files import load_rollout
-from rlhf.runs import read_jsonl
 
 
 class Poison(Callback):

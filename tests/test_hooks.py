@@ -12,11 +12,11 @@ from test_trainer import make_config, make_trainer, parameters
 from rlhf.callbacks import Callback
 from rlhf.config import InspectConfig, SamplingConfig
 from rlhf.errors import UserError
+from rlhf.files import read_jsonl
 from rlhf.ppo import build_trainer, run_ppo
 from rlhf.rewards import RewardSpec, RewardSum, Scores
 from rlhf.rollout import evaluate_responses
 from rlhf.rollout_files import load_rollout
-from rlhf.runs import read_jsonl
 from rlhf.tensors import RunningMoments
 
 

@@ -22,10 +22,10 @@ from rlhf.data import load_examples, parse_row, tokenize, warn_of_leak
 from rlhf.errors import UserError
 from rlhf.evaluate import policy_of
 from rlhf.generate import run_generate
-from rlhf.models import load_tokenizer
 from rlhf.preferences import load_pairs
 from rlhf.rewards import RewardError
 from rlhf.rewards.reward_model import Settings, _encoder
+from rlhf.tokenizer import load_tokenizer
 
 FAST = settings(
     max_examples=30, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)

@@ -165,9 +165,9 @@ def test_the_code_of_an_sft_model(tiny_models, monkeypatch):
 def test_the_code_of_a_reward_model(tiny_models, tmp_path, monkeypatch, capsys):
     from transformers import AutoModelForSequenceClassification
 
-    from rlhf.models import load_tokenizer
     from rlhf.reward_model import save
     from rlhf.rewards.reward_model import Settings
+    from rlhf.tokenizer import load_tokenizer
 
     config = RewardModelConfig(
         model=ModelConfig(name_or_path=str(tiny_models["gpt2"])), data=DataConfig(train="x.jsonl", eval="y.jsonl")

@@ -1,12 +1,16 @@
 """Models and tokenizers from folders and from scratch."""
 
+import shutil
+
 import pytest
 import torch
 from tokenizers import processors
 
 from rlhf.config import ModelConfig, ScratchModel
 from rlhf.errors import UserError
-from rlhf.models import build_from_scratch, load_causal_lm, load_tokenizer, resolve_model_path
+from rlhf.models import build_from_scratch, load_causal_lm
+from rlhf.pretrained import resolve_model_path
+from rlhf.tokenizer import load_tokenizer
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
@@ -60,6 +64,14 @@ def test_hub_names_pass_and_missing_paths_do_not():
     for path in ("./nowhere", "/nowhere/model", "runs/nowhere/model"):
         with pytest.raises(UserError, match="does not exist; train that stage first"):
             resolve_model_path(path)
+
+
+def test_weights_that_are_cut_off_are_one_line(tiny_models, tmp_path):
+    folder = shutil.copytree(tiny_models["gpt2"], tmp_path / "model")
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"^cannot load the model folder .*model' \(.*\)$"):
+        load_causal_lm(ModelConfig(name_or_path=str(folder)))
 
 
 def test_unreachable_hub_model_is_one_line(monkeypatch):

@@ -33,11 +33,7 @@ from rlhf.report.write import build_report, default_output, write_report
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory, tiny_models):
-    folder = tmp_path_factory.mktemp("report")
-    prompts = write_jsonl(
-        folder / "prompts.jsonl", [{"prompt": text} for text in ("Save it.", "Show a link.", "Hello")]
-    )
-    return ppo_run(folder / "run", tiny_models["gpt2"], prompts)
+    return ppo_run(tmp_path_factory.mktemp("report") / "run", tiny_models["gpt2"])
 
 
 # HTML

@@ -53,11 +53,7 @@ LOW_CONTRAST = """(() => {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tiny_models):
-    folder = tmp_path_factory.mktemp("runs")
-    prompts = write_jsonl(
-        folder / "prompts.jsonl", [{"prompt": text} for text in ("Save it.", "Show a link.", "Hello")]
-    )
-    return ppo_run(folder / "run", tiny_models["gpt2"], prompts)
+    return ppo_run(tmp_path_factory.mktemp("runs") / "run", tiny_models["gpt2"])
 
 
 @pytest.fixture(scope="module")

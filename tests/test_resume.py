@@ -16,8 +16,9 @@ from test_trainer import COUNT_E, make_config
 from rlhf.callbacks import Callback
 from rlhf.config import CheckpointConfig, InspectConfig, ValueWarmup
 from rlhf.errors import Interrupted, UserError
+from rlhf.files import read_jsonl
 from rlhf.ppo import run_ppo
-from rlhf.runs import as_plain, read_jsonl
+from rlhf.runs import as_plain
 
 OPTIONS = {
     "updates": 5,

@@ -15,11 +15,11 @@ from transformers import AutoModelForSequenceClassification
 from rlhf.cli import main
 from rlhf.config import DataConfig
 from rlhf.errors import UserError
-from rlhf.models import load_tokenizer
 from rlhf.preferences import load_pairs, mismatched, parse_pair, tokenize_pairs
 from rlhf.report.reward_model import accuracies, calibration, measure
 from rlhf.rewards import RewardError, RewardSpec, RewardSum, load_reward
 from rlhf.rewards.reward_model import RewardModel
+from rlhf.tokenizer import load_tokenizer
 
 
 def preference(text: str, number: int) -> dict:
@@ -143,7 +143,8 @@ def test_adapters_leave_the_embeddings_alone_and_training_without_them_moves_all
         moved[name] = {key for key, value in after.items() if not torch.equal(value, before[key])}
     assert "score.weight" in moved["lora"]
     assert not [key for key in moved["lora"] if "wte" in key or "ln" in key]
-    assert moved["full"] == before.keys()
+    no_gradient = {"transformer.ln_f.bias"}  # it adds the same to both scores of a pair: what moves it is rounding
+    assert moved["full"] | no_gradient == before.keys()
 
 
 def test_the_llama_config_on_a_small_model(tiny_models, tmp_path):

@@ -1,28 +1,19 @@
 """The shipped cases: what is right must score above everything that only looks right."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
 from rewards.render_available import needs_render
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "hackability.py"
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
-
-@pytest.fixture(scope="module")
-def hackability():
-    spec = importlib.util.spec_from_file_location("hackability", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["hackability"] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["hackability"]
+import hackability
 
 
 @needs_render
 @pytest.mark.parametrize("name", ["react_full", "react_match"])
-def test_every_right_component_is_above_every_other(hackability, name):
+def test_every_right_component_is_above_every_other(name):
     given = hackability.scores_by_kind(name, hackability.samples())
     lowest_right = min(score for kind in hackability.RIGHT for score in given[kind])
     highest_other = max(score for kind in ("wrong", *hackability.HACKS) for score in given[kind])
@@ -30,13 +21,13 @@ def test_every_right_component_is_above_every_other(hackability, name):
 
 
 @needs_render
-def test_the_same_page_earns_everything_however_it_is_written(hackability):
+def test_the_same_page_earns_everything_however_it_is_written():
     given = hackability.scores_by_kind("react_full", hackability.samples())
     assert given["right"] == pytest.approx([1.0] * len(given["right"]))
 
 
 @needs_render
-def test_cases_are_distinct_and_sound(hackability):
+def test_cases_are_distinct_and_sound():
     tasks = hackability.load_tasks()
     assert len(tasks) >= 8
     for task in tasks:
@@ -46,5 +37,5 @@ def test_cases_are_distinct_and_sound(hackability):
     assert set(static["right"] + static["right but different"] + static["wrong"]) == {1.0}
 
 
-def test_auc_by_hand(hackability):
+def test_auc_by_hand():
     assert hackability.auc([1.0, 2.0], [0.0, 1.0]) == (1 + 1 + 0.5 + 1) / 4

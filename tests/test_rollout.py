@@ -7,11 +7,12 @@ from rlhf.config import LoraConfig, ModelConfig, SamplingConfig
 from rlhf.data import Example, TokenizedExample
 from rlhf.distributed import Ranks
 from rlhf.generation import Sampled
-from rlhf.models import load_causal_lm, load_tokenizer
+from rlhf.models import load_causal_lm
 from rlhf.policy import Policy
 from rlhf.rewards import Span
 from rlhf.rollout import Responses, evaluate_responses, join, sample_responses
 from rlhf.spans import span_rewards, token_ends
+from rlhf.tokenizer import load_tokenizer
 
 
 def prompt(*ids: int) -> TokenizedExample:

@@ -30,8 +30,9 @@ from rlhf.config.files import one_line  # noqa: E402
 from rlhf.data import load_examples  # noqa: E402
 from rlhf.errors import UserError  # noqa: E402
 from rlhf.evaluate import policy_of  # noqa: E402
-from rlhf.models import load_causal_lm, load_tokenizer  # noqa: E402
+from rlhf.models import load_causal_lm  # noqa: E402
 from rlhf.rewards import RewardError, RewardSpec, load_reward  # noqa: E402
+from rlhf.tokenizer import load_tokenizer  # noqa: E402
 
 HOSTILE = """
 import pathlib

@@ -8,7 +8,8 @@ import torch
 from rlhf.losses import kl_from_logits, target_kl_penalty
 from rlhf.toy import story
 from rlhf.toy.config import DynamicsConfig
-from rlhf.toy.dynamics import NO_CLIP, sweeps, swept_value, train
+from rlhf.toy.dynamics import NO_CLIP, sweeps, swept_value
+from rlhf.toy.forces import train
 
 CONFIG = DynamicsConfig(seeds=3)
 

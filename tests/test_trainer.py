@@ -268,6 +268,7 @@ def test_config_contradictions(tiny_models, pairs):
         ({"minibatch_size": 10}, "minibatch_size 10 is larger than batch_size 8"),
         ({"samples_per_prompt": 3}, "batch_size 8 is not divisible by samples_per_prompt 3"),
         ({"samples_per_prompt": 1, "advantage": "rloo"}, "samples_per_prompt is 1; advantage rloo"),
+        ({"entropy_coef": -0.01}, "entropy_coef is -0.01; it must be at least 0"),
         ({"gamma": 1.5}, "gamma is 1.5; it must be between 0 and 1"),
         ({"rewards": []}, "rewards is empty"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be greater than 0"),

@@ -5,14 +5,14 @@ or a folder of PEFT adapters with the head alone in a second file. TRL wrote tha
 here it is model.safetensors, which TRL looks for first.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhf.classic.weight_files import NOT_THERE, PICKLE, PICKLE_HELP, SAFE, head_files, locate, read_tensors
 from rlhf.config.checks import require
-from rlhf.errors import UserError
-from rlhf.models import resolve_model_path
+from rlhf.errors import UserError, first_line
+from rlhf.pretrained import resolve_model_path
 from rlhf.value_head import CRITIC_ADAPTER
 
 if TYPE_CHECKING:
@@ -21,10 +21,7 @@ if TYPE_CHECKING:
     from rlhf.classic.value_head import AutoModelForCausalLMWithValueHead
 
 HEAD = ("v_head.summary.weight", "v_head.summary.bias")
-SAFE, PICKLE = ".safetensors", ".bin"
 ADAPTER_CONFIG = "adapter_config.json"
-NOT_THERE = "is neither the folder of a model nor a reachable hub model"
-PICKLE_HELP = "a pickle; to read it all the same (tensors only, no code in it is run) pass"
 
 
 def load_checkpoint(
@@ -103,8 +100,8 @@ def read_head(source: str, allow_pickle: bool) -> dict[str, "Tensor"] | None:
     Raises UserError when its tensors have other names, or when it could only be read from a pickle.
     """
     tensors: dict[str, Tensor] = {}
-    for file in _weight_files(source, allow_pickle):
-        tensors |= _tensors(file, "v_head")
+    for file in head_files(source, allow_pickle):
+        tensors |= read_tensors(file, "v_head")
     if not tensors:
         return None
     require(
@@ -122,20 +119,6 @@ def load_head(v_head: Any, head: dict[str, "Tensor"], source: str) -> None:
         parameter.data.copy_(head[name])
 
 
-def locate(source: str, filename: str) -> Path | None:
-    """A file of a folder or hub repository; None where it is missing.
-
-    Raises UserError when there is no such repository, or no way to it.
-    """
-    from transformers.utils import cached_file
-
-    try:
-        found = cached_file(source, filename, _raise_exceptions_for_missing_entries=False)
-    except OSError as error:
-        raise UserError(f"{source!r} {NOT_THERE} ({str(error).strip().splitlines()[0]})") from error
-    return None if found is None else Path(found)
-
-
 def _read_plain(source: str, model_args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, set[str]]:
     """A causal language model, and the names of stored tensors that it has no place for."""
     from transformers import AutoModelForCausalLM
@@ -143,7 +126,7 @@ def _read_plain(source: str, model_args: tuple[Any, ...], options: dict[str, Any
     try:
         model, report = AutoModelForCausalLM.from_pretrained(source, *model_args, output_loading_info=True, **options)
     except OSError as error:
-        raise UserError(f"{source!r} {NOT_THERE} ({str(error).strip().splitlines()[0]})") from error
+        raise UserError(f"{source!r} {NOT_THERE} ({first_line(error)})") from error
     missing = sorted(report["missing_keys"])
     require(not missing, f"{source}: {len(missing)} tensors are missing, the first is {missing[:1]}")
     return model, report["unexpected_keys"]
@@ -166,48 +149,6 @@ def _read_adapters(source: str, model_args: tuple[Any, ...], options: dict[str, 
     )
     plain, _ = _read_plain(resolve_model_path(base), model_args, options)
     model = PeftModel.from_pretrained(plain, source, is_trainable=is_trainable)
-    wrong = sorted(_tensors(file).keys() ^ get_peft_model_state_dict(model).keys())
+    wrong = sorted(read_tensors(file).keys() ^ get_peft_model_state_dict(model).keys())
     require(not wrong, f"{file}: {len(wrong)} tensors do not match {ADAPTER_CONFIG}, the first is {wrong[:1]}")
     return model
-
-
-def _weight_files(source: str, allow_pickle: bool) -> list[Path]:
-    """The files of a model that may hold a value head: one, or those shards whose index says so."""
-    for stem, suffix in (("model", SAFE), ("pytorch_model", PICKLE)):
-        whole = locate(source, stem + suffix)
-        index = None if whole else locate(source, f"{stem}{suffix}.index.json")
-        if whole or index:
-            require(
-                suffix == SAFE or allow_pickle,
-                f"{source}: {stem}{suffix} is {PICKLE_HELP} use_safetensors=False (or allow_pickle=True)",
-            )
-        if whole:
-            return [whole]
-        if index:
-            shards = {
-                file for tensor, file in json.loads(index.read_text())["weight_map"].items() if "v_head" in tensor
-            }
-            found = {shard: locate(source, shard) for shard in sorted(shards)}
-            for shard, file in found.items():
-                require(file is not None, f"{source}: {index.name} names {shard}, which is missing")
-            return [file for file in found.values() if file]
-    return []
-
-
-def _tensors(file: Path, part: str = "") -> dict[str, "Tensor"]:
-    """The tensors of a file whose names contain `part`."""
-    import pickle
-
-    import torch
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        if file.suffix == SAFE:
-            with safe_open(file, "pt") as stored:
-                return {name: stored.get_tensor(name) for name in stored.keys() if part in name}  # noqa: SIM118
-        tensors = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"{file} cannot be read ({str(error).splitlines()[0]}); it is damaged or no checkpoint"
-        ) from error
-    return {name: tensor for name, tensor in tensors.items() if part in name}

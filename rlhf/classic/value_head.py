@@ -8,7 +8,8 @@ from typing import Any, Self
 from rlhf.classic.checkpoints import load_head, read_checkpoint, save_checkpoint
 from rlhf.errors import UserError
 from rlhf.launch import join
-from rlhf.models import disable_dropout, resolve_model_path
+from rlhf.models import disable_dropout
+from rlhf.pretrained import resolve_model_path
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # its removal is why this module exists
 try:

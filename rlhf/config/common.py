@@ -141,7 +141,7 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         require_finite(self)
         require_positive(self, "max_response_tokens")
-        require(self.temperature >= 0, f"temperature is {self.temperature}; it must be at least 0")
+        require_not_negative(self, "temperature")
         require(0 < self.top_p <= 1, f"top_p is {self.top_p}; it must be in (0, 1]")
         require("" not in self.stop, "sampling.stop holds an empty string, which would end every response; remove it")
 

@@ -105,7 +105,7 @@ class RewardModelConfig(FineTuningConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.mismatched >= 0, f"mismatched is {self.mismatched}; it must be at least 0")
+        require_not_negative(self, "mismatched")
         require(
             self.model.name_or_path is not None,
             "model.name_or_path is not set; a reward model starts from a trained one: a folder or a hub name",

@@ -169,7 +169,7 @@ class PPOConfig:
     def __post_init__(self) -> None:
         require_finite(self, except_for="max_grad_norm")  # infinity is no clipping
         require_paths(self, "output_dir")
-        require_not_negative(self, "seed", "vf_coef")
+        require_not_negative(self, "seed", "vf_coef", "entropy_coef", "kl_coef", "max_skipped_steps")
         require_positive(self, "updates", "batch_size", "samples_per_prompt", "epochs", "minibatch_size")
         require_positive(self, "micro_batch_size", "learning_rate", "critic_learning_rate", "max_grad_norm")
         require_positive(self, "clip_range", "value_clip_range", "kl_target", "kl_horizon", "score_clip")
@@ -179,7 +179,6 @@ class PPOConfig:
             self.minibatch_size <= self.batch_size,
             f"minibatch_size {self.minibatch_size} is larger than batch_size {self.batch_size}; make it at most that",
         )
-        require(self.max_skipped_steps >= 0, f"max_skipped_steps is {self.max_skipped_steps}; it must be at least 0")
         require(
             bool(self.rewards), "rewards is empty; name at least one, for example rewards: [{path: react_heuristic}]"
         )
@@ -191,7 +190,6 @@ class PPOConfig:
         for name in ("gamma", "gae_lambda"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"{name} is {value}; it must be between 0 and 1")
-        require(self.kl_coef >= 0, f"kl_coef is {self.kl_coef}; it must be at least 0")
         require(
             self.sampling.temperature > 0, "sampling.temperature is 0; PPO has to sample, so it must be greater than 0"
         )

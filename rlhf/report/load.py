@@ -7,14 +7,12 @@ from typing import Any
 
 import yaml
 
-from rlhf.errors import UserError
-from rlhf.runs import CONFIG_FILE, DONE_FILE, VERSIONS_FILE
+from rlhf.errors import UserError, one_line
+from rlhf.runs import CONFIG_FILE, DONE_FILE, METRICS_FILE, SAMPLES_FILE, VERSIONS_FILE, WARNINGS_FILE
 
 Row = dict[str, Any]
-METRICS_FILE, SAMPLES_FILE, WARNINGS_FILE, SUMMARY_FILE = (
-    "metrics.jsonl", "samples.jsonl", "warnings.jsonl", "summary.json",
-)  # fmt: skip
-EVALUATION_FILE, RESPONSES_FILE, ROLLOUTS_FOLDER = "evaluation.json", "responses.jsonl", "rollouts"
+SUMMARY_FILE, EVALUATION_FILE, RESPONSES_FILE = "summary.json", "evaluation.json", "responses.jsonl"
+ROLLOUTS_FOLDER = "rollouts"
 TENSORS_FILE, ROWS_FILE = "rollout.safetensors", "rows.jsonl"  # as in rlhf.rollout_files, which loads torch
 MARKS_OF_A_STAGE = (("ppo", "objective/"), ("sft", "sft/"), ("reward model", "reward/"))
 
@@ -143,7 +141,7 @@ def _read_config(folder: Path) -> Row:
         try:
             return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
         except yaml.YAMLError as error:
-            raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+            raise UserError(f"{file} is not YAML: {one_line(error)}") from error
     return _read_json(folder / SUMMARY_FILE).get("config", {})
 
 

@@ -47,7 +47,7 @@ NAMES = {
     "policy/dual_clip_fraction": "policy, dual clip",
     "policy/grad_norm": "policy",
     "critic/grad_norm": "critic",
-    "policy/approx_kl": "k3",
+    "policy/approx_kl": "k2",
     "policy/approx_kl_k1": "k1",
     "policy/steps": "taken",
     "policy/skipped_steps": "skipped",

@@ -1,16 +1,12 @@
 """Plots of a run's metrics, as PNG files."""
 
-import json
 from pathlib import Path
-from typing import Any
+
+from rlhf.files import read_jsonl
+from rlhf.runs import METRICS_FILE
 
 INK, BLUE, ORANGE, GREY, WARNING = "#1f2933", "#2563a8", "#c2571a", "#8a94a0", "#b3261e"
 PALETTE = [BLUE, ORANGE, "#3b8a4c", "#8b5aa8", "#a8862a"]
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def plot_reward_and_kl(folder: Path, file: Path, warmup_updates: int) -> None:
@@ -20,7 +16,7 @@ def plot_reward_and_kl(folder: Path, file: Path, warmup_updates: int) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = read_metrics(folder)
+    rows = read_jsonl(folder / METRICS_FILE)
     steps = [row["step"] for row in rows]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), dpi=130, layout="constrained")
     components = [name for name in rows[0] if name.startswith("reward/")]

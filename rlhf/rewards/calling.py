@@ -18,14 +18,14 @@ class TimeLimitError(Exception):
 
 
 def call(function: Callable[..., Any], arguments: dict[str, Any], seconds: float | None = None) -> Any:
-    """What ``function(**arguments)`` returns or, if that is awaitable, what it comes to.
+    """What `function(**arguments)` returns or, if that is awaitable, what it comes to.
 
     Awaitables run on one event loop in a thread of its own, the same for every call, so that a reward can keep its
     connections open; a caller may itself be inside a loop. Without a limit a plain function runs in the calling thread.
     With one it runs in a thread that is given up when the limit is over (Python cannot end it, but it keeps the
     program from nothing, not even from ending), and an awaitable is cancelled.
 
-    Raises TimeLimitError after ``seconds``, and whatever the function raises.
+    Raises TimeLimitError after `seconds`, and whatever the function raises.
     """
     if seconds is None:
         output = function(**arguments)

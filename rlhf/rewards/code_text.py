@@ -7,7 +7,7 @@ _REACT_LANGUAGES = {"tsx", "jsx", "typescript", "javascript", "ts", "js", "react
 
 
 def code_of(completion: str) -> str:
-    """The code in ``completion``: `code_range` says which part that is."""
+    """The code in `completion`: `code_range` says which part that is."""
     start, end = code_range(completion)
     return completion[start:end]
 

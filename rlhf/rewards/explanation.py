@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rlhf.errors import with_kind
 from rlhf.rewards.contract import Explains, RewardError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def explanation(
             try:
                 reason = reward.function.explain(prompt, completion, **columns)
             except Exception as error:
-                what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                what = with_kind(error)[:300]
                 raise RewardError(f"reward {reward.name!r} cannot explain its score ({what})") from error
             lines += [f"  {line}" for line in reason.splitlines()]
     return "\n".join([*lines, f"total: {scores.total[row] + scores.span_total[row]:.4f}"])

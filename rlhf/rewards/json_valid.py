@@ -8,11 +8,11 @@ from rlhf.rewards.code_text import code_of
 
 
 class JsonValid:
-    """0 if the completion is not JSON, else 1; with ``schema`` .5 for JSON that violates it and 1 if it does not.
+    """0 if the completion is not JSON, else 1; with `schema` .5 for JSON that violates it and 1 if it does not.
 
-    Code fences are removed; ``NaN`` and ``Infinity`` are not JSON. ``schema`` is a JSON Schema, checked with the
-    library ``jsonschema``. Raises ValueError if the library is missing or the schema itself is wrong. Fooled, without
-    a schema, by ``0``.
+    Code fences are removed; `NaN` and `Infinity` are not JSON. `schema` is a JSON Schema, checked with the
+    library `jsonschema`. Raises ValueError if the library is missing or the schema itself is wrong. Fooled, without
+    a schema, by `0`.
     """
 
     def __init__(self, *, schema: dict[str, Any] | None = None) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 
 class Keywords:
-    """Share of ``words`` that occur, in [0, 1]; 0 if one of ``forbidden`` does.
+    """Share of `words` that occur, in [0, 1]; 0 if one of `forbidden` does.
 
-    Case is ignored, and a word counts only as a whole: "list" is not in "listen". Raises ValueError if ``words``
+    Case is ignored, and a word counts only as a whole: "list" is not in "listen". Raises ValueError if `words`
     is empty or holds an empty word. Fooled by the bare list of words.
     """
 

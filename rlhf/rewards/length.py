@@ -4,10 +4,10 @@ from typing import Any
 
 
 class Length:
-    """1 from ``minimum`` to ``maximum`` characters, outside falling linearly to 0 over ``margin`` more.
+    """1 from `minimum` to `maximum` characters, outside falling linearly to 0 over `margin` more.
 
-    ``score = max(0, 1 - distance / margin)``, distance being the characters too few or too many. Raises ValueError
-    unless ``0 <= minimum <= maximum`` and ``margin > 0``. Fooled by any text of the right length.
+    `score = max(0, 1 - distance / margin)`, distance being the characters too few or too many. Raises ValueError
+    unless `0 <= minimum <= maximum` and `margin > 0`. Fooled by any text of the right length.
     """
 
     def __init__(self, *, maximum: int, minimum: int = 0, margin: int = 100) -> None:

@@ -11,7 +11,7 @@ STATIC, RENDER, MATCH = 0.15, 0.15, 0.70
 
 
 class ReactFull(ReactMatch):
-    """``.15 react_static + .15 react_render + .70 react_match``, each rendering done once.
+    """`.15 react_static + .15 react_render + .70 react_match`, each rendering done once.
 
     Where `ReactMatch` does not apply, neither does this: without a reference, use the other two by themselves.
     """

@@ -9,10 +9,10 @@ LENGTH_PENALTY = 0.1
 
 
 class ReactHeuristic:
-    """``1.0 + 0.5 [return, < and /> all occur] - 0.1 |len(completion) - len(reference)| / max(1, len(reference))``.
+    """`1.0 + 0.5 [return, < and /> all occur] - 0.1 |len(completion) - len(reference)| / max(1, len(reference))`.
 
-    Lengths are in characters of the raw text, code fences included. Where ``reference`` is None the reward
-    does not apply. Easily fooled: 300 x ``<br/>`` after a ``return`` scores like a component.
+    Lengths are in characters of the raw text, code fences included. Where `reference` is None the reward
+    does not apply. Easily fooled: 300 x `<br/>` after a `return` scores like a component.
     """
 
     def __call__(

@@ -15,9 +15,9 @@ _log = logging.getLogger(__name__)
 
 
 class ReactMatch(Renders):
-    """``sum(weight * F1) / sum(weight)`` over tags (.3), attributes (.2), classes (.1) and words (.4) of the HTML.
+    """`sum(weight * F1) / sum(weight)` over tags (.3), attributes (.2), classes (.1) and words (.4) of the HTML.
 
-    ``F1 = 2 |A & B| / (|A| + |B|)`` on the counts of what completion and reference render to (multisets); kinds
+    `F1 = 2 |A & B| / (|A| + |B|)` on the counts of what completion and reference render to (multisets); kinds
     that neither has are left out. 0 if the completion does not render. Where the reference is None or does not
     render, the reward does not apply; the latter is logged as a warning. Fooled by little: the words of the
     prompt in plain paragraphs earn a part of the words.

@@ -41,7 +41,7 @@ class Outline:
         return any(name_of(component) in names or _export_of(component) for component in self.components)
 
     def misplaced_hooks(self) -> list[Piece]:
-        """Hook calls outside a component or hook, in a branch, loop, callback or ``try``, or after a return."""
+        """Hook calls outside a component or hook, in a branch, loop, callback or `try`, or after a return."""
         return [
             call
             for call in self.of_kind("call")
@@ -61,12 +61,12 @@ class Outline:
         )
 
     def elements_without_key(self) -> list[Piece]:
-        """Elements that a callback of ``map``, ``flatMap`` or ``Array.from`` returns without a ``key``."""
+        """Elements that a callback of `map`, `flatMap` or `Array.from` returns without a `key`."""
         return [jsx for jsx in self.of_kind("jsx") if _is_list_item(jsx) and not _has_key(jsx.node)]
 
 
 def name_of(piece: Piece) -> str:
-    """The name a function or class goes by: of its variable, through ``memo`` and the like, or its own.
+    """The name a function or class goes by: of its variable, through `memo` and the like, or its own.
 
     Empty if it has none, or if it is wrapped and so can be reached by its own name no longer.
     """
@@ -106,7 +106,7 @@ def _has_block_body(function: Piece) -> bool:
 
 
 def _unwrapped_parent(piece: Piece) -> Piece | None:
-    """The piece around ``piece``, looking through calls of ``memo``, ``forwardRef`` and the like."""
+    """The piece around `piece`, looking through calls of `memo`, `forwardRef` and the like."""
     around = piece.parent
     while around and around.kind == "call" and _WRAPPER.search(around.field_text("function")):
         around = around.parent

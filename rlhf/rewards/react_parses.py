@@ -9,7 +9,7 @@ from rlhf.rewards.react_syntax import Syntax
 
 
 class ErrorPenalty:
-    """Attaches ``value`` (at most 0) to the character at which the parser fails, for precise credit."""
+    """Attaches `value` (at most 0) to the character at which the parser fails, for precise credit."""
 
     def __init__(self, value: float) -> None:
         if not -math.inf < value <= 0:
@@ -17,7 +17,7 @@ class ErrorPenalty:
         self.value = value
 
     def attach(self, score: float, completion: str, code_start: int, syntax: Syntax) -> Item:
-        """``score``, with a span if there is a penalty and an error to put it on."""
+        """`score`, with a span if there is a penalty and an error to put it on."""
         if not self.value or not completion or syntax.error is None:
             return score
         # An unfinished text fails after its last character: there is only that one left to blame.
@@ -28,8 +28,8 @@ class ErrorPenalty:
 class ReactParses:
     """1.0 if the code in the completion parses as TSX without error, else 0.0.
 
-    With ``error_penalty`` (at most 0) a completion that does not parse also carries that amount on the
-    character at which the parser fails. Fooled by any short program: ``x`` parses.
+    With `error_penalty` (at most 0) a completion that does not parse also carries that amount on the
+    character at which the parser fails. Fooled by any short program: `x` parses.
     """
 
     def __init__(self, *, error_penalty: float = 0.0) -> None:

@@ -49,7 +49,7 @@ class Piece:
         return (self.node.text or b"").decode("utf-8", "replace")
 
     def field_text(self, name: str) -> str:
-        """Source of the node's field ``name``; empty if it has none."""
+        """Source of the node's field `name`; empty if it has none."""
         child = self.node.child_by_field_name(name)
         return (child.text or b"").decode("utf-8", "replace") if child else ""
 
@@ -76,7 +76,7 @@ class Piece:
 
 
 def nest(root: Node) -> list[Piece]:
-    """All pieces under ``root``, in the order of the text, each linked to the one around it."""
+    """All pieces under `root`, in the order of the text, each linked to the one around it."""
     captures = QueryCursor(_query()).captures(root)
     captures.setdefault("branch", []).extend(_branches(captures.get("condition", [])))
     pieces = [Piece(kind, node) for kind in KINDS for node in captures.get(kind, [])]

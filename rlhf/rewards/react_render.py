@@ -16,7 +16,7 @@ UNPARSED = Rendered(None, "does not parse")
 class Renders:
     """What the rendering rewards share: the limits, and the pool of sandboxes that goes with them.
 
-    ``time_limit`` is CPU seconds per completion; ``workers`` processes, by default one per CPU of the rank. Raises
+    `time_limit` is CPU seconds per completion; `workers` processes, by default one per CPU of the rank. Raises
     `RenderUnavailableError` if something is not installed, ValueError for limits that are not positive.
     """
 
@@ -42,7 +42,7 @@ class Renders:
 
 
 class ReactRender(Renders):
-    """``0`` if it fails, ``.3`` if it renders nothing, else ``min(1, .6 + .1 tags)``, tags being HTML elements.
+    """`0` if it fails, `.3` if it renders nothing, else `min(1, .6 + .1 tags)`, tags being HTML elements.
 
     The component is rendered without props and, if it needs some, with stand-ins for them. What it imports
     from elsewhere is replaced by stand-ins that render their children: a page of nothing but these counts as

@@ -7,9 +7,9 @@ from rlhf.rewards.react_syntax import has_jsx_structure
 
 
 class ReactStructure:
-    """1.0 if ``return``, ``<`` and a closing ``/>`` or ``</`` all occur in the code of the completion, else 0.0.
+    """1.0 if `return`, `<` and a closing `/>` or `</` all occur in the code of the completion, else 0.0.
 
-    Code fences are removed. A measure to report rather than to train on: ``return </`` is enough to fool it.
+    Code fences are removed. A measure to report rather than to train on: `return </` is enough to fool it.
     """
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:

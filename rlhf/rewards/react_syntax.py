@@ -18,7 +18,7 @@ class Syntax:
     """A text parsed as TSX.
 
     Attributes:
-        root: tree-sitter's ``program`` node, repaired as well as it can where the text is broken; empty where
+        root: tree-sitter's `program` node, repaired as well as it can where the text is broken; empty where
             that takes too long.
         length: characters in the text.
     """
@@ -33,7 +33,7 @@ class Syntax:
 
     @property
     def parses(self) -> bool:
-        """True if the text is not empty, at most ``MAX_CHARACTERS`` long and a TSX program without error."""
+        """True if the text is not empty, at most `MAX_CHARACTERS` long and a TSX program without error."""
         broken = self._gave_up or self.root.has_error or self._mismatch is not None
         return not broken and self.length <= MAX_CHARACTERS and bool(self._source.strip())
 
@@ -43,7 +43,7 @@ class Syntax:
 
         That is the first token with which no program can go on, or the end of the text if it is unfinished, or
         a closing tag with another name than its opening tag (tree-sitter accepts these, React does not). An
-        empty text has its error at 0, one longer than ``MAX_CHARACTERS`` there at the latest.
+        empty text has its error at 0, one longer than `MAX_CHARACTERS` there at the latest.
         """
         if self.parses:
             return None
@@ -59,12 +59,12 @@ class Syntax:
 
 
 def parses(code: str) -> bool:
-    """True if ``code`` is not empty and parses as TSX with no error (see `Syntax`)."""
+    """True if `code` is not empty and parses as TSX with no error (see `Syntax`)."""
     return Syntax(code).parses
 
 
 def error_free_share(code: str) -> float:
-    """Share of the characters of ``code`` before its first error (see `Syntax.error`), in [0, 1].
+    """Share of the characters of `code` before its first error (see `Syntax.error`), in [0, 1].
 
     1 if it parses, and also if it merely ends too early: up to there nothing is wrong.
     """
@@ -72,7 +72,7 @@ def error_free_share(code: str) -> float:
 
 
 def has_jsx_structure(code: str) -> bool:
-    """True if ``code`` has the outline of a component: ``return``, ``<`` and ``/>`` or ``</`` all occur.
+    """True if `code` has the outline of a component: `return`, `<` and `/>` or `</` all occur.
 
     A substring check, the "code structure" of the original experiment. It does not look at the order.
     """
@@ -80,7 +80,7 @@ def has_jsx_structure(code: str) -> bool:
 
 
 def _parse_within_limits(source: bytes) -> Tree | None:
-    """The tree of ``source``; None if it takes more than `STEPS_PER_BYTE`, counted so that no clock decides."""
+    """The tree of `source`; None if it takes more than `STEPS_PER_BYTE`, counted so that no clock decides."""
     steps, allowed = 0, 200 + STEPS_PER_BYTE * len(source)
 
     def read(offset: int, point: object) -> bytes:
@@ -110,7 +110,7 @@ def _first_mismatched_tag(root: Node) -> int | None:
 
 @functools.lru_cache(maxsize=1024)  # several rewards of a sum ask for the same texts; a log costs 1 us per byte
 def _first_failure(source: bytes) -> int:
-    """Byte offset of the first token that no reading of ``source`` can accept.
+    """Byte offset of the first token that no reading of `source` can accept.
 
     tree-sitter's tree does not tell: its ERROR nodes start where the repair starts, for an unclosed tag often
     at 0. Its log does: it follows all readings, and writes "resume" once every one of them has failed.

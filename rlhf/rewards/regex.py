@@ -5,9 +5,9 @@ from typing import Any
 
 
 class Regex:
-    """1.0 if ``pattern`` is found in the completion (`re.search`), else 0.0.
+    """1.0 if `pattern` is found in the completion (`re.search`), else 0.0.
 
-    Anchor it with ``\\A`` and ``\\Z`` to demand a format of the whole text; inline flags such as ``(?si)`` work.
+    Anchor it with `\\A` and `\\Z` to demand a format of the whole text; inline flags such as `(?si)` work.
     Raises ValueError if the pattern does not compile. Completions are hostile input: a pattern with nested
     repetition can take exponential time. Fooled by the shortest text that matches.
     """

@@ -8,10 +8,10 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 class Repetition:
-    """``-(1 - distinct / all)`` over the runs of ``n`` tokens, in [-1, 0]; 0 if there is no such run.
+    """`-(1 - distinct / all)` over the runs of `n` tokens, in [-1, 0]; 0 if there is no such run.
 
-    Tokens are words and single punctuation marks, so it works on code. Raises ValueError if ``n < 1``. Code repeats
-    itself honestly: choose a large ``n``. Fooled by noise that never repeats.
+    Tokens are words and single punctuation marks, so it works on code. Raises ValueError if `n < 1`. Code repeats
+    itself honestly: choose a large `n`. Fooled by noise that never repeats.
     """
 
     def __init__(self, *, n: int = 8) -> None:

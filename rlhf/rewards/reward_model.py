@@ -31,9 +31,9 @@ class Settings(NamedTuple):
 
 
 class RewardModel:
-    """``(raw - mean) / std`` with the score of a sequence-classification model, without gradients.
+    """`(raw - mean) / std` with the score of a sequence-classification model, without gradients.
 
-    ``path`` is a folder that `rlhf reward` wrote: mean and std come from it, and prompt and completion become tokens
+    `path` is a folder that `rlhf reward` wrote: mean and std come from it, and prompt and completion become tokens
     as they did in training (the model's own chat template, then the completion, then EOS). Or it is any hub model
     with one label: its raw score, of prompt and completion as a conversation in its chat template, or as a pair of
     texts if it has none (without segment ids). The prompt is the last user turn. Runs on the accelerator, if any.
@@ -75,7 +75,9 @@ def load_sequence_classifier(
     """Model and tokenizer, with a pad token that both agree on; raises ValueError unless the model has one label."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from rlhf.models import default_device, load_pretrained, load_tokenizer
+    from rlhf.models import default_device
+    from rlhf.pretrained import load_pretrained
+    from rlhf.tokenizer import load_tokenizer
 
     try:
         ours = read_settings(Path(path)) is not None

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlhf.errors import with_kind
 from rlhf.rewards.contract import RewardError
 
 BUILTINS = {
@@ -34,10 +35,10 @@ class RewardSpec:
     """One reward of the sum.
 
     Attributes:
-        path: a built-in name such as ``react_heuristic``, or an import path ``package.module.attribute``,
+        path: a built-in name such as `react_heuristic`, or an import path `package.module.attribute`,
             which is looked up in the current folder too.
         weight: factor in the sum; 0 logs the reward without training on it.
-        name: how metrics call it; by default the last part of ``path``.
+        name: how metrics call it; by default the last part of `path`.
         args: arguments: of the constructor if the path leads to a class, else keyword arguments that are
             added to each call.
         timeout: seconds per completion: a batch of n may take n times as long; None for no limit.
@@ -67,10 +68,10 @@ class RewardSpec:
 
 
 def load_reward(spec: RewardSpec) -> Callable[..., Any]:
-    """The callable that ``spec`` describes.
+    """The callable that `spec` describes.
 
-    A class is instantiated with ``args``; any other callable gets them at each call. Raises `RewardError` if
-    the path leads nowhere or to something that cannot be called, or if the constructor refuses ``args``.
+    A class is instantiated with `args`; any other callable gets them at each call. Raises `RewardError` if
+    the path leads nowhere or to something that cannot be called, or if the constructor refuses `args`.
     """
     target = _find(spec.path)
     if isinstance(target, type):
@@ -94,10 +95,7 @@ def _find(path: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise RewardError(
-            f"reward {path!r}: cannot import {module_name!r}: {type(error).__name__}: {reason}"
-        ) from error
+        raise RewardError(f"reward {path!r}: cannot import {module_name!r}: {with_kind(error)}") from error
     try:
         return getattr(module, attribute)
     except AttributeError:

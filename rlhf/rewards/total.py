@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlhf.errors import with_kind
 from rlhf.rewards.calling import TimeLimitError, call
 from rlhf.rewards.contract import RewardError, Span, SpanReward, shorten
 from rlhf.rewards.explanation import explanation
@@ -20,9 +21,9 @@ class Scores:
     """What a batch of B samples earned.
 
     Attributes:
-        total: [B] weighted sum of the scores; ``None`` counts as 0.
-        components: by name, [B] unweighted scores, ``None`` where the reward does not apply.
-        spans: [B] weighted amounts for stretches of the completion, in addition to ``total``.
+        total: [B] weighted sum of the scores; `None` counts as 0.
+        components: by name, [B] unweighted scores, `None` where the reward does not apply.
+        spans: [B] weighted amounts for stretches of the completion, in addition to `total`.
     """
 
     total: list[float]
@@ -40,7 +41,7 @@ class Scores:
 
     @property
     def span_total(self) -> list[float]:
-        """[B] what the spans of each sample add up to; ``total + span_total`` is what is trained on."""
+        """[B] what the spans of each sample add up to; `total + span_total` is what is trained on."""
         return [sum(span.value for span in spans) for spans in self.spans]
 
     def component_means(self) -> dict[str, float]:
@@ -65,7 +66,7 @@ class WeightedReward:
 
 
 class RewardSum:
-    """``total = sum over components of weight * clipped score``, each component called once per batch."""
+    """`total = sum over components of weight * clipped score`, each component called once per batch."""
 
     def __init__(self, rewards: Sequence[WeightedReward]) -> None:
         """Raises `RewardError` if there are no rewards or two have the same name."""
@@ -88,7 +89,7 @@ class RewardSum:
         """Score a batch.
 
         Raises `RewardError` if a component raises, takes longer than its time-out, or returns anything but one
-        finite number, ``None`` or valid `SpanReward` per sample; ValueError if the inputs differ in length.
+        finite number, `None` or valid `SpanReward` per sample; ValueError if the inputs differ in length.
         """
         for name, column in {"completions": completions, **columns}.items():
             if len(column) != len(prompts):
@@ -139,8 +140,7 @@ class _Batch:
         except TimeLimitError:
             raise self._out_of_time() from None
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise self._error(f"raised {reason[:300]}", self._first_failing()) from error
+            raise self._error(f"raised {with_kind(error)[:300]}", self._first_failing()) from error
 
     def _call_range(self, start: int, stop: int) -> Any:
         columns = {name: list(column[start:stop]) for name, column in self.columns.items()}
@@ -188,7 +188,7 @@ class _Batch:
         return Span(span.start, span.end, self._number(span.value, i))
 
     def _number(self, value: Any, i: int) -> float:
-        """``value`` as a float; numpy and torch scalars are numbers, bools, strings and arrays are not."""
+        """`value` as a float; numpy and torch scalars are numbers, bools, strings and arrays are not."""
         scalar = value.item() if _is_scalar(value) else value
         if isinstance(scalar, bool) or not isinstance(scalar, numbers.Real):
             raise self._error(f"returned {shorten(str(value), 40)}, a {type(value).__name__}, as a score", i)

@@ -11,7 +11,7 @@ WINDOW = 10  # updates that count as "lately"
 
 @dataclass(frozen=True, kw_only=True)
 class RunTrace:
-    """One run, a number per update; see `rlhf.toy.dynamics.Traces` for what each is."""
+    """One run, a number per update; see `rlhf.toy.forces.Traces` for what each is."""
 
     kl: list[float]
     update_kl: list[float]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from rlhf.callbacks import Callback
+from rlhf.runs import METRICS_FILE
 
 if TYPE_CHECKING:
     from rlhf.rollout import Responses
@@ -89,7 +90,7 @@ class Strike(Callback):
 
     def _fill_the_disk(self, trainer: "PPOTrainer") -> None:
         """No file of this process can grow beyond the size of the metrics and a little more (EFBIG)."""
-        room = (Path(trainer.config.output_dir) / "metrics.jsonl").stat().st_size + self.fault.draw % 1000
+        room = (Path(trainer.config.output_dir) / METRICS_FILE).stat().st_size + self.fault.draw % 1000
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
 
     def _spoil_gradients(self, trainer: "PPOTrainer") -> None:

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from endurance.faults import DAMAGE, LAST_WORDS, SIGNALS, Fault, damage_newest_checkpoint
 from endurance.gauge import Reading, parsed
 from endurance.task import CHECKPOINT_EVERY
-from rlhf.runs import read_jsonl
+from rlhf.files import read_jsonl
+from rlhf.runs import METRICS_FILE, SAMPLES_FILE, WARNINGS_FILE
 
 SCRIPT = Path(__file__).with_name("life.py")
 SECONDS_PER_UPDATE, SECONDS_TO_START = 2.0, 120.0
@@ -100,8 +101,8 @@ def outcome(run: Path) -> dict[str, Any]:
         },
         "metrics": [
             {name: value for name, value in row.items() if not name.startswith("time/")}
-            for row in read_jsonl(run / "metrics.jsonl")
+            for row in read_jsonl(run / METRICS_FILE)
         ],
-        "samples": read_jsonl(run / "samples.jsonl"),
-        "warnings": read_jsonl(run / "warnings.jsonl"),
+        "samples": read_jsonl(run / SAMPLES_FILE),
+        "warnings": read_jsonl(run / WARNINGS_FILE),
     }

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from faults.fault import Attack, Fault, once
-from faults.kills import IN_UPDATE_5
+from faults.kills import UPDATE_5
 from faults.lab import Lab
 from faults.trial import Trial
 
-IN_STEP_7 = {"do": "send_signal", "at": "accelerate:Accelerator.backward", "nth": 13}
-STOPPED = {"ppo": IN_UPDATE_5, "sft": IN_STEP_7}
+STEP_7 = {"at": "accelerate:Accelerator.backward", "nth": 13}
+STOPPED = {"ppo": UPDATE_5, "sft": STEP_7}
 NEWEST = {"ppo": "checkpoint-000004", "sft": "checkpoint-000006"}
 SEED_OF_ANOTHER_RUN = 7
 
@@ -49,7 +49,7 @@ def stopped_run(lab: Lab, stage: str, seed: int = 0) -> Path:
     trial = Trial(lab, lab.root / "stopped" / f"{stage} {seed}", stage)
     with lab.lock:
         if not trial.run.exists():
-            trial.start(STOPPED[stage] | {"number": signal.SIGKILL}, seed=seed)
+            trial.start({"do": "send_signal", **STOPPED[stage], "number": signal.SIGKILL}, seed=seed)
     return trial.run
 
 
@@ -66,12 +66,13 @@ def begin(trial: Trial) -> tuple[Path, Path]:
 
 def damage_file(trial: Trial, name: str, how: Callable[[Path, Path], None]) -> None:
     mine, other = begin(trial)
-    if (mine / name).read_bytes() == (other / name).read_bytes() and how is swap:
-        trial.seen.append("alike in both runs")
+    before = (mine / name).read_bytes()
     how(mine / name, other / name)
-    ended = trial.continue_()
-    named = f"{mine} is damaged"
-    trial.require(named in ended.err or "alike in both runs" in trial.seen, "the damage is not named", ended)
+    if (mine / name).is_file() and (mine / name).read_bytes() == before:
+        trial.seen.append("alike in both runs")
+        trial.continue_()
+    else:
+        trial.continue_(says=f"{mine} is damaged")
 
 
 def each_file(stage: str, how: Callable[[Path, Path], None]) -> Callable[[Lab], Sequence[Attack]]:
@@ -87,29 +88,29 @@ def empty_folder(trial: Trial) -> None:
     mine, _ = begin(trial)
     shutil.rmtree(mine)
     mine.mkdir()
-    trial.require("is damaged" in (ended := trial.continue_()).err, "the damage is not named", ended)
+    trial.continue_(says=f"{mine} is damaged")
 
 
 def both_damaged(trial: Trial) -> None:
     mine, _ = begin(trial)
     for checkpoint in mine.parent.iterdir():
         cut(checkpoint / "manifest.json", mine)
-    trial.require("no other one is left" in (ended := trial.continue_()).err, "the damage is not named", ended)
+    trial.continue_(says="no other one is left")
 
 
 def whole_checkpoint_of_another_run(trial: Trial) -> None:
     mine, other = begin(trial)
     shutil.rmtree(mine)
     shutil.copytree(other, mine)
-    trial.require("it is another run's: seed was 7" in (ended := trial.continue_()).err, "it is not named", ended)
+    trial.continue_(says="it is another run's: seed was 7")
 
 
-def torn_rows(trial: Trial, ending: bytes) -> None:
+def torn_rows(trial: Trial, content: bytes) -> None:
     """What a power cut leaves at the end of files that were being written."""
     begin(trial)
     for name in ("metrics", "samples", "warnings"):
         with open(trial.run / f"{name}.jsonl", "ab") as file:
-            file.write(ending)
+            file.write(content)
     trial.continue_()
 
 
@@ -125,6 +126,11 @@ def unreadable_config(trial: Trial, content: bytes) -> None:
 
 def faults() -> list[Fault]:
     """All of this kind."""
+    return [*of_checkpoints(), *of_rows_and_config()]
+
+
+def of_checkpoints() -> list[Fault]:
+    """The newest checkpoint, file by file and as a whole."""
     instead = "named on standard error; the one before is used"
     files = [
         Fault(
@@ -138,35 +144,30 @@ def faults() -> list[Fault]:
         for what, how in DAMAGES.items()
     ]
     wholes = [
-        ("newest checkpoint an empty folder", empty_folder, instead),
-        ("newest checkpoint another run's, whole", whole_checkpoint_of_another_run, instead),
-        ("all checkpoints damaged", both_damaged, "named; the run begins anew"),
+        ("newest checkpoint an empty folder", instead, empty_folder),
+        ("newest checkpoint another run's, whole", instead, whole_checkpoint_of_another_run),
+        ("all checkpoints damaged", "named; the run begins anew", both_damaged),
     ]
-    rows = [
-        ("last rows half written", b'{"step": 5, "obj'),
-        ("NUL bytes behind the last rows", b"\0" * 64),
-        ("NUL bytes and a line break behind the last rows", b"\0" * 64 + b"\n"),
-    ]
-    configs = [("config.yaml empty", b""), ("config.yaml no YAML", b"a: [\n"), ("config.yaml no text", b"\xff\xfe\0")]
     return [
         *files,
-        *(Fault(name=name, where="ppo, on continuing", expected=e, attacks=once(a)) for name, a, e in wholes),
-        *(
-            Fault(
-                name=name,
-                where="ppo, metrics, samples, warnings",
-                expected="what was not a whole row is dropped",
-                attacks=once(functools.partial(torn_rows, ending=ending)),
-            )
-            for name, ending in rows
-        ),
-        *(
-            Fault(
-                name=name,
-                where="ppo, on continuing",
-                expected="refused in one line, nothing is touched",
-                attacks=once(functools.partial(unreadable_config, content=content)),
-            )
-            for name, content in configs
-        ),
+        *(Fault(name=name, where="ppo, on continuing", expected=e, attacks=once(attack)) for name, e, attack in wholes),
+    ]
+
+
+def of_rows_and_config() -> list[Fault]:
+    """What a run has written beside its checkpoints."""
+    rows = {
+        "last rows half written": b'{"step": 5, "obj',
+        "NUL bytes behind the last rows": b"\0" * 64,
+        "NUL bytes and a line break behind the last rows": b"\0" * 64 + b"\n",
+    }
+    configs = {"config.yaml empty": b"", "config.yaml no YAML": b"a: [\n", "config.yaml no text": b"\xff\xfe\0"}
+    kinds: list[tuple[dict[str, bytes], str, str, Callable[..., None]]] = [
+        (rows, "metrics, samples, warnings", "what was not a whole row is dropped", torn_rows),
+        (configs, "on continuing", "refused in one line, nothing is touched", unreadable_config),
+    ]
+    return [
+        Fault(name=name, where=f"ppo, {where}", expected=expected, attacks=once(attack, content=content))
+        for contents, where, expected, attack in kinds
+        for name, content in contents.items()
     ]

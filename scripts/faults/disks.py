@@ -1,7 +1,6 @@
 """Disks that are full, read-only, or refuse large files, in the moment something is to be saved."""
 
 import contextlib
-import functools
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from faults.trial import Trial
 
 MOMENTS = {
     "the first metrics": ("rlhf.training:Tracker", 1),
-    "metrics": ("rlhf.tracking:_write_line", 9),
+    "metrics": ("rlhf.row_files:RowFile.append", 9),
     "a rollout": ("rlhf.inspection:save_rollout", 2),
     "the first checkpoint": ("rlhf.checkpoint_manager:CheckpointManager.save", 1),
     "a checkpoint": ("rlhf.checkpoint_manager:CheckpointManager.save", 2),
@@ -87,7 +86,7 @@ def faults() -> list[Fault]:
             name=name,
             where=f"ppo, saving {what}",
             expected=refused,
-            attacks=once(functools.partial(attack, at=at, nth=nth)),
+            attacks=once(attack, at=at, nth=nth),
         )
         for name, attack, moments in kinds
         for what, (at, nth) in moments.items()
@@ -97,7 +96,7 @@ def faults() -> list[Fault]:
             name=name,
             where="ppo, writing the report",
             expected="the run is finished; the same command writes the report",
-            attacks=once(functools.partial(attack, at=REPORT[0], nth=REPORT[1])),
+            attacks=once(attack, at=REPORT[0], nth=REPORT[1]),
         )
         for name, attack, _ in kinds
     ]
@@ -105,6 +104,6 @@ def faults() -> list[Fault]:
         name="files limited to 4 KB",
         where="ppo, saving a checkpoint",
         expected=refused,
-        attacks=once(functools.partial(size_limit, at=MOMENTS["a checkpoint"][0], nth=2)),
+        attacks=once(size_limit, at=MOMENTS["a checkpoint"][0], nth=2),
     )
     return [*while_saving, *reports, limited]

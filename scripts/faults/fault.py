@@ -1,11 +1,13 @@
 """A row of the table: a fault, where it strikes, what is promised, and what was seen."""
 
+import functools
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from faults.lab import Lab
 from faults.trial import Lost, NotSurvived, Trial
@@ -60,9 +62,9 @@ class Result:
         return self.survived == self.injected
 
 
-def once(attack: Attack) -> Callable[[Lab], Sequence[Attack]]:
-    """A fault that is injected in one way only."""
-    return lambda lab: [attack]
+def once(attack: Callable[..., None], **arguments: Any) -> Callable[[Lab], Sequence[Attack]]:
+    """A fault that is injected in one way only, by `attack(trial, **arguments)`."""
+    return lambda lab: [functools.partial(attack, **arguments)]
 
 
 def inject(fault: Fault, lab: Lab, folder: Path) -> Result:

@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from faults.fault import Attack, Fault
+from faults.inject import Injection
 from faults.lab import Lab
 from faults.trial import NotSurvived, Trial
 
 SEEDS = 20
-IN_UPDATE_5 = {"do": "send_signal", "at": "rlhf.optimization:ClippedEpochs.gradient", "nth": 9}
+UPDATE_5 = {"at": "rlhf.optimization:ClippedEpochs.gradient", "nth": 9}
+"""A moment in the middle of update 5 of 6; the last checkpoint is that of update 4."""
 SAME = "dead at once; the same command continues, and ends with the same numbers"
 
 
@@ -39,10 +41,15 @@ def point_of(trial: Trial, window: dict[str, Any], kill_at: int = 0) -> dict[str
     return {"do": "die_at_write_point", **window, **changes}
 
 
+def kill_in_update_5(trial: Trial, *before: Injection) -> None:
+    """SIGKILL, after what is injected before."""
+    trial.killed(trial.start(*before, {"do": "send_signal", **UPDATE_5, "number": signal.SIGKILL}), signal.SIGKILL)
+
+
 def begin_before(trial: Trial, resumed: bool) -> None:
     """For a fault in a run that is continued: update 5 of a run that is killed in it."""
     if resumed:
-        trial.killed(trial.start(IN_UPDATE_5 | {"number": signal.SIGKILL}), signal.SIGKILL)
+        kill_in_update_5(trial)
 
 
 def die_at(trial: Trial, window: dict[str, Any], kill_at: int, resumed: bool) -> None:

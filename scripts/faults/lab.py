@@ -26,7 +26,7 @@ SIZE: dict[str, Any] = {
     "vocab_size": 300,
 }
 CHECKPOINT = {"every": 2, "keep": 2}
-UPDATES, SFT_STEPS = 6, 8
+UPDATES = 6
 LAUNCHER = [
     *(sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu_2.yaml"),
     *("--main_process_port", "0"),

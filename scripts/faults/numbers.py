@@ -1,10 +1,9 @@
 """NaN, infinities and spikes in loss, gradient and logits."""
 
-import functools
-import json
 import math
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ TRAINING_LOGITS, SAMPLING_LOGITS = "rlhf.lm_head:at_least_float32", "rlhf.genera
 SPIKE = {"do": "poison_gradient", "value": 1e6}
 STEP = {"ppo": 4, "sft": 6}
 MODEL = {"ppo": "policy", "sft": "model"}
+VALUES = {"NaN": math.nan, "Inf": math.inf}
 SKIPPED = {"ppo": "policy/skipped_steps", "sft": "sft/skipped_steps"}
 
 
@@ -45,10 +45,13 @@ def finite_rows(trial: Trial) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl; fails if a parameter is not finite, or a number in a step that was not poisoned."""
     from safetensors.torch import load_file
 
+    from rlhf.files import read_jsonl
+    from rlhf.runs import METRICS_FILE
+
     for file in (trial.run / MODEL[trial.stage]).rglob("*.safetensors"):
         if not all(tensor.isfinite().all() for tensor in load_file(file).values()):
             trial.fail(f"{file.name} holds parameters that are not finite")
-    rows = [json.loads(line) for line in (trial.run / "metrics.jsonl").read_text().splitlines()]
+    rows = read_jsonl(trial.run / METRICS_FILE)
     for row in rows:
         if row["step"] != STEP[trial.stage] and not all(math.isfinite(x) for x in row.values()):
             trial.fail(f"step {row['step']} has numbers that are not finite")
@@ -98,57 +101,10 @@ def killed_after_skipping(trial: Trial) -> None:
 
 def faults() -> list[Fault]:
     """All of this kind."""
-    values = {"NaN": math.nan, "Inf": math.inf}
-    places = [
-        ("ppo", "loss", "poison_loss", PPO_LOSS, 8),
-        ("ppo", "gradient", "poison_gradient", PPO_GRADIENT, 8),
-        ("ppo", "logits of the update", "poison_logits", TRAINING_LOGITS, 29),
-        ("sft", "loss", "poison_loss", SFT_LOSS, 11),
-        ("sft", "gradient", "poison_gradient", SFT_GRADIENT, 6),
-    ]
-    steps = [
-        Fault(
-            name=f"{name} in the {what}",
-            where=f"{stage}, one step",
-            expected="the step is skipped and counted; parameters stay finite",
-            attacks=once(functools.partial(skipped, injection={"do": do, "at": at, "nth": nth, "value": value})),
-            stage=stage,
-        )
-        for stage, what, do, at, nth in places
-        for name, value in values.items()
-    ]
-    spikes = [
-        Fault(
-            name="gradient a million times too large",
-            where=f"{stage}, one step",
-            expected="clipped to max_grad_norm; seen in the metrics",
-            attacks=once(functools.partial(clipped, injection=SPIKE | {"at": at, "nth": nth})),
-            stage=stage,
-        )
-        for stage, at, nth in (("ppo", PPO_GRADIENT, 8), ("sft", SFT_GRADIENT, 6))
-    ]
-    sampling = [
-        Fault(
-            name=f"{name} in the logits of sampling",
-            where="ppo, rollout",
-            expected="refused in one line; the same command continues",
-            attacks=once(functools.partial(sampled_from_nothing, value=value)),
-        )
-        for name, value in values.items()
-    ]
     return [
-        *steps,
-        *spikes,
-        *sampling,
-        *(
-            Fault(
-                name=f"{name} in the logits of the evaluation",
-                where="ppo, one update",
-                expected="its steps are skipped; parameters and all that follows stay finite",
-                attacks=once(functools.partial(judged_by_nan, value=value)),
-            )
-            for name, value in values.items()
-        ),
+        *in_one_step(),
+        *spikes(),
+        *in_logits(),
         Fault(
             name="NaN in every loss",
             where="ppo, from update 5 on",
@@ -161,4 +117,60 @@ def faults() -> list[Fault]:
             expected="the skipped step stays counted",
             attacks=once(killed_after_skipping),
         ),
+    ]
+
+
+def in_one_step() -> list[Fault]:
+    """Each value in all that a step is computed from."""
+    places = [
+        ("ppo", "loss", "poison_loss", PPO_LOSS, 8),
+        ("ppo", "gradient", "poison_gradient", PPO_GRADIENT, 8),
+        ("ppo", "logits of the update", "poison_logits", TRAINING_LOGITS, 29),
+        ("sft", "loss", "poison_loss", SFT_LOSS, 11),
+        ("sft", "gradient", "poison_gradient", SFT_GRADIENT, 6),
+    ]
+    return [
+        Fault(
+            name=f"{name} in the {what}",
+            where=f"{stage}, one step",
+            expected="the step is skipped and counted; parameters stay finite",
+            attacks=once(skipped, injection={"do": do, "at": at, "nth": nth, "value": value}),
+            stage=stage,
+        )
+        for stage, what, do, at, nth in places
+        for name, value in VALUES.items()
+    ]
+
+
+def spikes() -> list[Fault]:
+    """A finite gradient that is far too large."""
+    return [
+        Fault(
+            name="gradient a million times too large",
+            where=f"{stage}, one step",
+            expected="clipped to max_grad_norm; seen in the metrics",
+            attacks=once(clipped, injection=SPIKE | {"at": at, "nth": nth}),
+            stage=stage,
+        )
+        for stage, at, nth in (("ppo", PPO_GRADIENT, 8), ("sft", SFT_GRADIENT, 6))
+    ]
+
+
+def in_logits() -> list[Fault]:
+    """Each value where responses are sampled, and where they are judged before the update."""
+    refused = "refused in one line; the same command continues"
+    no_steps = "its steps are skipped; parameters and all that follows stay finite"
+    attacks: list[tuple[str, str, str, Callable[..., None]]] = [
+        ("sampling", "rollout", refused, sampled_from_nothing),
+        ("the evaluation", "one update", no_steps, judged_by_nan),
+    ]
+    return [
+        Fault(
+            name=f"{name} in the logits of {what}",
+            where=f"ppo, {where}",
+            expected=expected,
+            attacks=once(attack, value=value),
+        )
+        for what, where, expected, attack in attacks
+        for name, value in VALUES.items()
     ]

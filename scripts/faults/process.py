@@ -139,7 +139,7 @@ def write_down_steps(steps: Path) -> None:
         def wrapped(self: Any, metrics: Any, step: int) -> None:
             log(self, metrics, step)
             if self.active:
-                note("did", Path(self.metrics_file.name).parent, step)
+                note("did", self.metrics.file.parent, step)
 
         return wrapped
 

@@ -5,10 +5,12 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 from faults.fault import Fault, once
-from faults.kills import IN_UPDATE_5
+from faults.kills import UPDATE_5, kill_in_update_5
 from faults.lab import LAUNCHER
 from faults.trial import Trial
 
@@ -17,12 +19,8 @@ NUMBERS = {"metrics.jsonl", "samples.jsonl", "policy/adapter_model.safetensors",
 """Files in which neither the data nor the model is named."""
 
 
-def kill(trial: Trial) -> None:
-    trial.killed(trial.start(IN_UPDATE_5 | {"number": signal.SIGKILL}), signal.SIGKILL)
-
-
 def other_config(trial: Trial) -> None:
-    kill(trial)
+    kill_in_update_5(trial)
     trial.refused(trial.start(learning_rate=0.02), "learning_rate was 0.01 and is 0.02")
     trial.continue_()
 
@@ -33,7 +31,7 @@ def other_data(trial: Trial) -> None:
     data.parent.mkdir(parents=True)
     shutil.copy(trial.lab.data, data)
     trial.changes["data"] = {"train": str(data)}
-    kill(trial)
+    kill_in_update_5(trial)
     rows = data.read_text()
     data.write_text(rows[: rows.rstrip().rindex("\n") + 1])
     trial.refused(trial.start(), "made with 8 prompts, the data now holds 7")
@@ -42,7 +40,7 @@ def other_data(trial: Trial) -> None:
 
 
 def other_processes(trial: Trial) -> None:
-    kill(trial)
+    kill_in_update_5(trial)
     trial.launcher = LAUNCHER
     trial.refused(trial.start(), "was saved by 1 processes and this run has 2")
     trial.launcher = []
@@ -50,15 +48,15 @@ def other_processes(trial: Trial) -> None:
 
 
 def other_version(trial: Trial) -> None:
-    kill(trial)
-    ended = trial.continue_({"do": "pretend_version", "package": "torch", "version": "9.9.9"})
-    trial.require("torch" in ended.err and "9.9.9" in ended.err, "the other version is not named", ended)
+    kill_in_update_5(trial)
+    other = {"do": "pretend_version", "package": "torch", "version": "9.9.9"}
+    trial.continue_(other, says=f"torch {version('torch')}, now 9.9.9")
 
 
 def clock_back(trial: Trial) -> None:
     """A day, in the middle of update 3 and again when the run is continued."""
     clock = {"do": "turn_clock_back", "at": "rlhf.optimization:ClippedEpochs.gradient", "nth": 5, "seconds": CLOCK_BACK}
-    trial.killed(trial.start(clock, IN_UPDATE_5 | {"number": signal.SIGKILL}), signal.SIGKILL)
+    kill_in_update_5(trial, clock)
     trial.continue_(clock | {"nth": 1, "seconds": 2 * CLOCK_BACK})
 
 
@@ -71,7 +69,7 @@ def two_at_once(trial: Trial) -> None:
         second.refused(second.start(log="second"), "in use by process")
         os.kill(pid, signal.SIGCONT)
 
-    trial.finished(trial.start(IN_UPDATE_5 | {"do": "stop_forever"}, meanwhile=start_second))
+    trial.finished(trial.start({"do": "stop_forever", **UPDATE_5}, meanwhile=start_second))
     trial.seen.append("the second one refused in one line")
     trial.equal()
 
@@ -94,38 +92,19 @@ def tokenizer_without_pad(trial: Trial) -> None:
 
 def faults() -> list[Fault]:
     """All of this kind."""
-    refused = "refused in one line; as before, it continues"
+    on_continuing = "ppo, on continuing"
+    refused, same = "refused in one line; as before, it continues", "the same numbers"
+    attacks: list[tuple[str, str, str, Callable[[Trial], None]]] = [
+        ("other config", on_continuing, refused, other_config),
+        ("a row of the data gone", on_continuing, refused, other_data),
+        ("other number of processes", on_continuing, refused, other_processes),
+        ("other version of a library", on_continuing, "one line names it; the run goes on", other_version),
+        ("clock turned back by a day", "ppo, update, and on continuing", same, clock_back),
+        ("tokenizer without a pad token", "ppo, from the beginning", same, tokenizer_without_pad),
+        ("two processes on one output folder", "ppo, update",
+         "the second one is refused in one line, the first one does not notice", two_at_once),
+    ]  # fmt: skip
     return [
-        Fault(name="other config", where="ppo, on continuing", expected=refused, attacks=once(other_config)),
-        Fault(name="a row of the data gone", where="ppo, on continuing", expected=refused, attacks=once(other_data)),
-        Fault(
-            name="other number of processes",
-            where="ppo, on continuing",
-            expected=refused,
-            attacks=once(other_processes),
-        ),
-        Fault(
-            name="other version of a library",
-            where="ppo, on continuing",
-            expected="one line names it; the run goes on",
-            attacks=once(other_version),
-        ),
-        Fault(
-            name="clock turned back by a day",
-            where="ppo, update, and on continuing",
-            expected="the same numbers",
-            attacks=once(clock_back),
-        ),
-        Fault(
-            name="tokenizer without a pad token",
-            where="ppo, from the beginning",
-            expected="the same numbers",
-            attacks=once(tokenizer_without_pad),
-        ),
-        Fault(
-            name="two processes on one output folder",
-            where="ppo, update",
-            expected="the second one is refused in one line, the first one does not notice",
-            attacks=once(two_at_once),
-        ),
+        Fault(name=name, where=where, expected=expected, attacks=once(attack))
+        for name, where, expected, attack in attacks
     ]

@@ -1,6 +1,5 @@
 """Rewards that misbehave, and processes they work in that are killed."""
 
-import functools
 import os
 import signal
 import time
@@ -51,8 +50,7 @@ def hanging_without_limit(trial: Trial) -> None:
 
     injection = {"do": "poison_reward", "nth": BATCH, "misbehaviour": "hangs"}
     ended = trial.start(injection, limit=20, meanwhile=ctrl_c_twice)
-    trial.require(ended.status == 130 and "error: interrupted" in ended.err, "Ctrl-C does not end it", ended)
-    trial.seen.append("ended by Ctrl-C")
+    trial.interrupted(ended)
     trial.continue_()
 
 
@@ -79,7 +77,7 @@ def faults() -> list[Fault]:
             name=f"reward {names.get(how, f'returns {how}')}",
             where="ppo, scoring",
             expected=one_line,
-            attacks=once(functools.partial(refused, misbehaviour=how)),
+            attacks=once(refused, misbehaviour=how),
         )
         for how in MISBEHAVIOURS
         if how in MESSAGES

@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from docs_tables import replace_between
+
 from faults.fault import Result
 
 BEGIN, END = "<!-- fault matrix -->", "<!-- end of the fault matrix -->"
@@ -45,7 +47,4 @@ def summary(results: Sequence[Result]) -> str:
 
 def write_into(document: Path, results: Sequence[Result]) -> None:
     """Replace what stands between the two marks in a Markdown file by the table."""
-    text = document.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    document.write_text(f"{before}{BEGIN}\n{markdown(results)}\n{END}{after}", encoding="utf-8")
+    replace_between(document, BEGIN, END, markdown(results))

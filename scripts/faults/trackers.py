@@ -1,6 +1,5 @@
 """W&B that is down, hangs, dies, or has no key."""
 
-import functools
 import socket
 from collections.abc import Callable
 
@@ -68,6 +67,6 @@ def faults() -> list[Fault]:
         ("tracker's process killed", "one line; the same numbers", process_killed),
     ]
     return [
-        Fault(name=name, where="ppo, W&B", expected=expected, attacks=once(functools.partial(attack)))
+        Fault(name=name, where="ppo, W&B", expected=expected, attacks=once(attack))
         for name, expected, attack in attacks
     ]

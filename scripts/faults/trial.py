@@ -71,6 +71,11 @@ class Trial:
         self.require("the same command continues" in last, f"its last line is {last!r}", ended)
         self.seen.append("saved and stopped")
 
+    def interrupted(self, ended: Ended) -> None:
+        """It has ended at once, and one line says why."""
+        self.require(ended.status == 130 and "error: interrupted" in ended.err, "no line says so", ended)
+        self.seen.append("interrupted")
+
     def refused(self, ended: Ended, *patterns: str) -> None:
         """One line on standard error says what is wrong, the exit status is 2."""
         lines = [line for line in ended.err.splitlines() if "error: " in line and line.startswith("rlhf ")]
@@ -92,12 +97,18 @@ class Trial:
             self.require(said, f"it does not say {pattern!r}", ended)
         self.seen.append("went on")
 
-    def continue_(self, *injections: Injection, only: Collection[str] = ()) -> Ended:
+    def continue_(self, *injections: Injection, says: str = "", only: Collection[str] = ()) -> None:
         """The same command once more, with nothing wrong any more: the outcome is that of the undisturbed run."""
         ended = self.start(*injections)
         self.require(ended.status == 0, f"continued, it ended with status {ended.status}", ended)
         self.equal(only)
-        return ended
+        self.require(says in ended.err, f"continued, it does not say {says!r}", ended)
+
+    def continue_without_loss(self) -> None:
+        """The same command once more goes on behind the last update that was done."""
+        self.continue_()
+        if self.repeated():
+            self.fail("an update was repeated although it had been saved")
 
     def equal(self, only: Collection[str] = ()) -> None:
         """Parameters, metrics and all other files are those of the undisturbed run, or some of the files."""

@@ -135,8 +135,9 @@ def train_theirs(config: PPOConfig, laps: Laps) -> None:
     import peft
     import transformers
 
-    from rlhf.models import load_causal_lm, load_tokenizer, lora_adapters
+    from rlhf.models import load_causal_lm, lora_adapters
     from rlhf.ppo import load_prompts
+    from rlhf.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(str(config.model.name_or_path))
     base = load_causal_lm(config.model)

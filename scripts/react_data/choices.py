@@ -45,18 +45,26 @@ def radio_group(m: Maker) -> Pair:
     return m.pair(noun, f'for "{topic}" with {", ".join(chosen)}; {start} is chosen', code, *chosen)
 
 
+CHECKLISTS = (
+    ("Toppings", ("Olives", "Capers", "Onion", "Corn", "Basil")),
+    ("Days", ("Mon", "Tue", "Wed", "Thu")),
+    ("Extras", ("Breakfast", "Parking", "Bike", "Late checkout")),
+    ("Alerts", words.TOPICS[:8]),
+    ("Animals", words.ANIMALS[:7]),
+    ("Trips", words.CITIES[:8]),
+)
+TOGGLES = (
+    "const [picked, setPicked] = useState<string[]>([]);\n\nconst toggle = (option: string) =>\n"
+    "  setPicked((old) => (old.includes(option) ? old.filter((o) => o !== option) : [...old, option]));",
+    "const [picked, setPicked] = useState<string[]>([]);\n\nfunction toggle(option: string) {\n"
+    "  const rest = picked.filter((other) => other !== option);\n"
+    "  setPicked(rest.length < picked.length ? rest : [...rest, option]);\n}",
+)
+
+
 @family("checkbox_group")
 def checkbox_group(m: Maker) -> Pair:
-    title, pool = m.pick(
-        (
-            ("Toppings", ("Olives", "Capers", "Onion", "Corn", "Basil")),
-            ("Days", ("Mon", "Tue", "Wed", "Thu")),
-            ("Extras", ("Breakfast", "Parking", "Bike", "Late checkout")),
-            ("Alerts", words.TOPICS[:8]),
-            ("Animals", words.ANIMALS[:7]),
-            ("Trips", words.CITIES[:8]),
-        )
-    )
+    title, pool = m.pick(CHECKLISTS)
     options = m.some(pool, m.pick((2, 3)))
     view = m.pick(
         (
@@ -72,15 +80,7 @@ def checkbox_group(m: Maker) -> Pair:
             '<p>{picked.join(", ") || "Nothing picked"}</p></div>',
         )
     )
-    body = m.pick(
-        (
-            "const [picked, setPicked] = useState<string[]>([]);\n\nconst toggle = (option: string) =>\n"
-            "  setPicked((old) => (old.includes(option) ? old.filter((o) => o !== option) : [...old, option]));",
-            "const [picked, setPicked] = useState<string[]>([]);\n\nfunction toggle(option: string) {\n"
-            "  const rest = picked.filter((other) => other !== option);\n"
-            "  setPicked(rest.length < picked.length ? rest : [...rest, option]);\n}",
-        )
-    )
+    body = m.pick(TOGGLES)
     code = m.write(
         pascal(title, m.pick(("picker", "checks", "group", "options"))),
         view,
@@ -93,19 +93,21 @@ def checkbox_group(m: Maker) -> Pair:
     return m.pair(noun, f'for "{title}" with {", ".join(options)}', code, *options)
 
 
+SELECT_NOUNS = {"native": "dropdown with state", "plain": "select field", "menu": "custom dropdown menu"}
+LISTS = (
+    ("City", words.CITIES),
+    ("Plant", words.PLANTS),
+    ("Dish", words.DISHES),
+    ("Song", words.SONGS),
+    ("Animal", words.ANIMALS),
+    ("Colour", words.COLOURS),
+    ("Role", words.ROLES),
+)
+
+
 @family("select")
 def select(m: Maker) -> Pair:
-    label, pool = m.pick(
-        (
-            ("City", words.CITIES),
-            ("Plant", words.PLANTS),
-            ("Dish", words.DISHES),
-            ("Song", words.SONGS),
-            ("Animal", words.ANIMALS),
-            ("Colour", words.COLOURS),
-            ("Role", words.ROLES),
-        )
-    )
+    label, pool = m.pick(LISTS)
     options = m.some(pool, m.pick((2, 3)))
     key, style = camel(label), m.pick(("native", "native", "menu", "plain"))
     each = "{options.map((option) => <option key={option}>{option}</option>)}"
@@ -140,5 +142,5 @@ def select(m: Maker) -> Pair:
         key=key,
         options=array(options),
     )
-    noun = {"native": "dropdown with state", "plain": "select field", "menu": "custom dropdown menu"}[style]
+    noun = SELECT_NOUNS[style]
     return m.pair(noun, f'for "{label}" with {", ".join(options)}', code, *options)

@@ -34,6 +34,14 @@ def timer(m: Maker) -> Pair:
     return m.pair(noun, f'for "{thing}"{ends}', code, str(start), *(["pause"] if paused else []))
 
 
+FOCUS_NOUNS = {
+    "button": "useRef field that a button focuses",
+    "mount": "field focused on mount with useRef",
+    "scroll": "useRef heading that a button scrolls to",
+    "clear": "useRef field that a button clears and focuses",
+}
+
+
 @family("ref_focus")
 def ref_focus(m: Maker) -> Pair:
     (label, kind), action = m.pick(words.FIELDS), m.pick(("Edit", "Focus", "Start typing", "Jump in", "Fill in"))
@@ -77,14 +85,16 @@ def ref_focus(m: Maker) -> Pair:
         label=label,
         action=action,
     )
-    noun = {
-        "button": "useRef field that a button focuses",
-        "mount": "field focused on mount with useRef",
-        "scroll": "useRef heading that a button scrolls to",
-        "clear": "useRef field that a button clears and focuses",
-    }[style]
+    noun = FOCUS_NOUNS[style]
     end = f' and the button "{action}"' if "$action" in view else ""
     return m.pair(noun, f'for "{label}"{end}', code, "useRef")
+
+
+THEME_NOUNS = {
+    "pair": "theme toggle with context",
+    "value": "theme provider and consumer",
+    "hook": "theme switch with a useTheme hook",
+}
 
 
 @family("theme_toggle")
@@ -125,12 +135,15 @@ def theme_toggle(m: Maker) -> Pair:
         before=before,
         topic=topic,
     )
-    noun = {
-        "pair": "theme toggle with context",
-        "value": "theme provider and consumer",
-        "hook": "theme switch with a useTheme hook",
-    }[style]
+    noun = THEME_NOUNS[style]
     return m.pair(noun, f'around "{topic}", at first {first}', code, f'useState("{first}")', "createContext")
+
+
+FALLBACK_NOUNS = {
+    "try": "error fallback around JSON parsing",
+    "retry": "error fallback with a retry button",
+    "render": "error fallback with children",
+}
 
 
 @family("fallback")
@@ -165,9 +178,5 @@ def fallback(m: Maker) -> Pair:
     code = m.write(
         pascal(thing, m.pick(("fallback", "guard", "safe view"))), view, props, body, before, thing=thing, line=line
     )
-    noun = {
-        "try": "error fallback around JSON parsing",
-        "retry": "error fallback with a retry button",
-        "render": "error fallback with children",
-    }[style]
+    noun = FALLBACK_NOUNS[style]
     return m.pair(noun, f'for "{thing}" saying "{line}"', code)

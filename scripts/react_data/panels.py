@@ -142,21 +142,23 @@ def modal(m: Maker) -> Pair:
     return m.pair(m.pick(("modal", "modal dialog")), said, code, *(["Escape"] if escape else []))
 
 
+STEPPER_NOUNS = {"buttons": "stepper with back and next", "dots": "stepper with dots", "clickable": "clickable stepper"}
+FLOWS = (
+    ("Cart", "Address", "Payment"),
+    ("Account", "Profile", "Done"),
+    ("Date", "Seats", "Snacks", "Pay"),
+    ("Upload", "Crop", "Share"),
+    ("Mix", "Rest", "Bake"),
+    ("Pick", "Pack", "Ship"),
+    ("Ask", "Listen", "Write", "Check"),
+    ("Name", "Colour", "Size"),
+    ("Start", "Quiz", "Score"),
+)
+
+
 @family("stepper")
 def stepper(m: Maker) -> Pair:
-    steps = m.pick(
-        (
-            ("Cart", "Address", "Payment"),
-            ("Account", "Profile", "Done"),
-            ("Date", "Seats", "Snacks", "Pay"),
-            ("Upload", "Crop", "Share"),
-            ("Mix", "Rest", "Bake"),
-            ("Pick", "Pack", "Ship"),
-            ("Ask", "Listen", "Write", "Check"),
-            ("Name", "Colour", "Size"),
-            ("Start", "Quiz", "Score"),
-        )
-    )
+    steps = m.pick(FLOWS)
     start = m.rng.randrange(len(steps))
     style = m.pick(("buttons", "dots", "clickable"))
     body = f"const [step, setStep] = useState({start});"
@@ -183,7 +185,5 @@ def stepper(m: Maker) -> Pair:
         before="const STEPS = $steps;",
         steps=array(steps),
     )
-    noun = {"buttons": "stepper with back and next", "dots": "stepper with dots", "clickable": "clickable stepper"}[
-        style
-    ]
+    noun = STEPPER_NOUNS[style]
     return m.pair(noun, f"for {', '.join(steps)}, starting at {steps[start]}", code, *steps, f"useState({start})")

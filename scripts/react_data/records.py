@@ -71,6 +71,9 @@ def todo_list(m: Maker) -> Pair:
     return m.pair(TODO_NOUNS[style], f'titled "{title}" with {said}', code, *tasks, *(["All done"] if noted else []))
 
 
+TABLE_NOUNS = {"plain": "table", "sort": "sortable table", "foot": "table with a footer row", "caption": "data table"}
+
+
 @family("table")
 def table(m: Maker) -> Pair:
     tables: list[tuple[tuple[str, str], list[tuple[str, object]]]] = [
@@ -113,9 +116,7 @@ def table(m: Maker) -> Pair:
         f"const ROWS = {array(rows, f'{one} {two}')};",
         title=m.pick(("Overview", "All of them", "At a glance")),
     )
-    noun = {"plain": "table", "sort": "sortable table", "foot": "table with a footer row", "caption": "data table"}[
-        style
-    ]
+    noun = TABLE_NOUNS[style]
     said = f"with {heads[0].lower()} and {heads[1].lower()} for {', '.join(str(row[0]) for row in rows)}"
     return m.pair(noun, said, code, *heads, *(str(row[0]) for row in rows))
 

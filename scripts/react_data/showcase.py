@@ -90,6 +90,14 @@ def pricing(m: Maker) -> Pair:
     return m.pair(noun[style], f"for {said}", code, *names, *map(str, prices))
 
 
+NAV_NOUNS = {
+    "fixed": "navigation bar",
+    "mapped": "navigation from an array",
+    "menu": "collapsible navigation menu",
+    "current": "navigation that marks the current page",
+}
+
+
 @family("nav")
 def nav(m: Maker) -> Pair:
     links, brand = m.some(words.TOPICS, m.pick((2, 3, 4))), m.pick(words.BRANDS)
@@ -128,11 +136,6 @@ def nav(m: Maker) -> Pair:
         safe=safe,
         brand=brand,
     )
-    noun = {
-        "fixed": "navigation bar",
-        "mapped": "navigation from an array",
-        "menu": "collapsible navigation menu",
-        "current": "navigation that marks the current page",
-    }[style]
+    noun = NAV_NOUNS[style]
     shown = links if style != "menu" else [*links, "aria-expanded"]
     return m.pair(noun, f"for {brand} with {', '.join(links)}", code, brand, *shown)

@@ -28,7 +28,7 @@ class Page:
 
 
 def read_page(text: str) -> Page:
-    """Count what is in ``text``, which need not be valid HTML."""
+    """Count what is in `text`, which need not be valid HTML."""
     page = Page()
     for token in _TOKEN.finditer(text):
         if token["text"]:

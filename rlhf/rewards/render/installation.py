@@ -18,7 +18,7 @@ class RenderUnavailableError(RewardError):
 
 @dataclass(frozen=True)
 class Installation:
-    """The folder that holds the package ``quickjs``, and the one with ``transpile.js`` and ``react.js``."""
+    """The folder that holds the package `quickjs`, and the one with `transpile.js` and `react.js`."""
 
     engine: Path
     scripts: Path
@@ -42,6 +42,6 @@ def find_installation() -> Installation:
 
 
 def scripts_folder() -> Path:
-    """``${XDG_CACHE_HOME:-~/.cache}/rlhf/render``"""
+    """`${XDG_CACHE_HOME:-~/.cache}/rlhf/render`"""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "rlhf" / "render"

@@ -21,9 +21,9 @@ CACHED_CHARACTERS = 20_000  # longer code or HTML is not kept
 
 @dataclass(frozen=True)
 class Rendered:
-    """What became of a completion: ``html``, or None and the ``error``.
+    """What became of a completion: `html`, or None and the `error`.
 
-    ``stand_ins`` counts the elements that were stand-ins for components imported from elsewhere.
+    `stand_ins` counts the elements that were stand-ins for components imported from elsewhere.
     """
 
     html: str | None
@@ -32,7 +32,7 @@ class Rendered:
 
 
 class RenderPool:
-    """Renders components in up to ``workers`` sandbox processes, each completion with ``seconds`` of CPU time.
+    """Renders components in up to `workers` sandbox processes, each completion with `seconds` of CPU time.
 
     Processes start when first needed. One that dies or has grown is replaced; the completion on which it died of
     anything but time is tried once more. Safe for threads; after a fork the child has processes of its own.
@@ -57,7 +57,7 @@ class RenderPool:
         self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="render")
 
     def render(self, codes: Sequence[str]) -> list[Rendered]:
-        """Render every component of ``codes``, in order; equal ones, and those seen lately, only once."""
+        """Render every component of `codes`, in order; equal ones, and those seen lately, only once."""
         with self._lock:
             known = {code: self._cache[code] for code in codes if code in self._cache}
             for code in known:
@@ -145,7 +145,7 @@ class RenderPool:
 
 
 def parse_answer(answer: str) -> Rendered:
-    """Read a worker's answer; see ``harness.js``."""
+    """Read a worker's answer; see `harness.js`."""
     if answer.startswith("+"):
         stand_ins, _, html = answer[1:].partition(":")
         return Rendered(html, stand_ins=int(stand_ins))
@@ -153,7 +153,7 @@ def parse_answer(answer: str) -> Rendered:
 
 
 def shared_pool(workers: int | None, seconds: float) -> RenderPool:
-    """The pool of this process with these limits; ``workers`` is by default one per CPU that a rank can count on."""
+    """The pool of this process with these limits; `workers` is by default one per CPU that a rank can count on."""
     key = (workers or default_workers(), seconds)
     with _shared_lock:
         if key not in _shared:

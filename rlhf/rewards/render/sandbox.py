@@ -19,7 +19,7 @@ _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
 class SandboxDiedError(Exception):
-    """The process ended, or was ended, without an answer. ``timed_out`` tells whether time was the reason."""
+    """The process ended, or was ended, without an answer. `timed_out` tells whether time was the reason."""
 
     def __init__(self, reason: str, *, timed_out: bool) -> None:
         super().__init__(reason)
@@ -50,7 +50,7 @@ class Sandbox:
         return self._process.pid
 
     def ask(self, code: str) -> str:
-        """The worker's answer for ``code``. Raises `SandboxDiedError`; the sandbox is then of no more use."""
+        """The worker's answer for `code`. Raises `SandboxDiedError`; the sandbox is then of no more use."""
         if not self._ready:
             self._receive(START_TIME)
             self._ready = True

@@ -1,8 +1,8 @@
 """The sandbox process: reads code from stdin, renders it in a fresh JavaScript context, writes what came of it.
 
-Started by `rlhf.rewards.render.pool` as ``python -I -S worker.py <folder of quickjs> <scripts> <seconds> <bytes>``.
+Started by `rlhf.rewards.render.pool` as `python -I -S worker.py <folder of quickjs> <scripts> <seconds> <bytes>`.
 It imports nothing of this project, so that no process pays for torch. Both directions carry frames: four bytes of
-length, then UTF-8. An answer is ``+<stand-ins>:<html>`` or ``-<reason>``. After an answer with a ``!`` in front the
+length, then UTF-8. An answer is `+<stand-ins>:<html>` or `-<reason>`. After an answer with a `!` in front the
 worker exits, because it has grown or done its share. A completion that outlasts its time inside the engine, where
 no JavaScript limit reaches, kills the process: the kernel's timer does, even if the parent is gone by then.
 """

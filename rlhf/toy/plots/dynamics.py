@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from rlhf.toy.config import DynamicsConfig
-from rlhf.toy.dynamics import BEST_REWARD, Traces, swept_value
+from rlhf.toy.dynamics import swept_value
+from rlhf.toy.forces import BEST_REWARD, Traces
 from rlhf.toy.plots.style import BLUE, GREEN, GREY, PURPLE, RED, YELLOW, band, figure, house_style, note, save
 from rlhf.toy.story import BAND
 

@@ -1,0 +1,65 @@
+"""Files and folders that are there whole or not at all, whatever happens while they are written."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rlhf.errors import UserError
+
+UNFINISHED = ".unfinished"
+"""Ending of what is being written. Always the same name: what a killed process leaves, the next one writes over."""
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a file so that a reader, or a crash, sees either the old content or the new one.
+
+    For one writer at a time. Raises UserError when the disk refuses.
+    """
+    unfinished = file.with_name(f".{file.name}{UNFINISHED}")
+    with saving(file):
+        with open(unfinished, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(unfinished, file)
+
+
+@contextlib.contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A fresh folder to write into, which takes the place of `folder` once everything in it has been written.
+
+    Raises UserError when the disk refuses.
+    """
+    staging = folder.with_name(f".{folder.name}{UNFINISHED}")
+    shutil.rmtree(staging, ignore_errors=True)
+    with saving(folder):
+        try:
+            staging.mkdir(parents=True)
+            yield staging
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+        staging.rename(folder)
+
+
+@contextlib.contextmanager
+def saving(place: Path) -> Iterator[None]:
+    """Turn what the disk says while `place` is written (it is full, it is read-only) into a UserError of one line."""
+    try:
+        yield
+    except Exception as error:
+        if not (isinstance(error, OSError) or type(error).__name__ == "SafetensorError"):  # a library for its name
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{place} cannot be written ({reason}); mend that and start the same command again") from error
+
+
+def read_jsonl(file: Path) -> list[Any]:
+    """The rows of a file with one JSON value per line."""
+    with open(file, encoding="utf-8") as stream:  # splitlines() would also split at U+2028 inside a string
+        return [json.loads(line) for line in stream]

@@ -1,0 +1,65 @@
+"""What is found under a name, on the hub or in a folder, and whether it is safe to load."""
+
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+from rlhf.errors import UserError, first_line
+
+
+def resolve_model_path(name_or_path: str) -> str:
+    """A local folder as an absolute path (libraries try the hub first for a relative one), a hub name as it is.
+
+    Raises UserError when the name can only be a path and nothing is there.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return str(path.resolve())
+    if name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:  # hub names have at most one slash
+        raise UserError(f"model path {name_or_path!r} does not exist; train that stage first or correct the path")
+    return name_or_path
+
+
+def load_pretrained(auto_class: Any, name_or_path: str, trust_remote_code: bool = False, **options: Any) -> Any:
+    """What `auto_class.from_pretrained` makes of a hub name or a folder.
+
+    Raises UserError, in one line, when it can neither be found on disk nor fetched, when it is damaged, when it needs
+    Python code of its own and is not trusted with that, and, with use_safetensors=True among the options, when its
+    weights are a pickle.
+    """
+    from safetensors import SafetensorError
+
+    where = resolve_model_path(name_or_path)
+    if options.get("use_safetensors"):
+        _refuse_pickles(Path(where))
+    try:
+        return auto_class.from_pretrained(where, trust_remote_code=trust_remote_code, **options)
+    except ValueError as error:
+        reason = first_line(error)
+        raise UserError(
+            f"{name_or_path!r} comes with Python code, which would be run to load it; read that code, and set "
+            "trust_remote_code: true beside its name if you trust it"
+            if "custom code" in reason
+            else f"cannot load {name_or_path!r} ({reason})"
+        ) from error
+    except (OSError, SafetensorError) as error:
+        reason = first_line(error)
+        folder = os.path.isdir(where)
+        place = "cannot load the model folder" if folder else "neither a folder nor a reachable hub model:"
+        raise UserError(f"{place} {name_or_path!r} ({reason})") from error
+
+
+def _refuse_pickles(folder: Path) -> None:
+    """Raise UserError for a folder whose weights are there as a pickle only: to read one can be to run code."""
+    for unsafe, safe in (("pytorch_model", "model"), ("adapter_model", "adapter_model")):
+        pickles = sorted(folder.glob(f"{unsafe}*.bin"))
+        if pickles and not any(folder.glob(f"{safe}*.safetensors")):
+            convert = (
+                "import sys, transformers as t; m = t.AutoModelForCausalLM.from_pretrained(sys.argv[1], "
+                "use_safetensors=False); m.save_pretrained(sys.argv[1])"
+            )
+            raise UserError(
+                f"{pickles[0]} is a pickle, which may run code when it is read; if you trust it, convert it to "
+                f'safetensors: python -c "{convert}" {shlex.quote(str(folder))}'
+            )

@@ -1,6 +1,5 @@
-"""Sampling responses: a decode loop that drops finished rows and never copies its cache to grow it."""
+"""Sampling responses, one token of each at a time."""
 
-import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rlhf.config import SamplingConfig
+from rlhf.decoding import DecodingBatch
 from rlhf.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,42 +41,19 @@ def sample(
 ) -> Sampled:
     """Sample one response to each prompt (token ids).
 
-    Rows share one forward pass per token; prompts are padded on the left, with positions counted from the first real
-    token. A prompt that stands several times in a row goes through the model once. A response ends with EOS, or where
-    `is_stop`, given the responses so far [n, t], says so [n]. `generator` must be on the model's device.
+    Rows share one forward pass per token; finished ones are dropped once they are more than a fifth of the batch. A
+    response ends with EOS, or where `is_stop`, given the responses so far [n, t], says so [n]. `generator` must be on
+    the model's device.
     """
-    device = model.device
     n_rows, n_steps = len(prompts), sampling.max_response_tokens
-    repeats = [(prompt, len(list(equal))) for prompt, equal in itertools.groupby(prompts)]
-    prompt_ids, prompt_mask = pad_left([torch.tensor(prompt) for prompt, _ in repeats], eos_token_id)
-    prompt_ids, attention = prompt_ids.to(device), prompt_mask.to(device)
-    n_prompt = prompt_ids.shape[1]
-    attention = torch.nn.functional.pad(attention, (0, n_steps), value=True)  # [.., P + T]
-    positions = attention[:, :n_prompt].long().cumsum(-1).sub(1).clamp(min=0)
-    response_ids = torch.full((n_rows, n_steps), eos_token_id, device=device)
-    response_mask = torch.zeros((n_rows, n_steps), dtype=torch.bool, device=device)
-    ended = torch.zeros(n_rows, dtype=torch.bool, device=device)
-    running = torch.arange(n_rows, device=device)  # original index of each row in the batch
-    alive = torch.ones(n_rows, dtype=torch.bool, device=device)
-    cache = growing_cache(model, n_prompt + n_steps)
+    response_ids = torch.full((n_rows, n_steps), eos_token_id, device=model.device)
+    response_mask = torch.zeros((n_rows, n_steps), dtype=torch.bool, device=model.device)
+    ended = torch.zeros(n_rows, dtype=torch.bool, device=model.device)
+    running = torch.arange(n_rows, device=model.device)  # where each row of the batch stands in the results
+    alive = torch.ones(n_rows, dtype=torch.bool, device=model.device)
+    batch = DecodingBatch(model, prompts, n_steps, pad_id=eos_token_id)
     lm_head = model.get_output_embeddings()
-
-    def read(input_ids: Tensor, n_seen: int) -> Tensor:
-        """Last hidden state of each row, [n, H], with what comes before from the cache."""
-        return model.base_model(
-            input_ids=input_ids,
-            attention_mask=attention[:, :n_seen],
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
-
-    hidden = read(prompt_ids, n_prompt)
-    if len(repeats) < n_rows:
-        counts = torch.tensor([count for _, count in repeats], device=device)
-        prompt_of = torch.arange(len(repeats), device=device).repeat_interleave(counts)
-        cache.batch_select_indices(prompt_of)
-        hidden, attention, positions = hidden[prompt_of], attention[prompt_of], positions[prompt_of]
+    hidden = batch.read_prompts()
     for step in range(n_steps):
         tokens = choose(lm_head(hidden), sampling, generator)
         response_ids[running[alive], step] = tokens[alive]
@@ -90,11 +67,9 @@ def sample(
         if n_alive == 0 or step == n_steps - 1:
             break
         if n_alive < COMPACT_BELOW * len(alive):
-            cache.batch_select_indices(alive)
-            running, attention, tokens, positions = running[alive], attention[alive], tokens[alive], positions[alive]
-            alive = alive[alive]
-        positions = positions[:, -1:] + 1
-        hidden = read(tokens.unsqueeze(-1), n_prompt + step + 1)
+            batch.keep(alive)
+            running, tokens, alive = running[alive], tokens[alive], alive[alive]
+        hidden = batch.read(tokens)
     longest = int(response_mask.sum(-1).max())
     return Sampled(response_ids[:, :longest].clone(), response_mask[:, :longest].clone(), ended)
 
@@ -143,38 +118,3 @@ def draw(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
         )
     uniform = torch.rand(total.shape, dtype=total.dtype, device=total.device, generator=generator)
     return torch.searchsorted(cumulative, uniform * total, right=True)
-
-
-def pad_left(rows: list[Tensor], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Rows of token ids, padded on the left: ids [B, P] and mask [B, P], True at real tokens."""
-    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad_id, padding_side="left")
-    lengths = torch.tensor([len(row) for row in rows])
-    mask = torch.arange(ids.shape[1]) >= ids.shape[1] - lengths.unsqueeze(-1)
-    return ids, mask
-
-
-def growing_cache(model: "PreTrainedModel", capacity: int):  # type: ignore[no-untyped-def]
-    """A key/value cache for `capacity` tokens whose memory is taken once and filled in place."""
-    from transformers.cache_utils import Cache, DynamicLayer
-
-    class GrowingLayer(DynamicLayer):
-        """Transformers' DynamicLayer concatenates, which copies the whole cache for every token."""
-
-        def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs):  # type: ignore[no-untyped-def]
-            if not self.is_initialized:
-                self.lazy_initialization(key_states, value_states)
-                rows, heads, _, width = key_states.shape
-                self.buffer = key_states.new_empty(2, rows, heads, capacity, width)
-                self.filled = 0
-            new = self.filled + key_states.shape[2]
-            self.buffer[0, :, :, self.filled : new] = key_states
-            self.buffer[1, :, :, self.filled : new] = value_states
-            self.filled = new
-            self.keys, self.values = self.buffer[:, :, :, :new]
-            return self.keys, self.values
-
-        def batch_select_indices(self, indices: Tensor) -> None:
-            self.buffer = self.buffer[:, indices]
-            self.keys, self.values = self.buffer[:, :, :, : self.filled]
-
-    return Cache(layers=[GrowingLayer() for _ in range(model.config.num_hidden_layers)])

@@ -1,15 +1,11 @@
 """PEFT's LoRA layer on a frozen base, in as few passes over the activations as there are products."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-from peft.tuners.lora import Linear, LoraLayer
+from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from transformers.pytorch_utils import Conv1D
-
-from rlhf.packed import Layer
 
 
 def fuse_adapters(model: nn.Module) -> None:
@@ -72,24 +68,3 @@ class _LoraProduct(torch.autograd.Function):
         da = (dlow.t() @ rows).to(a.dtype)
         db = (dy.t() @ low).mul_(ctx.scaling).to(b.dtype)
         return dx, None, None, da, db, None
-
-
-def folded_weight(layer: LoraLayer, adapter: str) -> Tensor:
-    """Weight of the base with an adapter folded in, W + scaling B A: [out, in]; the base is not touched."""
-    base = layer.get_base_layer().weight.data
-    a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
-    plain = base.t() if layer.fan_in_fan_out else base
-    return torch.addmm(plain.to(b.dtype), b, a, alpha=layer.scaling[adapter]).to(base.dtype)
-
-
-@torch.no_grad()
-def folded_layers(model: nn.Module, adapter: str) -> Iterator[Layer]:
-    """Every linear layer of a model, one after the other; its weight with the adapter folded in where it has one."""
-    adapted = [module for module in model.modules() if isinstance(module, LoraLayer)]
-    parts = {part for layer in adapted for part in layer.modules()} - set(adapted)
-    for module in model.modules():
-        if isinstance(module, LoraLayer):
-            yield module, folded_weight(module, adapter), module.get_base_layer().bias
-        elif isinstance(module, nn.Linear | Conv1D) and module not in parts:
-            weight = module.weight.data
-            yield module, weight.t() if isinstance(module, Conv1D) else weight, module.bias

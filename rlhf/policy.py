@@ -2,8 +2,8 @@
 
 One frozen base model serves all three: the policy is base + LoRA, the reference is the base with adapters disabled,
 the critic is a value head on the policy's features or on those of adapters of its own. A model that is trained in full
-takes a separate model as its reference. Beside `rlhf.value_head` this is the only module of the PPO stage that
-knows TRL's value-head model and PEFT's adapter switches; both have traps (see docs/design.md) that end here.
+takes a separate model as its reference. Beside `rlhf.value_head` and `rlhf.folding` this is the only module of the PPO
+stage that knows the value-head model (ours, or TRL's in `rlhf.classic`) and PEFT's adapter switches, with their traps.
 """
 
 import contextlib
@@ -18,8 +18,6 @@ from rlhf.config import Critic, LoraConfig
 from rlhf.config.checks import require
 from rlhf.lm_head import token_logprobs
 from rlhf.models import disable_dropout, fuse_activations
-from rlhf.packed import can_pack, packed
-from rlhf.quantization import is_quantized
 from rlhf.value_head import CRITIC_ADAPTER, POLICY_ADAPTER, belongs_to_critic, check_head_is_last, wrap_with_value_head
 
 if TYPE_CHECKING:
@@ -41,7 +39,7 @@ class Policy(nn.Module):
     """A causal language model with a value head, and its reference.
 
     Args:
-        wrapper: TRL's value-head model around a PEFT model, or around a plain one that is trained in full. Whatever
+        wrapper: A value-head model around a PEFT model, or TRL's around a plain one that is trained in full. Whatever
             requires a gradient is trained.
         critic: Which features the value head sees, and whether its gradient reaches the policy.
         reference: A frozen model of its own; None takes the PEFT model with its adapters off.
@@ -184,59 +182,6 @@ class Policy(nn.Module):
                     yield
             finally:
                 self._restore_gradients()
-
-    @contextlib.contextmanager
-    def merged(self) -> Iterator[None]:
-        """Within this context the policy's adapters (if any) are folded into the base weights, for fast decoding.
-
-        Afterwards the base weights are what they were, bit for bit (subtracting the update again would not do). The
-        model is in eval mode meanwhile: in train mode gradient checkpointing would keep it from using its cache.
-        A base that is divided among processes is not folded into: the copy would take the memory that this saves. Nor
-        is a quantized one: it would be quantized again, to other weights than those that are trained.
-        """
-        from peft.tuners.lora import LoraLayer
-
-        folds = not self.divided_blocks and not is_quantized(self.language_model)
-        layers = [m for m in self.modules() if isinstance(m, LoraLayer) and folds]
-        originals = [layer.get_base_layer().weight.detach().clone() for layer in layers]
-        was_training = self.training
-        self.eval()
-        if layers:
-            self.wrapper.pretrained_model.merge_adapter([POLICY_ADAPTER])
-        try:
-            yield
-        finally:
-            self.train(was_training)
-            if layers:
-                self.wrapper.pretrained_model.unmerge_adapter()
-            for layer, original in zip(layers, originals, strict=True):
-                layer.get_base_layer().weight.data.copy_(original)
-
-    @property
-    def packs(self) -> bool:
-        """Whether decoding works on packed copies of the weights."""
-        weight = self.language_model.get_output_embeddings().weight
-        return can_pack(weight) and not self.divided_blocks and not is_quantized(self.language_model)
-
-    @contextlib.contextmanager
-    def decoding(self, n_rows: int) -> Iterator[None]:
-        """Within this context the policy decodes n_rows at a time, fast: as `merged`, on CPU from packed weights.
-
-        Nothing but a few tokens per row should go through the model here, and no gradient.
-        """
-        from rlhf.lora import folded_layers
-
-        if not self.packs:
-            with self.merged():
-                yield
-            return
-        was_training = self.training
-        self.eval()
-        try:
-            with packed(folded_layers(self.language_model, POLICY_ADAPTER), n_rows):
-                yield
-        finally:
-            self.train(was_training)
 
     def _trunk(self, input_ids: Tensor) -> Tensor:
         """Last hidden states: [B, L] -> [B, L, H]."""

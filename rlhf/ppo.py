@@ -20,6 +20,7 @@ from rlhf.data import (
     warn_of_leak,
 )
 from rlhf.distributed import Ranks, require_same_weights
+from rlhf.heap import return_large_blocks
 from rlhf.launch import engine, join, require_fsdp2_or_ddp, said_once
 from rlhf.models import context_length, load_causal_lm
 from rlhf.policy import Policy
@@ -94,6 +95,7 @@ def build_trainer(
     accelerator = accelerator or launch(config)
     transformers.set_seed(config.seed)  # before the adapters are drawn, alike on all ranks
     model = load_causal_lm(config.model)
+    return_large_blocks(model.config.hidden_size)
     tokenizer = load_tokenizer(str(config.model.name_or_path), config.model.trust_remote_code)
     shuffler = torch.Generator().manual_seed(config.seed)
     source = prompt_source(config, tokenizer, context_length(model), shuffler, prompts)

@@ -10,6 +10,7 @@ from torch import Tensor
 from rlhf.config import SamplingConfig
 from rlhf.data import Example, TokenizedExample
 from rlhf.distributed import Ranks
+from rlhf.folding import decoding
 from rlhf.generation import Sampled, sample, stop_strings
 from rlhf.policy import Evaluation, Policy
 
@@ -146,7 +147,7 @@ def sample_responses(
     generator: torch.Generator | None = None,
 ) -> Responses:
     """One response to each prompt, sampled with the policy's adapters merged into the base."""
-    with policy.decoding(len(prompts)):
+    with decoding(policy, len(prompts)):
         sampled = sample(
             policy.language_model,
             [p.prompt_ids for p in prompts],

@@ -1,17 +1,16 @@
-"""Building the model that `rlhf.policy` wraps: adapters and TRL's value head on a causal language model."""
+"""Building the model that `rlhf.policy` wraps: adapters and a value head on a causal language model."""
 
-import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rlhf.config import Critic, LoraConfig
 from rlhf.errors import UserError
 from rlhf.models import lora_adapters
-from rlhf.quantization import is_quantized
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
 POLICY_ADAPTER, CRITIC_ADAPTER = "default", "critic"
@@ -36,22 +35,41 @@ def belongs_to_critic(parameter_name: str) -> bool:
     return ".v_head." in parameter_name or f".{CRITIC_ADAPTER}." in parameter_name
 
 
-def wrap_with_value_head(model: "PreTrainedModel", lora: LoraConfig, critic: Critic) -> Any:
-    """TRL's value-head model around a PEFT model; the head says 0 everywhere until it is told or trained."""
-    import peft
+class ValueHead(nn.Module):
+    """V = w h + b in the type of its weights, 0 until it is told or trained: features [..., H] -> values [..., 1]."""
 
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # pinned below the release that removed it
-    from trl.experimental.ppo import AutoModelForCausalLMWithValueHead
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.summary = nn.Linear(hidden_size, 1)
+        nn.init.zeros_(self.summary.weight)
+        nn.init.zeros_(self.summary.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.summary(features.to(self.summary.weight.dtype))
+
+
+class ValueHeadModel(nn.Module):
+    """A PEFT model and a value head, by the names that TRL's AutoModelForCausalLMWithValueHead gives them.
+
+    Theirs cannot be imported without their trainers, nor these without pandas, pyarrow and wandb: 100 MiB and a second
+    that a run has no use for.
+    """
+
+    def __init__(self, pretrained_model: "PeftModel") -> None:
+        super().__init__()
+        self.pretrained_model = pretrained_model
+        self.v_head = ValueHead(pretrained_model.get_output_embeddings().weight.shape[-1])
+
+
+def wrap_with_value_head(model: "PreTrainedModel", lora: LoraConfig, critic: Critic) -> ValueHeadModel:
+    """New adapters and a new value head around a causal language model; nothing but them is trained."""
+    import peft
 
     settings = lora_adapters(lora, model)
     peft_model = peft.get_peft_model(model, settings, adapter_name=POLICY_ADAPTER)
     if critic == "adapter":
         peft_model.add_adapter(CRITIC_ADAPTER, settings)
-    # without device_map it warns, of a quantized model, that it will place what has its place already
-    placed = {"device_map": {"": model.device}} if is_quantized(model) else {}
-    wrapper = AutoModelForCausalLMWithValueHead.from_pretrained(peft_model, summary_dropout_prob=0.0, **placed)
-    nn.init.zeros_(wrapper.v_head.summary.weight)
-    nn.init.zeros_(wrapper.v_head.summary.bias)
+    wrapper = ValueHeadModel(peft_model)
     for name, parameter in wrapper.named_parameters():
         parameter.requires_grad_("lora_" in name or name.startswith("v_head."))
     return wrapper.to(model.device)

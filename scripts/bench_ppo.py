@@ -71,10 +71,10 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     sides = line_up(arguments, chosen, folder)
     for side in sides:
         if not side.workload.exists():
-            elsewhere(write_workload, side.setting, side.workload)
+            elsewhere(write_workload, side.setting, side.workload, side.dtype)
     about = {name: getattr(arguments, name) for name in ("setting", "dtype", "threads", "critic", "repeats")}
     about |= {"micro_batch": chosen.micro_batch, "clock": "cpu" if by_processor else "wall", "machine": machine()}
-    if arguments.setting == "llama":
+    if not on_gpu:
         about["doctor_estimate_mib"] = elsewhere(estimate_memory, sides[0]) / MIB
     if on_gpu:
         about["gpu_peak_flops"] = 1e12 * arguments.peak_tflops if arguments.peak_tflops else elsewhere(gpu_peak)

@@ -5,8 +5,8 @@ PPOConfig, and response_tokens, dtype, checkpointing.
 """
 
 import json
-import resource
 import sys
+from pathlib import Path
 
 import torch
 
@@ -35,7 +35,13 @@ def main(model: str, prompts: str, options: str = "{}") -> None:
     never_end(trainer.tokenizer)
     for _ in range(2):
         trainer.update()
-    print(json.dumps([1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, estimated]))
+    print(json.dumps([peak(), estimated]))
+
+
+def peak() -> int:
+    """Resident bytes at the most. (getrusage would count the parent process before exec.)"""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return 1024 * int(line.split()[1])
 
 
 def never_end(tokenizer) -> None:

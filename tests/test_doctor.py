@@ -19,7 +19,7 @@ from rlhf.config import DataConfig, ModelConfig, SamplingConfig, ValueWarmup
 from rlhf.doctor import memory
 from rlhf.doctor.check import Check
 from rlhf.doctor.examination import examine
-from rlhf.doctor.footprint import footprint, logits_of_update, saved_by_one_row, size_of
+from rlhf.doctor.footprint import WARM_UP, Footprint, footprint, logits_of_update, resident, saved_by_one_row, size_of
 from rlhf.doctor.lengths import check_responses_end
 from rlhf.doctor.numerics import (
     check_decoding,
@@ -438,10 +438,20 @@ def test_update_that_does_not_fit(trainer, monkeypatch, share, verdict):
 
 
 def test_logits_by_hand(trainer):
-    """V = 320: 10 tokens in one block and a second one of its size; many tokens block by block."""
+    """V = 320: ten tokens, and a block of 256 out of many; the entropy's derivatives take as much again."""
     model = trainer.policy.language_model
-    assert logits_of_update(model, 10) == 2 * 10 * 320 * 4
-    assert logits_of_update(model, 200_000) == 2 * (2**24 // 320) * 320 * 4
+    assert logits_of_update(model, 10, with_entropy=False) == 10 * 320 * 4
+    assert logits_of_update(model, 200_000, with_entropy=False) == 256 * 320 * 4
+    assert logits_of_update(model, 200_000, with_entropy=True) == 2 * 256 * 320 * 4
+
+
+def test_peak_is_that_of_the_larger_phase():
+    """Logits and gradients are not there at the same time, nor are sampling and update."""
+    always = {"process": 1, "weights": 20, "training": 300}
+    update = {"activations": 4_000, "logits": 50_000, "gradients": 60_000}
+    assert Footprint(**always, **update, sampling=64_001).peak == 64_322
+    assert Footprint(**always, **update, sampling=63_999).peak == 64_321
+    assert Footprint(**always, **update | {"logits": 70_000}, sampling=0).peak == 74_321
 
 
 def test_shared_storage_counts_once():
@@ -475,19 +485,29 @@ def test_parts_of_the_footprint_by_hand(trainer):
     assert estimate.weights == 4 * sum(p.numel() for p in policy.parameters() if not p.requires_grad)
     packed = (2 * 12 * 32**2 + 320 * 32) * 4  # four matrices in each of two layers, and the LM head
     cache = 2 * 2 * 16 * (20 + 30) * 32 * 4  # keys and values, layers, rows, tokens, H
-    assert estimate.sampling == packed + cache + 3 * 16 * 320 * 4
-    assert estimate.gradients == 4 * config.micro_batch_size * (20 + 30) * 4 * 32 * 4  # of the MLP's inner activation
-    detached = dataclasses.replace(config, critic="detached")
-    assert estimate.activations == 2 * footprint(detached, policy, 20).activations
+    one_token = 16 * 320 * (4 + 4 + 8)  # logits, probabilities, their sums in float64
+    assert estimate.sampling == packed + cache + one_token
+    rows = config.micro_batch_size
+    assert estimate.gradients == 4 * rows * (20 + 29) * 4 * 32 * 4  # of the MLP's inner activation
+    head = rows * 30 * 32 * 4  # the gradient of each feature
+    detached = footprint(dataclasses.replace(config, critic="detached"), policy, 20)
+    assert detached.activations == rows * sum(saved_by_one_row(policy.language_model, 49)) + head
+    assert estimate.activations == 2 * (detached.activations - head) + head
+    assert detached.logits == rows * 30 * 320 * 4
+    assert estimate.logits == max(0, detached.logits - (detached.activations - head))
+    with_entropy = footprint(dataclasses.replace(config, entropy_coef=0.01), policy, 20)
+    assert with_entropy.activations == estimate.activations + head
+    assert abs(estimate.process + estimate.weights - resident() - WARM_UP) < 2**20
 
 
 def test_checkpointing_keeps_less(tiny_models, prompts):
     model = ModelConfig(name_or_path=str(tiny_models["gpt2"]), gradient_checkpointing=True)
     config = config_for(tiny_models, prompts, model=model)
     policy = build_trial(config, RewardSum.from_specs(config.rewards)).policy
-    one_row = saved_by_one_row(policy.language_model, 50)
-    expected = 4 * (2 * 50 * 32 * 4) + 4 * sum(one_row) // 2  # 4 rows: inputs of two layers, one layer of two
-    assert footprint(config, policy, prompt_tokens=20).activations == 2 * expected
+    one_row = saved_by_one_row(policy.language_model, 49)
+    trunk = 4 * (2 * 49 * 32 * 4) + 4 * sum(one_row) // 2  # 4 rows: inputs of two layers, one layer of two
+    head = 4 * 30 * 32 * 4
+    assert footprint(config, policy, prompt_tokens=20).activations == 2 * trunk + head
 
 
 @pytest.mark.slow

@@ -7,9 +7,10 @@ from torch import nn
 
 from rlhf.attention import use_float32_backward
 from rlhf.config import LoraConfig, ModelConfig, SamplingConfig
+from rlhf.folding import decoding, folded_layers, merged
 from rlhf.generation import draw, sample
 from rlhf.lm_head import token_logprobs
-from rlhf.lora import FusedLinear, folded_layers
+from rlhf.lora import FusedLinear
 from rlhf.models import fuse_activations, load_causal_lm
 from rlhf.packed import can_pack
 from rlhf.policy import Policy
@@ -109,22 +110,31 @@ def test_lm_head_equals_autograd_through_the_logits(monkeypatch, with_entropy):
     logits = head(features) / 0.7
     expected = torch.stack([logprobs_from_logits(logits, ids), with_entropy * entropy_from_logits(logits)])
     [gradient] = torch.autograd.grad((weights * expected).sum(), features)
-    for chunk in (4 * 50, 2**20):  # three blocks of logits; one
-        monkeypatch.setattr("rlhf.lm_head.LOGIT_CHUNK", chunk)
+    for rows, cached in ((4, 2 * 50), (256, 2**17)):  # three blocks of logits, two parts of each; one of one
+        monkeypatch.setattr("rlhf.lm_head.LOGIT_ROWS", rows)
+        monkeypatch.setattr("rlhf.lm_head.CACHED_LOGITS", cached)
         found = torch.stack(token_logprobs(features, ids, head, 0.7, with_entropy))
         torch.testing.assert_close(found, expected, **FLOAT32)
         torch.testing.assert_close(torch.autograd.grad((weights * found).sum(), features)[0], gradient, **FLOAT32)
 
 
-@pytest.mark.parametrize("chunk", [4 * 50, 2**20])
-def test_a_head_that_is_trained_gets_its_gradient(monkeypatch, chunk):
-    monkeypatch.setattr("rlhf.lm_head.LOGIT_CHUNK", chunk)
+@pytest.mark.parametrize("rows", [4, 256])
+def test_a_head_that_is_trained_gets_its_gradient(monkeypatch, rows):
+    monkeypatch.setattr("rlhf.lm_head.LOGIT_ROWS", rows)
     torch.manual_seed(0)
     head, features, ids = nn.Linear(6, 50), torch.randn(11, 6), torch.randint(50, (11,))
     token_logprobs(features, ids, head, 0.7, False)[0].sum().backward()
     found, head.weight.grad = head.weight.grad, None
     logprobs_from_logits(head(features) / 0.7, ids).sum().backward()
     torch.testing.assert_close(found, head.weight.grad, **FLOAT32)
+
+
+def test_a_token_that_is_next_to_impossible_keeps_its_log_probability():
+    """e^-150 is no float32; its logarithm is."""
+    head = nn.Linear(1, 3, bias=False).requires_grad_(False)
+    head.weight.copy_(torch.tensor([[150.0], [0.0], [-30.0]]))
+    logprobs, _ = token_logprobs(torch.ones(2, 1), torch.tensor([1, 2]), head, 1.0, False)
+    torch.testing.assert_close(logprobs, torch.tensor([-150.0, -180.0]))
 
 
 def test_no_logits_are_kept_for_the_backward_pass():
@@ -172,9 +182,9 @@ def test_packed_weights_decode_as_merged_ones(tiny_models, architecture, dtype):
     policy = stirred_policy(tiny_models[architecture], dtype)
     before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
     ids = torch.arange(3, 23).view(2, 10)
-    with policy.merged():
+    with merged(policy):
         expected = policy.language_model(ids).logits
-    with policy.decoding(n_rows=2), torch.no_grad():
+    with decoding(policy, n_rows=2), torch.no_grad():
         found = policy.language_model(ids).logits
     assert relative_error(found, expected) < (1e-5 if dtype == "float32" else 0.02)
     assert relative_error(policy.language_model(ids).logits, expected) < (1e-4 if dtype == "float32" else 0.05)
@@ -186,7 +196,7 @@ def test_greedy_responses_are_the_same_from_packed_and_from_merged_weights(tiny_
     policy = stirred_policy(tiny_models["gpt2"])
     how = SamplingConfig(max_response_tokens=20, temperature=0)
     responses = []
-    for context in (policy.merged(), policy.decoding(2)):
+    for context in (merged(policy), decoding(policy, 2)):
         with context:
             responses.append(sample(policy.language_model, [[5, 6, 7], [8]], how, eos_token_id=0).response_ids)
     assert torch.equal(*responses)

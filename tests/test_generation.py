@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from rlhf.config import ModelConfig, SamplingConfig
-from rlhf.generation import choose, pad_left, sample, stop_strings
+from rlhf.decoding import pad_left
+from rlhf.generation import choose, sample, stop_strings
 from rlhf.models import load_causal_lm
 from rlhf.tokenizer import load_tokenizer
 

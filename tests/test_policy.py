@@ -1,10 +1,14 @@
 """The traps of design section 5: one trunk as policy, critic and reference."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from rlhf.config import LoraConfig, ModelConfig
 from rlhf.errors import UserError
+from rlhf.folding import merged
 from rlhf.models import load_causal_lm
 from rlhf.policy import Policy
 from rlhf.value_head import check_head_is_last
@@ -106,8 +110,8 @@ def test_gradient_checkpointing_changes_no_gradient(tiny_models, critic):
 def test_logits_in_chunks_equal_logits_at_once(tiny_models, monkeypatch):
     policy = make_policy(tiny_models["gpt2"])
     outputs, gradients = [], []
-    for chunk in (2**25, 320 * 5):  # everything at once; 5 of the 12 tokens at a time
-        monkeypatch.setattr("rlhf.lm_head.LOGIT_CHUNK", chunk)
+    for rows in (256, 5):  # everything at once; 5 of the 12 tokens at a time
+        monkeypatch.setattr("rlhf.lm_head.LOGIT_ROWS", rows)
         zero_grad(policy)
         result = policy(*batch(), with_entropy=True)
         (result.logprobs.sum() + result.entropy.sum()).backward()
@@ -123,7 +127,7 @@ def test_merging_for_the_rollout_leaves_no_trace(tiny_models, architecture):
     policy = make_policy(tiny_models[architecture])
     before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
     expected = policy(*batch()).logprobs
-    with policy.merged():
+    with merged(policy):
         torch.testing.assert_close(policy(*batch(), with_values=False).logprobs, expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(policy(*batch()).logprobs, expected)
     after = policy.state_dict()
@@ -150,3 +154,18 @@ def test_values_start_where_told(tiny_models):
     policy.start_values_at(1.25)
     sequence_ids, prompt_lengths, mask = batch()
     assert torch.equal(policy(sequence_ids, prompt_lengths, mask).values, 1.25 * mask)
+
+
+def test_a_policy_loads_no_trainers(tiny_models):
+    """TRL's value-head model cannot be had without pandas, pyarrow and wandb: 100 MiB."""
+    program = (
+        "import sys\n"
+        "from rlhf.config import LoraConfig, ModelConfig\n"
+        "from rlhf.models import load_causal_lm\n"
+        "from rlhf.policy import Policy\n"
+        f"model = load_causal_lm(ModelConfig(name_or_path={str(tiny_models['gpt2'])!r}))\n"
+        "Policy.with_lora(model, LoraConfig(), 'adapter')\n"
+        "print(sorted({'trl', 'datasets', 'pandas', 'pyarrow', 'wandb'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"

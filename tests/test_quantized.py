@@ -15,6 +15,7 @@ from rlhf.cli import main
 from rlhf.config import DataConfig, LoraConfig, ModelConfig, RewardModelConfig, ScratchModel, SFTConfig
 from rlhf.doctor.memory import check_weights_fit
 from rlhf.errors import UserError
+from rlhf.folding import merged
 from rlhf.models import build_from_scratch, load_causal_lm
 from rlhf.policy import Policy
 from rlhf.ppo import build_trainer
@@ -115,7 +116,7 @@ def test_decoding_does_not_touch_the_base_and_training_goes_on_after_it(folder):
     before = {name: p.detach().clone() for name, p in policy.named_parameters()}
     ids, lengths, mask = rows()
     expected = policy(ids, lengths, mask).logprobs.detach()
-    with policy.merged(), torch.inference_mode():
+    with merged(policy), torch.inference_mode():
         assert all(torch.equal(p, before[name]) for name, p in policy.named_parameters())
         logits = policy.language_model(ids).logits
     decoded = logits[:, 4:-1].log_softmax(-1).gather(-1, ids[:, 5:, None]).squeeze(-1)

@@ -142,6 +142,17 @@ def test_code_in_a_pickle_is_not_run(plain, tmp_path):
     assert not (tmp_path / "was_run").exists()
 
 
+@pytest.mark.parametrize("length", [0, 3, 5000])
+def test_a_pickle_that_is_cut_off_is_one_line(plain, tmp_path, length):
+    """Torch raises something else for each of these."""
+    Ours.from_pretrained(plain).config.save_pretrained(tmp_path)
+    file = tmp_path / "pytorch_model.bin"
+    torch.save(Ours.from_pretrained(plain).state_dict(), file)
+    file.write_bytes(file.read_bytes()[:length])
+    with pytest.raises(UserError, match=r"pytorch_model\.bin cannot be read \(.+\); it is damaged"):
+        load_checkpoint(tmp_path, allow_pickle=True)
+
+
 def test_a_checkpoint_without_a_head_is_an_error_a_model_without_one_is_not(plain):
     with pytest.raises(UserError, match=r"holds no v_head.summary.weight"):
         load_checkpoint(plain)
@@ -206,8 +217,13 @@ def test_a_native_policy_goes_to_trl(plain, tmp_path):
     base = Ours.from_pretrained(plain).pretrained_model
     policy = Policy.with_lora(base, LoraConfig(r=4), "shared")
     policy.start_values_at(0.25)
+    policy.wrapper.v_head.summary.weight.data.normal_()
     save_checkpoint(policy.wrapper, tmp_path / "shared")
-    assert_same(Theirs.from_pretrained(str(tmp_path / "shared")), policy.wrapper)
+    logits, values = outputs(Theirs.from_pretrained(str(tmp_path / "shared")))
+    with torch.no_grad():
+        torch.testing.assert_close(logits, base(TOKEN_IDS).logits, rtol=0, atol=0)
+        features = base.base_model(TOKEN_IDS).last_hidden_state
+        torch.testing.assert_close(values, policy.wrapper.v_head(features).squeeze(-1), rtol=0, atol=0)
     two_adapters = Policy.with_lora(Ours.from_pretrained(plain).pretrained_model, LoraConfig(r=4), "adapter")
     with pytest.raises(UserError, match="adapters of its own"):
         save_checkpoint(two_adapters.wrapper, tmp_path / "adapter")

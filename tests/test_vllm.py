@@ -18,6 +18,7 @@ from rlhf.cli import main
 from rlhf.config import LoraConfig, ModelConfig, PPOConfig, SamplingConfig
 from rlhf.config.generation import GenerationConfig
 from rlhf.errors import UserError
+from rlhf.folding import merged
 from rlhf.generation import stop_strings
 from rlhf.models import load_causal_lm
 from rlhf.policy import Policy
@@ -82,9 +83,9 @@ def test_merged_weights_are_those_of_merged_under_the_names_of_the_plain_model(t
     assert list(ours) == [name for name, _ in plain.named_parameters()]
     changed = [name for name, weight in plain.named_parameters() if not torch.equal(ours[name], weight)]
     assert len(changed) == 2 * {"gpt2": 4, "llama": 7}[architecture]  # the linear layers of two blocks
-    with policy.merged():
-        merged = {name.replace(".base_layer", ""): p for name, p in policy.language_model.named_parameters()}
-        assert all(torch.equal(weight, merged[name]) for name, weight in ours.items())
+    with merged(policy):
+        theirs = {name.replace(".base_layer", ""): p for name, p in policy.language_model.named_parameters()}
+        assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
     assert all(torch.equal(p, before[name]) for name, p in policy.named_parameters())
 
 

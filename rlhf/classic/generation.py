@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlhf.config.checks import require
-from rlhf.generation import pad_left
+from rlhf.decoding import pad_left
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -19,6 +19,7 @@ from rlhf.classic.setup import GivenOptimizer, build_accelerator, build_dataload
 from rlhf.classic.stats import classic_stats
 from rlhf.config.checks import require
 from rlhf.config.watch import WatchConfig
+from rlhf.folding import merged
 from rlhf.models import context_length
 from rlhf.stopwatch import Stopwatch
 from rlhf.watch import Watch
@@ -120,7 +121,7 @@ class PPOTrainer:
         model, how = self.policy.language_model, sampler(self.policy.language_model, self.tokenizer, generation_kwargs)
         self._report_mismatch(distribution_mismatch(how.config, model.config.vocab_size, self.config.temperature))
         responses: list[Tensor] = []
-        with self.policy.merged():
+        with merged(self.policy):
             for start in range(0, len(queries), batch_size):
                 if length_sampler is not None:
                     how.config.max_new_tokens = length_sampler()

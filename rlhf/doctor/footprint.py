@@ -7,22 +7,20 @@ import torch
 from torch import Tensor
 
 from rlhf.config import PPOConfig
-from rlhf.lm_head import LOGIT_CHUNK
+from rlhf.folding import packs
+from rlhf.lm_head import LOGIT_ROWS
 from rlhf.policy import Policy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-FLOAT = 4
-LOGIT_COPIES = 2
-"""Of a block of logits, float32: their log-probabilities, and on the way there or from there one of the same size."""
+FLOAT, DOUBLE = 4, 8
+WARM_UP = 40 * 2**20
+"""What the process gains in its first update besides tensors: pages of the libraries' code that runs there, their own
+buffers, threads; 30 to 45 MiB were measured on a CPU."""
 
 LIVE_GRADIENTS = 4
 """Of the widest activation: a gated MLP has the gradients of its product, of both factors and of the activation."""
-
-HEAP_LIMIT, HEAP_SLACK = 32 * 2**20, 1.4
-"""On CPU blocks below 32 MiB come from glibc's heap, which holds on to what was freed between them: they take this many
-times their size, as measured (docs/doctor.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +32,9 @@ class Footprint:
         weights: The frozen base.
         training: Adapters and value head, their gradients, and two moments of AdamW each.
         sampling: While responses are decoded: copies of the adapted weights, key/value cache, logits.
-        activations: What the backward pass needs of one micro-batch, through the trunk.
-        gradients: Of activations, while one layer is differentiated.
-        logits: Of the same micro-batch, as far as they are alive when the activations are.
-        slack: What the allocator holds on to between the activations.
+        activations: What the backward pass needs of one micro-batch.
+        logits: A block of the same micro-batch's, when all activations are there.
+        gradients: Of activations, when the backward pass begins; the logits are gone by then.
     """
 
     process: int
@@ -45,9 +42,8 @@ class Footprint:
     training: int
     sampling: int
     activations: int
-    gradients: int
     logits: int
-    slack: int
+    gradients: int
 
     @property
     def peak(self) -> int:
@@ -56,24 +52,23 @@ class Footprint:
 
     @property
     def update(self) -> int:
-        """What the update needs besides."""
-        return self.activations + self.gradients + self.logits + self.slack
+        """What the update needs besides: at the end of its forward pass, or at the start of its backward pass."""
+        return self.activations + max(self.logits, self.gradients)
 
 
 def footprint(config: PPOConfig, policy: Policy, prompt_tokens: int) -> Footprint:
     """Estimate of the peak, if the longest prompts get the longest responses."""
     model, response_tokens = policy.language_model, config.sampling.max_response_tokens
     everything = size_of([*policy.parameters(), *policy.buffers()])
+    process = max(0, resident() - everything) + WARM_UP if policy.device.type == "cpu" else 0  # before it is tried out
     trainable = size_of([parameter for _, parameter in policy.trainable])
-    on_cpu = policy.device.type == "cpu"
-    process = max(0, resident() - everything) if on_cpu else 0
     rows = min(config.micro_batch_size, per_process(config, config.minibatch_size))
-    n_tokens = prompt_tokens + response_tokens
+    n_tokens = prompt_tokens + response_tokens - 1  # nothing is predicted from the last one
     blocks = [rows * block for block in saved_by_one_row(model, n_tokens)]
     widest = max(blocks)
     if model.is_gradient_checkpointing:
         blocks = with_checkpointing(model, blocks, rows * n_tokens)
-    logits = logits_of_update(model, rows * response_tokens)
+    logits = logits_of_update(model, rows * response_tokens, with_entropy=config.entropy_coef > 0)
     if config.uses_critic and config.critic == "adapter":
         logits = max(0, logits - sum(blocks))  # they are gone before the critic's activations are there
         blocks = 2 * blocks
@@ -82,10 +77,9 @@ def footprint(config: PPOConfig, policy: Policy, prompt_tokens: int) -> Footprin
         weights=everything - trainable,
         training=4 * trainable,
         sampling=size_of_sampling(config, policy, prompt_tokens),
-        activations=sum(blocks),
-        gradients=LIVE_GRADIENTS * widest,
+        activations=sum(blocks) + saved_by_head(model, rows * response_tokens, with_entropy=config.entropy_coef > 0),
         logits=logits,
-        slack=int((HEAP_SLACK - 1) * sum(b for b in [*blocks, logits] if b < HEAP_LIMIT)) if on_cpu else 0,
+        gradients=LIVE_GRADIENTS * widest,
     )
 
 
@@ -119,11 +113,16 @@ def with_checkpointing(model: "PreTrainedModel", blocks: list[int], n_tokens: in
     return [one_input] * layers + [block // layers for block in blocks]
 
 
-def logits_of_update(model: "PreTrainedModel", n_tokens: int) -> int:
-    """Bytes of logits that are alive together; none are kept for the backward pass."""
-    vocabulary = model.get_output_embeddings().weight.shape[0]
-    chunk = max(1, LOGIT_CHUNK // vocabulary)
-    return LOGIT_COPIES * min(n_tokens, chunk) * vocabulary * FLOAT
+def logits_of_update(model: "PreTrainedModel", n_tokens: int, with_entropy: bool) -> int:
+    """Bytes of logits that are alive together, and with them their derivatives by the entropy if it has a gradient."""
+    head = model.get_output_embeddings().weight
+    return (1 + with_entropy) * min(n_tokens, LOGIT_ROWS) * len(head) * head.dtype.itemsize
+
+
+def saved_by_head(model: "PreTrainedModel", n_tokens: int, with_entropy: bool) -> int:
+    """Bytes that the LM head keeps in place of logits: gradients of the features, by log-probability and entropy."""
+    head = model.get_output_embeddings().weight
+    return (1 + with_entropy) * n_tokens * head.shape[1] * head.dtype.itemsize
 
 
 def size_of_sampling(config: PPOConfig, policy: Policy, prompt_tokens: int) -> int:
@@ -134,8 +133,9 @@ def size_of_sampling(config: PPOConfig, policy: Policy, prompt_tokens: int) -> i
     heads = getattr(settings, "num_key_value_heads", settings.num_attention_heads)
     tokens = prompt_tokens + config.sampling.max_response_tokens
     cache = 2 * settings.num_hidden_layers * rows * tokens * heads * head_width * model.dtype.itemsize
-    vocabulary = model.get_output_embeddings().weight.shape[0]
-    return copied_weights(policy) + cache + 3 * rows * vocabulary * FLOAT
+    # of one token the logits, their probabilities in float32, and the sums of these in float64
+    one_token = len(model.get_output_embeddings().weight) * (model.dtype.itemsize + FLOAT + DOUBLE)
+    return copied_weights(policy) + cache + rows * one_token
 
 
 def copied_weights(policy: Policy) -> int:
@@ -144,7 +144,7 @@ def copied_weights(policy: Policy) -> int:
     from transformers.pytorch_utils import Conv1D
 
     adapted = [module.get_base_layer() for module in policy.modules() if isinstance(module, LoraLayer)]
-    if not policy.packs:
+    if not packs(policy):
         return size_of([layer.weight for layer in adapted])
     linear = [module for module in policy.language_model.modules() if isinstance(module, torch.nn.Linear | Conv1D)]
     return sum(layer.weight.nbytes for layer in linear if not layer.weight.requires_grad)

@@ -10,6 +10,7 @@ from torch import Tensor
 from rlhf.data import TokenizedExample
 from rlhf.doctor.check import Check, failure, ok
 from rlhf.doctor.patient import Patient
+from rlhf.folding import decoding
 from rlhf.generation import sample
 from rlhf.rollout import Responses, join
 from rlhf.tensors import logprobs_from_logits
@@ -62,7 +63,7 @@ def decode(patient: Patient, prompts: list[TokenizedExample]) -> tuple[Tensor, R
     steps: list[Tensor] = []
     hook = model.get_output_embeddings().register_forward_hook(lambda *call: steps.append(call[-1].float()))
     try:
-        with trainer.policy.decoding(len(prompts)):
+        with decoding(trainer.policy, len(prompts)):
             sampled = sample(model, [prompt.prompt_ids for prompt in prompts], short, eos, trainer.generator)
     finally:
         hook.remove()

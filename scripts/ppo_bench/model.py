@@ -25,13 +25,16 @@ NEVER, SURELY = -30.0, 30.0
 MARK = 1e-3  # small, so that layer norms hardly notice the channel that carries it
 
 
-def write_workload(setting: Setting, folder: Path) -> None:
-    """Model, tokenizer and prompts in one folder; every prompt has exactly `prompt_tokens` tokens."""
+def write_workload(setting: Setting, folder: Path, dtype: str = "float32") -> None:
+    """Model, tokenizer and prompts in one folder; every prompt has exactly `prompt_tokens` tokens.
+
+    Weights are stored in the type in which they are used, as published ones are: converting them takes memory.
+    """
     quiet_libraries()
     torch.manual_seed(0)
     model = random_model(setting)
     schedule_end(model, setting)
-    model.save_pretrained(folder)
+    model.to(getattr(torch, dtype)).save_pretrained(folder)
     word_tokenizer(setting.vocabulary).save_pretrained(folder)
     draw = torch.randint(1, setting.vocabulary, (BATCHES * setting.batch, setting.prompt_tokens))
     rows = [{"prompt": " ".join(f"w{token}" for token in prompt)} for prompt in draw.tolist()]

@@ -38,6 +38,7 @@ class Operation(NamedTuple):
 
     name: str
     shapes: Sequence[Sequence[int]]
+    calls: int
     seconds: float
 
 
@@ -66,7 +67,7 @@ def profiled(chosen: Setting, dtype: str, steps: int) -> list[Operation]:
         for _ in range(steps):
             step(policy, chosen)
     events: Any = profiler.key_averages(group_by_input_shape=True)
-    return [Operation(e.key, [s for s in e.input_shapes if s], e.self_cpu_time_total / 1e6) for e in events]
+    return [Operation(e.key, [s for s in e.input_shapes if s], e.count, e.self_cpu_time_total / 1e6) for e in events]
 
 
 def step(policy: Policy, chosen: Setting) -> None:
@@ -96,8 +97,8 @@ def part(operation: Operation, vocabulary: int) -> str:
     """Which part of the step an operation belongs to, by its name or by the sizes of what it works on."""
     sizes = {size for shape in operation.shapes for size in shape}
     if operation.name in PRODUCTS:
-        kind = "LM head" if vocabulary in sizes else "adapters" if RANK in sizes else "frozen layers"
-        return f"products: {kind}"
+        marks = {vocabulary: "LM head", RANK: "adapters", 1: "value head"}
+        return "products: " + next((kind for size, kind in marks.items() if size in sizes), "frozen layers")
     named = [where for words, where in NAMES.items() if words in operation.name]
     if named:
         return named[0]

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import bench_costs  # noqa: E402
+import bench_parts  # noqa: E402
 import trl_ppo  # noqa: E402
 from ppo_bench import floor, model, settings  # noqa: E402
 from ppo_bench.conclude import conclude  # noqa: E402
@@ -166,3 +167,17 @@ def test_each_curve_of_the_costs_changes_one_thing() -> None:
         assert point.setting.batch % point.setting.samples_per_prompt == 0
         seen[point.curve].append(point.value)
     assert all(values == sorted(set(values)) and values for values in seen.values())
+
+
+def test_parts_of_a_step() -> None:
+    """Every product has its place, and those of the frozen layers are as many as there are layers."""
+    steps, shape = 2, settings.TINY
+    operations = bench_parts.profiled(shape, "float32", steps)
+    shares = bench_parts.shares(operations, shape.vocabulary)
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert list(shares.values()) == sorted(shares.values(), reverse=True)
+    assert {"attention", "activation", "norms", "products: adapters", "products: LM head"} <= set(shares)
+    frozen = [o for o in operations if bench_parts.part(o, shape.vocabulary) == "products: frozen layers"]
+    forward = 4 * shape.layers
+    backward = forward - 1  # nothing below the first layer is trained
+    assert sum(o.calls for o in frozen) == steps * (forward + backward)

@@ -63,7 +63,7 @@ def footprint(config: PPOConfig, policy: Policy, prompt_tokens: int) -> Footprin
     process = max(0, resident() - everything) + WARM_UP if policy.device.type == "cpu" else 0  # before it is tried out
     trainable = size_of([parameter for _, parameter in policy.trainable])
     rows = min(config.micro_batch_size, per_process(config, config.minibatch_size))
-    n_tokens = prompt_tokens + response_tokens - 1  # nothing is predicted from the last one
+    n_tokens = prompt_tokens + response_tokens
     blocks = [rows * block for block in saved_by_one_row(model, n_tokens)]
     widest = max(blocks)
     if model.is_gradient_checkpointing:
@@ -98,9 +98,7 @@ def saved_by_one_row(model: "PreTrainedModel", n_tokens: int) -> list[int]:
     try:
         ids = torch.zeros(1, n_tokens, dtype=torch.long, device=model.device)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            model.base_model(
-                input_ids=ids, use_cache=False
-            )  # all of them live until it returns: no address comes twice
+            model.base_model(input_ids=ids, use_cache=False)  # all live until it returns: no address comes twice
     finally:
         model.train(was_training)
     return list(blocks.values())
@@ -139,7 +137,7 @@ def size_of_sampling(config: PPOConfig, policy: Policy, prompt_tokens: int) -> i
 
 
 def copied_weights(policy: Policy) -> int:
-    """Bytes of the weights that `Policy.decoding` copies: packed ones of all linear layers, or those with adapters."""
+    """Bytes of the weights that decoding copies: packed ones of all linear layers, or those with adapters."""
     from peft.tuners.lora import LoraLayer
     from transformers.pytorch_utils import Conv1D
 

@@ -131,7 +131,7 @@ class MergedWeights(nn.Module):
 def merged_weights(model: "PreTrainedModel") -> Iterator[tuple[str, Tensor]]:
     """The policy's weights with its adapters folded in, one after the other, named as in the model without adapters.
 
-    Bit for bit those within `Policy.merged`, but the model itself is not touched.
+    Bit for bit those within `rlhf.folding.merged`, but the model itself is not touched.
     """
     for name, parameter in model.named_parameters():
         layer, _, leaf = name.rpartition(".base_layer.")

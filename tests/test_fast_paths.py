@@ -202,6 +202,15 @@ def test_greedy_responses_are_the_same_from_packed_and_from_merged_weights(tiny_
     assert torch.equal(*responses)
 
 
+@pytest.mark.parametrize("context", [merged, lambda policy: decoding(policy, 2)], ids=["merged", "decoding"])
+def test_the_policy_is_in_eval_mode_only_while_it_decodes(tiny_models, context):
+    """In eval mode models ignore gradient checkpointing."""
+    policy = stirred_policy(tiny_models["gpt2"])
+    with context(policy):
+        assert not any(module.training for module in policy.modules())
+    assert all(module.training for module in policy.modules())
+
+
 def test_every_linear_layer_is_packed_once(tiny_models):
     policy = stirred_policy(tiny_models["gpt2"])
     layers = [module for module, _, _ in folded_layers(policy.language_model, POLICY_ADAPTER)]

@@ -1,7 +1,10 @@
 """How this process was started: alone, or as one of several by `accelerate launch`, some of whose ways are refused."""
 
+import atexit
 import contextlib
 import ctypes
+import gc
+import importlib
 import os
 import signal
 import sys
@@ -61,6 +64,11 @@ def join(processes: int | None) -> "PartialState":
         "accelerate launch was asked for several CPU processes and has started one; "
         "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu starts them all (see configs/accelerate/cpu_2.yaml)",
     )
+    if world_size() > 1:
+        # Imported when the group is there, its functions would hold the group as a default, and _leave_gloo in vain.
+        importlib.import_module("torch.distributed.nn")
+        atexit.unregister(_leave_gloo)  # else once for every stage that a script runs
+        atexit.register(_leave_gloo)
     state = PartialState(cpu=on_cpu, timeout=STALL_LIMIT)
     require(
         state.num_processes == world_size(),
@@ -72,6 +80,20 @@ def join(processes: int | None) -> "PartialState":
         f"processes is {processes}, but {state.num_processes} were launched (see configs/accelerate/)",
     )
     return state
+
+
+def _leave_gloo() -> None:
+    """End the threads with which gloo exchanges tensors, before Python ends.
+
+    A thread that gives a tensor back while Python ends aborts the process ("terminate called without an active
+    exception"). NCCL has no such threads, and its group must not be left by one rank that failed alone: that waits for
+    the others.
+    """
+    import torch
+
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+        gc.collect()  # a DDP wrapper in a cycle would hold the group, and with it the threads
+        torch.distributed.destroy_process_group()
 
 
 def require_data_parallel(stage: str) -> None:

@@ -1,5 +1,6 @@
 """What one of several processes does in tests/test_distributed.py: argv is the folder with config.json and rollout/."""
 
+import atexit
 import json
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import torch
 from test_trainer import make_config
 
 from rlhf.errors import UserError
+from rlhf.launch import rank
 from rlhf.ppo import build_trainer
 from rlhf.rewards import RewardSum
 from rlhf.rollout_files import load_rollout
@@ -48,10 +50,24 @@ def failure_on_one_rank(folder: Path) -> list[str]:
     return ranks.exchange(lambda: heard)
 
 
+def wrap_and_forget() -> None:
+    """What SFT leaves behind: a DDP wrapper that only the garbage collector frees."""
+    wrapper = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(1, 1))
+    wrapper.held_by = [wrapper]
+
+
+def write_threads(file: Path) -> None:
+    """The names of the threads of this process: what is left of them when Python ends."""
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").glob("*")]
+    file.write_text(json.dumps(names))
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
+    atexit.register(write_threads, folder / f"threads_{rank()}.json")  # called after what is registered later
     results = {name: train_on(folder, **options) for name, options in json.loads(sys.argv[2]).items()}
     heard = failure_on_one_rank(folder)
+    wrap_and_forget()
     from safetensors.torch import save_file
 
     save_file(results, folder / "parameters.safetensors")

@@ -83,6 +83,16 @@ def test_an_error_on_one_rank_is_heard_on_all(two_processes):
     ]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_no_thread_of_gloo_is_left_when_python_ends(two_processes):
+    """It would abort the process now and then, after all the work."""
+    folder, _ = two_processes
+    for rank in range(2):
+        names = json.loads((folder / f"threads_{rank}.json").read_text())
+        assert names
+        assert not [name for name in names if "gloo" in name]
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 @pytest.mark.parametrize("n", [0, 1, 7, 8])
 def test_shares_cover_everything_evenly(n, count):

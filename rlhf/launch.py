@@ -65,10 +65,7 @@ def join(processes: int | None) -> "PartialState":
         "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu starts them all (see configs/accelerate/cpu_2.yaml)",
     )
     if world_size() > 1:
-        # Imported when the group is there, its functions would hold the group as a default, and _leave_gloo in vain.
-        importlib.import_module("torch.distributed.nn")
-        atexit.unregister(_leave_gloo)  # else once for every stage that a script runs
-        atexit.register(_leave_gloo)
+        _leave_gloo_at_exit()
     state = PartialState(cpu=on_cpu, timeout=STALL_LIMIT)
     require(
         state.num_processes == world_size(),
@@ -82,17 +79,26 @@ def join(processes: int | None) -> "PartialState":
     return state
 
 
-def _leave_gloo() -> None:
-    """End the threads with which gloo exchanges tensors, before Python ends.
+def _leave_gloo_at_exit() -> None:
+    """Have the threads with which gloo exchanges tensors end before Python does.
 
-    A thread that gives a tensor back while Python ends aborts the process ("terminate called without an active
-    exception"). NCCL has no such threads, and its group must not be left by one rank that failed alone: that waits for
-    the others.
+    One that gives a tensor back while Python ends aborts the process ("terminate called without an active exception").
+    NCCL has no such threads, and its group must not be left by one rank that failed alone: that waits for the others.
     """
     import torch
 
+    if not torch.distributed.is_initialized():
+        # DDP imports this module, whose functions would then hold the group, and with it the threads, as a default.
+        importlib.import_module("torch.distributed.nn")
+    atexit.unregister(_leave_gloo)  # else once for every stage that a script runs
+    atexit.register(_leave_gloo)
+
+
+def _leave_gloo() -> None:
+    import torch
+
     if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
-        gc.collect()  # a DDP wrapper in a cycle would hold the group, and with it the threads
+        gc.collect()  # a DDP wrapper in a cycle would hold the group too
         torch.distributed.destroy_process_group()
 
 

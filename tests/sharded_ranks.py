@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -84,3 +85,4 @@ if __name__ == "__main__":
     if RANKS.is_first:
         save_file({name: parameters for name, (parameters, _) in results.items()}, FOLDER / "parameters.safetensors")
         (FOLDER / "found.json").write_text(json.dumps(found))
+    time.sleep(1.0)  # FSDP keeps gloo's threads (see rlhf.launch); they give their last tensors back before Python ends

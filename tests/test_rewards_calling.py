@@ -230,3 +230,50 @@ def test_a_reward_that_hangs_in_the_background_does_not_hold_up_the_end_of_the_p
     started = time.monotonic()
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     assert time.monotonic() - started < 30
+
+
+BUSY = {
+    "given up": "with contextlib.suppress(TimeLimitError): call(spin, {}, 0.1)",
+    "in the background": "Background().submit(spin); time.sleep(0.1)",
+    "in the event loop": "with contextlib.suppress(TimeLimitError): call(spin_in_loop, {}, 0.1)",
+    "idle": "call(answer, {}, 1.0)",
+}
+
+
+@pytest.mark.parametrize("case", BUSY)
+def test_a_thread_in_the_middle_of_torch_does_not_abort_the_program_at_its_end(case):
+    code = f"""if True:
+        import contextlib, threading, time, torch
+        from rlhf.rewards import threads
+        from rlhf.rewards.calling import Background, TimeLimitError, call
+        threads.SECONDS_TO_STOP = 20.0
+        def spin():
+            x = torch.ones(200, 200)
+            while True:
+                x = torch.tanh(x @ x)
+        async def spin_in_loop():
+            spin()
+        async def answer():
+            return 1
+        {BUSY[case]}
+    """
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "terminate" not in done.stderr
+    assert time.monotonic() - started < 15
+
+
+def test_what_has_run_out_of_time_stops_at_its_next_line():
+    stopped = threading.Event()
+
+    def spin():
+        try:
+            while True:
+                time.sleep(0.01)
+        finally:
+            stopped.set()
+
+    with pytest.raises(TimeLimitError):
+        call(spin, {}, 0.1)
+    assert stopped.wait(5)

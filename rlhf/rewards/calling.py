@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, wait
 from typing import Any
 
+from rlhf.rewards import threads
+
 SECONDS_TO_CANCEL = 1.0
 
 
@@ -22,8 +24,8 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], seconds: float
 
     Awaitables run on one event loop in a thread of its own, the same for every call, so that a reward can keep its
     connections open; a caller may itself be inside a loop. Without a limit a plain function runs in the calling thread.
-    With one it runs in a thread that is given up when the limit is over (Python cannot end it, but it keeps the
-    program from nothing, not even from ending), and an awaitable is cancelled.
+    With one it runs in a thread that is stopped when the limit is over (at its next line of Python, see
+    `rlhf.rewards.threads`; nothing waits for it), and an awaitable is cancelled.
 
     Raises TimeLimitError after `seconds`, and whatever the function raises.
     """
@@ -31,7 +33,12 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], seconds: float
         output = function(**arguments)
         return _in_loop(output).result() if inspect.isawaitable(output) else output
     deadline = time.monotonic() + seconds
-    output = _within(_in_thread(function, arguments), seconds)
+    answer, thread = _in_thread(function, arguments)
+    try:
+        output = _within(answer, seconds)
+    except TimeLimitError:
+        threads.stop(thread)
+        raise
     if inspect.isawaitable(output):
         return _within(_in_loop(output), deadline - time.monotonic())
     return output
@@ -55,7 +62,7 @@ class Background:
             wait([before])
             return function(**given)
 
-        self._last = _in_thread(in_turn, arguments)
+        self._last, _ = _in_thread(in_turn, arguments)
         return self._last
 
 
@@ -68,7 +75,7 @@ def _within(future: "Future[Any]", seconds: float) -> Any:
     raise TimeLimitError
 
 
-def _in_thread(function: Callable[..., Any], arguments: dict[str, Any]) -> "Future[Any]":
+def _in_thread(function: Callable[..., Any], arguments: dict[str, Any]) -> "tuple[Future[Any], threading.Thread]":
     future: Future[Any] = Future()
 
     def work() -> None:
@@ -81,8 +88,7 @@ def _in_thread(function: Callable[..., Any], arguments: dict[str, Any]) -> "Futu
         if future.set_running_or_notify_cancel():
             outcome()
 
-    threading.Thread(target=work, name="reward", daemon=True).start()
-    return future
+    return future, threads.start(work, "reward")
 
 
 def _in_loop(awaitable: Awaitable[Any]) -> "Future[Any]":
@@ -96,7 +102,7 @@ def _in_loop(awaitable: Awaitable[Any]) -> "Future[Any]":
 def _loop(process: int) -> asyncio.AbstractEventLoop:
     """The event loop of this process (a fork has none of its parent's threads), running."""
     loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="async rewards", daemon=True).start()
+    threads.start(loop.run_forever, "async rewards", wake=lambda: loop.call_soon_threadsafe(loop.stop))
     return loop
 
 

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from faults.inject import INJECTIONS, wrap
 
 REWARD = "faults.rewards:count_e"
@@ -103,9 +105,16 @@ def _hang(scores: list[float]) -> list[float]:
     return scores
 
 
+def _compute(scores: list[float]) -> list[float]:
+    x = torch.ones(100, 100)
+    while True:
+        x = torch.tanh(x @ x)
+
+
 MISBEHAVIOURS: dict[str, Callable[[list[float]], Any]] = {
     "raises": _raise,
     "hangs": _hang,
+    "computes for ever": _compute,
     "too few": lambda scores: scores[:-1],
     "None for the batch": lambda scores: None,
     "None for a sample": lambda scores: [None, *scores[1:]],

@@ -1,6 +1,7 @@
 """One `rlhf` command in a process of its own, with faults inside."""
 
 import contextlib
+import ctypes
 import json
 import multiprocessing
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,7 +105,15 @@ def begin(command: Command, outputs: list[Path]) -> None:
         with open(file, "wb") as stream:
             os.dup2(stream.fileno(), descriptor)
     change_environment(os.environ, command.environment)
-    run_command(command.arguments, command.injections, command.steps)
+    status: Any = 0
+    try:
+        run_command(command.arguments, command.injections, command.steps)
+    except SystemExit as end:
+        status = end.code
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    ctypes.pythonapi.Py_Exit(status or 0)  # Python ends as it would; a fork would leave without that
 
 
 def change_environment(variables: MutableMapping[str, str], changes: dict[str, str | None]) -> None:

@@ -32,15 +32,15 @@ def none_for_a_sample(trial: Trial) -> None:
     trial.finished(trial.start({"do": "poison_reward", "nth": BATCH, "misbehaviour": "None for a sample"}))
 
 
-def hanging_with_limit(trial: Trial) -> None:
+def endless_with_limit(trial: Trial, misbehaviour: str) -> None:
     trial.changes["rewards"] = [*trial.lab.config("ppo")["rewards"]]
     trial.changes["rewards"][0]["timeout"] = TIME_LIMIT
-    injection = {"do": "poison_reward", "nth": BATCH, "misbehaviour": "hangs"}
+    injection = {"do": "poison_reward", "nth": BATCH, "misbehaviour": misbehaviour}
     trial.refused(trial.start(injection, limit=30), "ran out of time: more than 0.1 s for one completion")
     trial.continue_()
 
 
-def hanging_without_limit(trial: Trial) -> None:
+def endless_without_limit(trial: Trial, misbehaviour: str) -> None:
     """Nobody has set a limit, so the user loses patience: Ctrl-C twice."""
 
     def ctrl_c_twice(pid: int) -> None:
@@ -48,7 +48,7 @@ def hanging_without_limit(trial: Trial) -> None:
             time.sleep(5)
             os.kill(pid, signal.SIGINT)
 
-    injection = {"do": "poison_reward", "nth": BATCH, "misbehaviour": "hangs"}
+    injection = {"do": "poison_reward", "nth": BATCH, "misbehaviour": misbehaviour}
     ended = trial.start(injection, limit=20, meanwhile=ctrl_c_twice)
     trial.interrupted(ended)
     trial.continue_()
@@ -83,11 +83,22 @@ def faults() -> list[Fault]:
         if how in MESSAGES
     ]
     in_one_line = "refused in one line; the same command continues"
+    endless = [
+        Fault(
+            name=f"reward {how}, {limit}",
+            where="ppo, scoring",
+            expected=expected,
+            attacks=once(attack, misbehaviour=how),
+        )
+        for how in ("hangs", "computes for ever")
+        for limit, expected, attack in (
+            ("timeout set", "refused in one line in time; the same command continues", endless_with_limit),
+            ("no timeout", "Ctrl-C twice ends it at once; the same command continues", endless_without_limit),
+        )
+    ]
     others = [
         ("reward returns None for a sample", "does not apply to it: the run goes on", none_for_a_sample),
-        ("reward hangs, timeout set", "refused in one line in time; the same command continues", hanging_with_limit),
-        ("reward hangs, no timeout", "Ctrl-C twice ends it at once; the same command continues", hanging_without_limit),
         ("reward's worker killed", in_one_line, worker_killed),
         ("render workers killed", "replaced; the run goes on with the same numbers", render_worker_killed),
     ]
-    return [*wrong, *(Fault(name=n, where="ppo, scoring", expected=e, attacks=once(a)) for n, e, a in others)]
+    return [*wrong, *endless, *(Fault(name=n, where="ppo, scoring", expected=e, attacks=once(a)) for n, e, a in others)]

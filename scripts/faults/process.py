@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,13 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from faults.forks import fork, wait_for
 from faults.inject import Injection, apply, wrap
-
-PRELOADED = ["rlhf.pipeline", "rlhf.reward_model", "peft", "datasets", "trl.trainer.sft_trainer", "faults.inject"]
-"""Imported once, in a process that does nothing else and that all others are forked from: that saves 5 s each."""
-
-_starter = multiprocessing.get_context("forkserver")
-_starter.set_forkserver_preload(PRELOADED)
 
 
 @dataclass(frozen=True)
@@ -64,15 +58,13 @@ class Command:
         return Ended(status, *(file.read_text(errors="replace") for file in outputs))
 
     def _fork(self, outputs: list[Path], seconds: float, meanwhile: Callable[[int], None] | None) -> int | None:
-        process = _starter.Process(target=begin, args=(self, outputs))
-        process.start()
+        process = fork(begin, self, outputs)
         assert process.pid is not None
         if meanwhile:
             meanwhile(process.pid)
-        process.join(seconds)
-        status = process.exitcode
+        status = wait_for(process, seconds)
         end_group(process.pid)
-        process.join()
+        wait_for(process)
         return status
 
     def _launch(self, outputs: list[Path], seconds: float, meanwhile: Callable[[int], None] | None) -> int | None:

@@ -243,10 +243,10 @@ BUSY = {
 @pytest.mark.parametrize("case", BUSY)
 def test_a_thread_in_the_middle_of_torch_does_not_abort_the_program_at_its_end(case):
     code = f"""if True:
-        import contextlib, threading, time, torch
+        import contextlib, time, torch
         from rlhf.rewards import threads
         from rlhf.rewards.calling import Background, TimeLimitError, call
-        threads.SECONDS_TO_STOP = 20.0
+        threads.SECONDS_TO_STOP = 120.0
         def spin():
             x = torch.ones(200, 200)
             while True:
@@ -261,7 +261,7 @@ def test_a_thread_in_the_middle_of_torch_does_not_abort_the_program_at_its_end(c
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0
     assert "terminate" not in done.stderr
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 100  # none of them was waited for in vain
 
 
 def test_what_has_run_out_of_time_stops_at_its_next_line():

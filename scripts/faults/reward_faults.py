@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 
 from faults.fault import Fault, once
 from faults.poison import MISBEHAVIOURS
@@ -68,37 +69,35 @@ def render_worker_killed(trial: Trial) -> None:
     trial.equal()
 
 
+def scoring(name: str, expected: str, attack: Callable[..., None], **given: str) -> Fault:
+    return Fault(name=name, where="ppo, scoring", expected=expected, attacks=once(attack, **given))
+
+
 def faults() -> list[Fault]:
     """All of this kind."""
     one_line = "refused in one line that names the sample; the same command continues"
     names = {"nan": "returns NaN", "inf": "returns Inf", "raises": "raises"}
     wrong = [
-        Fault(
-            name=f"reward {names.get(how, f'returns {how}')}",
-            where="ppo, scoring",
-            expected=one_line,
-            attacks=once(refused, misbehaviour=how),
-        )
+        scoring(f"reward {names.get(how, f'returns {how}')}", one_line, refused, misbehaviour=how)
         for how in MISBEHAVIOURS
         if how in MESSAGES
     ]
-    in_one_line = "refused in one line; the same command continues"
+    in_time = "refused in one line in time; the same command continues"
+    at_once = "Ctrl-C twice ends it at once; the same command continues"
     endless = [
-        Fault(
-            name=f"reward {how}, {limit}",
-            where="ppo, scoring",
-            expected=expected,
-            attacks=once(attack, misbehaviour=how),
-        )
+        scoring(f"reward {how}, {limit}", expected, attack, misbehaviour=how)
         for how in ("hangs", "computes for ever")
         for limit, expected, attack in (
-            ("timeout set", "refused in one line in time; the same command continues", endless_with_limit),
-            ("no timeout", "Ctrl-C twice ends it at once; the same command continues", endless_without_limit),
+            ("timeout set", in_time, endless_with_limit),
+            ("no timeout", at_once, endless_without_limit),
         )
     ]
-    others = [
-        ("reward returns None for a sample", "does not apply to it: the run goes on", none_for_a_sample),
-        ("reward's worker killed", in_one_line, worker_killed),
-        ("render workers killed", "replaced; the run goes on with the same numbers", render_worker_killed),
+    in_one_line = "refused in one line; the same command continues"
+    replaced = "replaced; the run goes on with the same numbers"
+    return [
+        *wrong,
+        *endless,
+        scoring("reward returns None for a sample", "does not apply to it: the run goes on", none_for_a_sample),
+        scoring("reward's worker killed", in_one_line, worker_killed),
+        scoring("render workers killed", replaced, render_worker_killed),
     ]
-    return [*wrong, *endless, *(Fault(name=n, where="ppo, scoring", expected=e, attacks=once(a)) for n, e, a in others)]

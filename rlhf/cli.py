@@ -11,9 +11,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from rlhf.errors import Interrupted, OtherRankError, UserError
-from rlhf.launch import end_with_launcher, let_others_speak, rank, require_one_process, said_once
-from rlhf.rewards.contract import RewardError
+from rlhf.config.command_line import parse
+from rlhf.errors import Interrupted, OtherRankError, RewardError, UserError
+from rlhf.parallel.launch import end_with_launcher, let_others_speak, rank, require_one_process, said_once
 
 
 class Stage(NamedTuple):
@@ -23,16 +23,24 @@ class Stage(NamedTuple):
     run: str
     help: str
 
+    @property
+    def config_class(self) -> type[Any]:
+        """The class that `config` names."""
+        config_class: type[Any] = getattr(importlib.import_module("rlhf.config"), self.config)
+        return config_class
+
 
 STAGES = {
-    "pipeline": Stage("PipelineConfig", "rlhf.pipeline:run_pipeline", "SFT, evaluation, PPO, evaluation, summary"),
-    "sft": Stage("SFTConfig", "rlhf.sft:run_sft", "supervised fine-tuning on prompt/completion pairs"),
-    "reward": Stage("RewardModelConfig", "rlhf.reward_model:run_reward", "a reward model from preference pairs"),
-    "ppo": Stage("PPOConfig", "rlhf.ppo:run_ppo", "proximal policy optimization against rewards"),
+    "pipeline": Stage(
+        "PipelineConfig", "rlhf.stages.pipeline:run_pipeline", "SFT, evaluation, PPO, evaluation, summary"
+    ),
+    "sft": Stage("SFTConfig", "rlhf.stages.sft:run_sft", "supervised fine-tuning on prompt/completion pairs"),
+    "reward": Stage("RewardModelConfig", "rlhf.stages.reward_model:run_reward", "a reward model from preference pairs"),
+    "ppo": Stage("PPOConfig", "rlhf.stages.ppo:run_ppo", "proximal policy optimization against rewards"),
     "doctor": Stage("PPOConfig", "rlhf.doctor.stage:run_doctor", "checks before a PPO run: is it worth starting?"),
-    "evaluate": Stage("EvaluateConfig", "rlhf.evaluate:main", "sample on held-out prompts and measure"),
-    "generate": Stage("GenerateConfig", "rlhf.generate:run_generate", "completions for prompts"),
-    "score": Stage("ScoreConfig", "rlhf.score:run_score", "every reward component for a file of completions"),
+    "evaluate": Stage("EvaluateConfig", "rlhf.stages.evaluate:main", "sample on held-out prompts and measure"),
+    "generate": Stage("GenerateConfig", "rlhf.stages.generate:run_generate", "completions for prompts"),
+    "score": Stage("ScoreConfig", "rlhf.stages.score:run_score", "every reward component for a file of completions"),
 }
 ON_SEVERAL_PROCESSES = ("sft", "reward", "ppo")
 REPORT_HELP = "one HTML page and PNGs from run folders: rlhf report RUN [RUN ...]"
@@ -79,39 +87,13 @@ def run_stage(name: str, argv: list[str]) -> None:
     """Read the configuration of a stage from `--config` and the command line, then run it."""
     stage = STAGES[name]
     with said_once():
-        config = parse(name, stage, argv)
+        config = parse(stage.config_class, argv, f"rlhf {name}", stage.help)
     end_with_launcher()
     quiet_libraries()
     spare_a_core()
     module, function = stage.run.split(":")
     run: Callable[[Any], Any] = getattr(importlib.import_module(module), function)
     run(config)
-
-
-def parse(name: str, stage: Stage, argv: list[str]) -> Any:
-    """The stage's configuration object; raises UserError for an unknown key, a wrong type or a missing file."""
-    import jsonargparse
-
-    from rlhf.config import files
-
-    config_class = getattr(importlib.import_module("rlhf.config"), stage.config)
-    parser = jsonargparse.ArgumentParser(
-        prog=f"rlhf {name}", description=stage.help, exit_on_error=False, parser_mode=files.strict_parser_mode()
-    )
-    parser.add_argument("--config", action="config", help="YAML file; later options override it")
-    parser.add_class_arguments(config_class, sub_configs=True)
-    try:
-        parsed = parser.parse_args(argv)
-        files.check_sections(config_class, parsed)
-        values = vars(parser.instantiate(parsed))
-    except jsonargparse.ArgumentError as error:
-        raise UserError(files.one_line(error)) from error
-    except UnicodeDecodeError as error:
-        raise files.refuse_undecodable(error) from error
-    given = [str(file) for file in values.pop("config") or []]
-    config = config_class(**values)
-    files.require_own_code(config, given)
-    return config
 
 
 def overview() -> str:

@@ -1,4 +1,4 @@
-"""How fast is GAE? The doubling of `rlhf.advantages` against the plain reversed loop over T.
+"""How fast is GAE? The doubling of `rlhf.maths.advantages` against the plain reversed loop over T.
 
     python scripts/bench_gae.py [--batch 512] [--tokens 1024] [--threads 2] [--device cpu]
 
@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from rlhf.advantages import gae
+from rlhf.maths.advantages import gae
 
 GAMMA, LAMBDA = 1.0, 0.95
 

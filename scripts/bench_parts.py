@@ -18,8 +18,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from rlhf.cli import quiet_libraries
 from rlhf.config import LoraConfig
-from rlhf.losses import clipped_policy_loss, clipped_value_loss
-from rlhf.policy import Policy
+from rlhf.maths.losses import clipped_policy_loss, clipped_value_loss
+from rlhf.policy.policy import Policy
 from rlhf.report.tables import markdown_table
 
 RANK = 16

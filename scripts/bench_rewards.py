@@ -15,8 +15,8 @@ import statistics
 import time
 from pathlib import Path
 
-from rlhf.rewards.react_static import ReactStatic
-from rlhf.rewards.render import RenderPool
+from rlhf.rewards.react.render.pool import RenderPool
+from rlhf.rewards.react.static import ReactStatic
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = 2

@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
-from rlhf.cli import STAGES, parse, quiet_libraries, spare_a_core
+from rlhf.cli import quiet_libraries, spare_a_core
 from rlhf.config import EvaluateConfig, ModelConfig, PipelineConfig
-from rlhf.evaluate import run_evaluate
-from rlhf.ppo import run_ppo
+from rlhf.config.command_line import parse
 from rlhf.rewards import RewardSpec
-from rlhf.sft import run_sft
+from rlhf.stages.evaluate import run_evaluate
+from rlhf.stages.ppo import run_ppo
+from rlhf.stages.sft import run_sft
 
 REWARDS = {
     "heuristic": [RewardSpec(path="react_heuristic")],
@@ -34,7 +35,7 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet_libraries()
     spare_a_core()
-    config = parse("pipeline", STAGES["pipeline"], ["--config", "configs/quickstart.yaml"])
+    config = parse(PipelineConfig, ["--config", "configs/quickstart.yaml"])
     results: dict[str, list[Means]] = {}
     for seed in arguments.seeds:
         folder = arguments.output_dir / f"seed-{seed}"

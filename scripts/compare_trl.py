@@ -27,7 +27,7 @@ from comparison import (
 from trl_ppo import LearningRates, train_with_trl
 
 from rlhf.config import PipelineConfig
-from rlhf.ppo import POLICY_FOLDER
+from rlhf.ppo.state import POLICY_FOLDER
 from rlhf.report.plots import BLUE, GREY, ORANGE
 from rlhf.report.tables import markdown_table
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from rlhf.cli import STAGES, parse, quiet_libraries, spare_a_core
+from rlhf.cli import quiet_libraries, spare_a_core
 from rlhf.config import PipelineConfig, PPOConfig
-from rlhf.files import read_jsonl
-from rlhf.pipeline import evaluate
-from rlhf.ppo import run_ppo
-from rlhf.runs import METRICS_FILE
-from rlhf.sft import run_sft
+from rlhf.config.command_line import parse
+from rlhf.runs.files import read_jsonl
+from rlhf.runs.folder import METRICS_FILE
+from rlhf.stages.pipeline import evaluate
+from rlhf.stages.ppo import run_ppo
+from rlhf.stages.sft import run_sft
 
 BUDGET: dict[str, Any] = {"updates": 24, "batch_size": 64, "minibatch_size": 16, "micro_batch_size": 16}
 """Instead of the quickstart's 32 updates of 128: a third of the responses, as many optimizer steps per update."""
@@ -55,7 +56,7 @@ def quickstart() -> PipelineConfig:
     """Settings of configs/quickstart.yaml, and libraries that keep quiet."""
     quiet_libraries()
     spare_a_core()
-    return parse("pipeline", STAGES["pipeline"], ["--config", "configs/quickstart.yaml"])
+    return parse(PipelineConfig, ["--config", "configs/quickstart.yaml"])
 
 
 def sft_means(config: PipelineConfig, folder: Path, seed: int) -> dict[str, float]:

@@ -29,12 +29,12 @@ from rlhf.config import (
     SFTConfig,
     TrackingConfig,
 )
-from rlhf.files import read_jsonl
-from rlhf.models import build_from_scratch
-from rlhf.ppo import run_ppo
-from rlhf.reward_model import run_reward
+from rlhf.models.load import build_from_scratch
 from rlhf.rewards import RewardSpec
-from rlhf.sft import run_sft
+from rlhf.runs.files import read_jsonl
+from rlhf.stages.ppo import run_ppo
+from rlhf.stages.reward_model import run_reward
+from rlhf.stages.sft import run_sft
 from rlhf.toy import bandit, tiny_lm
 from rlhf.toy.config import BanditConfig, TinyLMConfig
 

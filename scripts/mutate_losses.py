@@ -41,10 +41,11 @@ def survives(mutant: Mutant | None) -> bool:
 
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        (work / "rlhf").mkdir()
+        (work / "rlhf" / "maths").mkdir(parents=True)
         (work / "rlhf" / "__init__.py").touch()
+        (work / "rlhf" / "maths" / "__init__.py").touch()
         for module in MODULES:
-            shutil.copy(ROOT / "rlhf" / module, work / "rlhf")
+            shutil.copy(ROOT / "rlhf" / module, work / "rlhf" / module)
         shutil.copytree(ROOT / "tests" / "golden", work / "tests" / "golden")
         for test in TESTS:
             shutil.copy(ROOT / "tests" / test, work / "tests")

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rlhf.checkpoint import save_policy
 from rlhf.config import PPOConfig
-from rlhf.data import TokenizedExample, collate_columns, load_examples, tokenize
-from rlhf.files import staged
-from rlhf.models import context_length, load_causal_lm, lora_adapters
-from rlhf.policy import Policy
+from rlhf.data.examples import TokenizedExample, collate_columns, load_examples, tokenize
+from rlhf.models.load import context_length, load_causal_lm, lora_adapters
+from rlhf.models.tokenizer import load_tokenizer
+from rlhf.policy.files import save_policy
+from rlhf.policy.policy import Policy
 from rlhf.rewards import RewardSum
-from rlhf.tokenizer import load_tokenizer
+from rlhf.runs.files import staged
 
 if TYPE_CHECKING:
     import peft

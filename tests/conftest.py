@@ -25,7 +25,7 @@ def write_jsonl(path: Path, rows: list[dict]) -> str:
 def tiny_models(tmp_path_factory) -> dict[str, Path]:
     """A random GPT-2 and a random Llama with a trained tokenizer, each in a folder as `from_pretrained` reads it."""
     from rlhf.config import ScratchModel
-    from rlhf.models import build_from_scratch
+    from rlhf.models.load import build_from_scratch
 
     folders = {}
     for architecture in ("gpt2", "llama"):

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-import rlhf.generation
+import rlhf.sampling.decode
 from rlhf.config import DataConfig, ModelConfig, PPOConfig, SamplingConfig
 from rlhf.doctor.footprint import footprint
-from rlhf.ppo import build_trainer
 from rlhf.rewards import RewardSpec, RewardSum
+from rlhf.stages.ppo import build_trainer
 
 
 def main(model: str, prompts: str, options: str = "{}") -> None:
@@ -46,7 +46,7 @@ def peak() -> int:
 
 def never_end(tokenizer) -> None:
     """Keep responses from ending, as the estimate assumes, and from tokens that the tokenizer does not know."""
-    choose = rlhf.generation.choose
+    choose = rlhf.sampling.decode.choose
 
     def without_eos(logits, sampling, generator):
         logits = logits.clone()
@@ -54,7 +54,7 @@ def never_end(tokenizer) -> None:
         logits[:, len(tokenizer) :] = -1e9
         return choose(logits, sampling, generator)
 
-    rlhf.generation.choose = without_eos
+    rlhf.sampling.decode.choose = without_eos
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ from accelerate import Accelerator
 from test_sharding import VARIANTS, make_trainer
 
 from rlhf.config import SamplingConfig
-from rlhf.distributed import Ranks, require_same_weights
 from rlhf.errors import UserError
-from rlhf.rollout import evaluate_responses, sample_responses
-from rlhf.rollout_files import load_rollout
-from rlhf.sharding import shard_base, sharded
+from rlhf.parallel.ranks import Ranks, require_same_weights
+from rlhf.policy.sharding import shard_base, sharded
+from rlhf.ppo.rollout import evaluate_responses
+from rlhf.ppo.rollout_files import load_rollout
+from rlhf.sampling.responses import sample_responses
 
 torch.set_num_threads(1)
 FOLDER = Path(sys.argv[1])
@@ -85,4 +86,6 @@ if __name__ == "__main__":
     if RANKS.is_first:
         save_file({name: parameters for name, (parameters, _) in results.items()}, FOLDER / "parameters.safetensors")
         (FOLDER / "found.json").write_text(json.dumps(found))
-    time.sleep(1.0)  # FSDP keeps gloo's threads (see rlhf.launch); they give their last tensors back before Python ends
+    time.sleep(
+        1.0
+    )  # FSDP keeps gloo's threads (see rlhf.parallel.launch); they give their tensors back before Python ends

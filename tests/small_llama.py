@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from rlhf.config import ScratchModel
-from rlhf.models import build_from_scratch
+from rlhf.models.load import build_from_scratch
 
 SHORT_RUN = (
     "--data.train data/react/five.jsonl --data.eval null --updates 2 --batch_size 4 --minibatch_size 4 "

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from test_trainer import make_config
 
 from rlhf import cli
-from rlhf import launch as launching
 from rlhf.errors import OtherRankError, UserError
-from rlhf.ppo import launch as launch_ppo
+from rlhf.parallel import launch as launching
+from rlhf.stages.ppo import launch as launch_ppo
 
 CONFIGS = {path.stem: path for path in sorted(Path("configs/accelerate").glob("*.yaml"))}
 EXPECTED = {  # distributed type, processes in all, machines, what divides the model
@@ -344,8 +344,8 @@ def test_a_common_mistake_is_said_by_the_first_process(monkeypatch):
 STALLED = """
 import time
 from datetime import timedelta
-from rlhf import launch
-from rlhf.distributed import Ranks
+from rlhf.parallel import launch
+from rlhf.parallel.ranks import Ranks
 
 launch.STALL_LIMIT = timedelta(seconds=2)
 ranks = Ranks.of(launch.join(2))

@@ -22,9 +22,9 @@ from ppo_bench.conclude import conclude  # noqa: E402
 from test_trainer import make_config  # noqa: E402
 
 from rlhf.config import ModelConfig, SamplingConfig  # noqa: E402
-from rlhf.generation import sample  # noqa: E402
-from rlhf.models import load_causal_lm  # noqa: E402
+from rlhf.models.load import load_causal_lm  # noqa: E402
 from rlhf.rewards import RewardSpec  # noqa: E402
+from rlhf.sampling.decode import sample  # noqa: E402
 
 LLAMA = replace(settings.TINY, architecture="llama", heads=4, hidden=32, kv_heads=2, feed_forward=48)
 

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.checkpoint_manager import MANIFEST, CheckpointManager, damage
 from rlhf.config import CheckpointConfig
 from rlhf.errors import UserError
-from rlhf.state_files import load_state, save_state
+from rlhf.runs.checkpoints import MANIFEST, CheckpointManager, damage
+from rlhf.runs.state_files import load_state, save_state
 
 # Saves a checkpoint and kills itself just before file-system call number KILL_AT (a write counts as one): every call
 # that can change the disk raises an audit event, but fsync and write, which are wrapped.
 KILLED_WHILE_SAVING = """
 import io, os, signal, sys
 from pathlib import Path
-from rlhf.checkpoint_manager import CheckpointManager
+from rlhf.runs.checkpoints import CheckpointManager
 
 folder, step, content, kill_at = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 calls = []

@@ -19,10 +19,10 @@ import rlhf
 import rlhf.config as native
 from rlhf import AutoModelForCausalLMWithValueHead, LengthSampler, PPOConfig, PPOTrainer, create_reference_model
 from rlhf.config import LoraConfig
+from rlhf.config.rewards import RewardSpec
 from rlhf.errors import UserError
-from rlhf.models import lora_adapters
-from rlhf.rewards.spec import RewardSpec
-from rlhf.tensors import logprobs_from_logits
+from rlhf.maths.tensors import logprobs_from_logits
+from rlhf.models.load import lora_adapters
 
 PROMPTS = ["Show a button saying Save.\n", "Show a button", "Show", "export default function Open() {\n  return"]
 SAMPLING = {"do_sample": True, "top_k": 0, "top_p": 1.0, "max_new_tokens": 6}

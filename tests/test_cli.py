@@ -8,7 +8,8 @@ import pytest
 import yaml
 from conftest import write_jsonl
 
-from rlhf.cli import STAGES, main, parse
+from rlhf.cli import STAGES, main
+from rlhf.config.command_line import parse
 
 CONFIGS = sorted(set(Path("configs").rglob("*.yaml")) - set(Path("configs/accelerate").iterdir()))
 STAGE_OF_FOLDER = {"configs": "pipeline", "sft": "sft", "ppo": "ppo", "evaluate": "evaluate", "reward": "reward"}
@@ -60,7 +61,7 @@ def test_help_loads_no_heavy_library(command):
 
 def test_maths_and_toys_load_no_library_but_torch():
     program = (
-        "import sys, rlhf.losses, rlhf.toy, rlhf.rewards\n"
+        "import sys, rlhf.maths.losses, rlhf.toy, rlhf.rewards\n"
         "print(sorted({'transformers', 'trl', 'peft', 'datasets', 'wandb', 'matplotlib'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -70,13 +71,13 @@ def test_maths_and_toys_load_no_library_but_torch():
 @pytest.mark.parametrize("file", CONFIGS, ids=str)
 def test_shipped_configs_are_accepted(file):
     stage = STAGE_OF_FOLDER[file.parent.name]
-    config = parse(stage, STAGES[stage], ["--config", str(file)])
+    config = parse(STAGES[stage].config_class, ["--config", str(file)])
     assert config.output_dir.startswith("runs/")
 
 
 def test_dotted_overrides(tmp_path, tiny_models, pairs):
     file = ppo_config(tmp_path, tiny_models, pairs)
-    config = parse("ppo", STAGES["ppo"], ["--config", file, "--lora.r", "8", "--learning_rate", "5e-6"])
+    config = parse(STAGES["ppo"].config_class, ["--config", file, "--lora.r", "8", "--learning_rate", "5e-6"])
     assert (config.lora.r, config.learning_rate) == (8, 5e-6)
     assert config.sampling.max_response_tokens == 8
 

@@ -16,11 +16,11 @@ import comparison  # noqa: E402
 import trl_ppo  # noqa: E402
 from test_trainer import make_config  # noqa: E402
 
-from rlhf.checkpoint import load_policy  # noqa: E402
 from rlhf.config import PPOConfig  # noqa: E402
-from rlhf.data import load_examples, tokenize  # noqa: E402
+from rlhf.data.examples import load_examples, tokenize  # noqa: E402
+from rlhf.models.tokenizer import load_tokenizer  # noqa: E402
+from rlhf.policy.files import load_policy  # noqa: E402
 from rlhf.rewards import RewardSpec, RewardSum  # noqa: E402
-from rlhf.tokenizer import load_tokenizer  # noqa: E402
 
 RESPONSES = ["export default function A() {}", "<p>\n</p>", ""]
 

@@ -5,9 +5,9 @@ import pytest
 from conftest import write_jsonl
 
 from rlhf.config import DataConfig
-from rlhf.data import check_fits, collate_columns, load_examples, parse_row, tokenize
+from rlhf.data.examples import check_fits, collate_columns, load_examples, parse_row, tokenize
 from rlhf.errors import UserError
-from rlhf.tokenizer import load_tokenizer
+from rlhf.models.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 from test_trainer import make_config, make_trainer
 
-from rlhf.distributed import Ranks
 from rlhf.errors import UserError
-from rlhf.ppo import build_trainer
+from rlhf.parallel.ranks import Ranks
+from rlhf.ppo.rollout_files import save_rollout
 from rlhf.rewards import RewardSum
-from rlhf.rollout_files import save_rollout
+from rlhf.stages.ppo import build_trainer
 
 VARIANTS = {
     "adapter": {"minibatch_size": 4, "micro_batch_size": 2},

@@ -15,7 +15,8 @@ import pytest
 import yaml
 from documents import ROOT, blocks, commands, text_of
 
-from rlhf.cli import STAGES, main, parse
+from rlhf.cli import STAGES, main
+from rlhf.config.command_line import parse
 from rlhf.rewards import RewardSpec, SpanReward, load_reward
 
 MODEL = "--{0}model.scratch.hidden_size 32 --{0}model.scratch.layers 1 --{0}model.scratch.heads 2 "
@@ -183,5 +184,5 @@ def test_configs_are_accepted(block, tmp_path):
     rest = {"model": {"name_or_path": "gpt2"}, "data": {"train": "prompts.jsonl"}, "rewards": [{"path": "length"}]}
     file = tmp_path / "ppo.yaml"
     file.write_text(yaml.safe_dump(rest | yaml.safe_load(block.text)), encoding="utf-8")
-    config = parse("ppo", STAGES["ppo"], ["--config", str(file)])
+    config = parse(STAGES["ppo"].config_class, ["--config", str(file)])
     assert set(yaml.safe_load(block.text)) <= set(vars(config))

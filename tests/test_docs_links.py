@@ -41,10 +41,10 @@ def test_every_link_leads_somewhere(page):
 def test_links_that_lead_nowhere_are_found():
     assert wrong("README.md", "docs/report.md#token-by-token") is None
     assert wrong("docs/report.md", "#token-by-token") is None
-    assert wrong("docs/maths.md", "../rlhf/losses.py#L1-L2") is None
-    assert wrong("docs/maths.md", "rlhf/losses.py") == "no such file"
+    assert wrong("docs/maths.md", "../rlhf/maths/losses.py#L1-L2") is None
+    assert wrong("docs/maths.md", "rlhf/maths/losses.py") == "no such file"
     assert wrong("README.md", "docs/report.md#token-by-tokens") == "no such heading"
-    assert wrong("README.md", "rlhf/losses.py#L1-L100000") == "no such line"
+    assert wrong("README.md", "rlhf/maths/losses.py#L1-L100000") == "no such line"
     assert len(relative_links("README.md")) > 15
 
 

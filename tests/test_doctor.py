@@ -31,9 +31,9 @@ from rlhf.doctor.numerics import (
 from rlhf.doctor.patient import Patient, admit, build_trial
 from rlhf.doctor.rewards import check_rewards, duration
 from rlhf.doctor.update import check_update, fingerprint
-from rlhf.policy import Policy
+from rlhf.policy.policy import Policy
 from rlhf.rewards import RewardSpec, RewardSum
-from rlhf.rollout import sample_responses
+from rlhf.sampling.responses import sample_responses
 
 ARCHITECTURES = ["gpt2", "llama"]
 
@@ -514,7 +514,7 @@ def test_checkpointing_keeps_less(tiny_models, prompts):
 def test_estimate_is_near_the_measured_peak(tiny_models, prompts, tmp_path):
     """A model whose activations dominate, in a process of its own; what is allowed is what docs/doctor.md claims."""
     from rlhf.config import ScratchModel
-    from rlhf.models import build_from_scratch
+    from rlhf.models.load import build_from_scratch
 
     scratch = ScratchModel(hidden_size=192, layers=6, heads=6, context_length=192, vocab_size=512)
     model, tokenizer = build_from_scratch(scratch, ["Show a button saying Save."])

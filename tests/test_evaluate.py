@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from rlhf.config import DataConfig, ModelConfig, SamplingConfig
-from rlhf.data import load_examples, tokenize
-from rlhf.evaluate import measure, policy_of
+from rlhf.data.examples import load_examples, tokenize
 from rlhf.rewards import RewardError, RewardSpec, RewardSum
-from rlhf.rewards.total import WeightedReward
+from rlhf.rewards.scores import WeightedReward
+from rlhf.stages.evaluate import measure, policy_of
 
 
 class Counting:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from conftest import write_jsonl
 
-from rlhf.files import read_jsonl
-from rlhf.rollout_files import save_rollout
+from rlhf.ppo.rollout_files import save_rollout
+from rlhf.runs.files import read_jsonl
 
 DOCUMENT = Path("docs/extending.md").resolve()
 

@@ -103,7 +103,7 @@ def test_a_step_that_was_saved_and_is_repeated_is_a_loss(trial):
 
 
 def test_what_hangs_is_ended_and_reported(trial):
-    hold = {"do": "stop_forever", "at": "rlhf.optimization:ClippedEpochs.gradient", "nth": 1}
+    hold = {"do": "stop_forever", "at": "rlhf.ppo.update:ClippedEpochs.gradient", "nth": 1}
     with pytest.raises(NotSurvived, match="hung: it had not ended after 1 s"):
         trial.start(hold, limit=1)
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from rlhf.config import ModelConfig, SamplingConfig
-from rlhf.decoding import pad_left
-from rlhf.generation import choose, sample, stop_strings
-from rlhf.models import load_causal_lm
-from rlhf.tokenizer import load_tokenizer
+from rlhf.models.load import load_causal_lm
+from rlhf.models.tokenizer import load_tokenizer
+from rlhf.sampling.batch import pad_left
+from rlhf.sampling.decode import choose, sample, stop_strings
 
 PROMPTS = [[3, 4, 5, 6, 7, 8, 9], [10, 11], [12, 13, 14, 15], [16]]
 

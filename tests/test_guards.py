@@ -6,14 +6,14 @@ import pytest
 import torch
 from test_trainer import COUNT_E, make_config, make_trainer, parameters
 
-from rlhf.callbacks import Callback
 from rlhf.config import WatchConfig
 from rlhf.errors import UserError
-from rlhf.files import read_jsonl
-from rlhf.optimization import NonFiniteError
-from rlhf.ppo import run_ppo
+from rlhf.ppo.callbacks import Callback
+from rlhf.ppo.rollout_files import load_rollout
+from rlhf.ppo.update import NonFiniteError
 from rlhf.rewards import RewardSpec
-from rlhf.rollout_files import load_rollout
+from rlhf.runs.files import read_jsonl
+from rlhf.stages.ppo import run_ppo
 
 
 class Poison(Callback):

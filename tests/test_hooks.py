@@ -9,15 +9,15 @@ import torch
 from conftest import TEXTS
 from test_trainer import make_config, make_trainer, parameters
 
-from rlhf.callbacks import Callback
 from rlhf.config import InspectConfig, SamplingConfig
 from rlhf.errors import UserError
-from rlhf.files import read_jsonl
-from rlhf.ppo import build_trainer, run_ppo
+from rlhf.maths.tensors import RunningMoments
+from rlhf.ppo.callbacks import Callback
+from rlhf.ppo.rollout import evaluate_responses
+from rlhf.ppo.rollout_files import load_rollout
 from rlhf.rewards import RewardSpec, RewardSum, Scores
-from rlhf.rollout import evaluate_responses
-from rlhf.rollout_files import load_rollout
-from rlhf.tensors import RunningMoments
+from rlhf.runs.files import read_jsonl
+from rlhf.stages.ppo import build_trainer, run_ppo
 
 
 def ten_per_update(prompts, completions, **columns):
@@ -234,7 +234,7 @@ def test_inspected_rollouts(tiny_models, pairs, tmp_path):
 def test_new_logprobs_are_those_of_the_updated_policy(tiny_models, pairs, tmp_path):
     from safetensors.torch import load_file
 
-    from rlhf.inspection import Inspection
+    from rlhf.ppo.inspection import Inspection
 
     trainer = make_trainer(tiny_models, pairs)
     inspection = Inspection(trainer, tmp_path)

@@ -24,7 +24,7 @@ PUSH = """
 import sys
 from pathlib import Path
 from rlhf.config import HubConfig
-from rlhf.hub import push
+from rlhf.runs.hub import push
 print(push(Path(sys.argv[1]), HubConfig(model_id="me/policy")))
 """
 

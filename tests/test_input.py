@@ -15,17 +15,18 @@ from conftest import write_jsonl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rlhf.chat import prompt_ids
-from rlhf.cli import STAGES, main, parse
+from rlhf.cli import STAGES, main
 from rlhf.config import DataConfig, GenerateConfig, ModelConfig, PPOConfig, SamplingConfig
-from rlhf.data import load_examples, parse_row, tokenize, warn_of_leak
+from rlhf.config.command_line import parse
+from rlhf.data.chat import prompt_ids
+from rlhf.data.examples import load_examples, parse_row, tokenize, warn_of_leak
+from rlhf.data.preferences import load_pairs
 from rlhf.errors import UserError
-from rlhf.evaluate import policy_of
-from rlhf.generate import run_generate
-from rlhf.preferences import load_pairs
+from rlhf.models.tokenizer import load_tokenizer
 from rlhf.rewards import RewardError
-from rlhf.rewards.reward_model import Settings, _encoder
-from rlhf.tokenizer import load_tokenizer
+from rlhf.rewards.learned import Settings, _encoder
+from rlhf.stages.evaluate import policy_of
+from rlhf.stages.generate import run_generate
 
 FAST = settings(
     max_examples=30, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
@@ -37,7 +38,7 @@ def read_config(folder: Path, content: bytes | dict, stage: str = "ppo"):
     """The config in a file with this content."""
     file = folder / "config.yaml"
     file.write_bytes(content if isinstance(content, bytes) else yaml.safe_dump(content).encode())
-    return parse(stage, STAGES[stage], ["--config", str(file)])
+    return parse(STAGES[stage].config_class, ["--config", str(file)])
 
 
 def config_or_refusal(folder: Path, content: bytes | dict) -> PPOConfig | str:

@@ -17,13 +17,13 @@ from test_trainer import make_config
 
 from rlhf.cli import main
 from rlhf.errors import UserError
-from rlhf.locking import locked
-from rlhf.ppo import run_ppo
-from rlhf.runs import LOCK_FILE
+from rlhf.runs.folder import LOCK_FILE
+from rlhf.runs.locking import locked
+from rlhf.stages.ppo import run_ppo
 
 HOLD = """
 import os, sys, time
-from rlhf.locking import locked
+from rlhf.runs.locking import locked
 with locked(sys.argv[1]):
     print(os.getpid(), flush=True)
     {forking}
@@ -34,7 +34,7 @@ TAKE_TURNS = """
 import sys, time
 from pathlib import Path
 from rlhf.errors import UserError
-from rlhf.locking import locked
+from rlhf.runs.locking import locked
 folder, inside, turns = sys.argv[1], Path(sys.argv[1]).with_suffix(".inside"), 0
 while turns < 100:
     try:

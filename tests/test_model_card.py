@@ -11,11 +11,11 @@ import yaml
 from test_resume import Crash
 from test_trainer import make_config
 
-from rlhf.card_parts import first_and_last, tenth
-from rlhf.checkpoint import load_policy
 from rlhf.config import CheckpointConfig, DataConfig, LoraConfig, ModelConfig, RewardModelConfig, SFTConfig
-from rlhf.model_card import CARD_FILE, NOT_HELD_OUT, add_held_out, ppo_card, reward_card, sft_card
-from rlhf.ppo import run_ppo
+from rlhf.policy.files import load_policy
+from rlhf.report.card_parts import first_and_last, tenth
+from rlhf.report.model_card import CARD_FILE, NOT_HELD_OUT, add_held_out, ppo_card, reward_card, sft_card
+from rlhf.stages.ppo import run_ppo
 
 METRICS = [
     {
@@ -165,9 +165,9 @@ def test_the_code_of_an_sft_model(tiny_models, monkeypatch):
 def test_the_code_of_a_reward_model(tiny_models, tmp_path, monkeypatch, capsys):
     from transformers import AutoModelForSequenceClassification
 
-    from rlhf.reward_model import save
-    from rlhf.rewards.reward_model import Settings
-    from rlhf.tokenizer import load_tokenizer
+    from rlhf.models.tokenizer import load_tokenizer
+    from rlhf.rewards.learned import Settings
+    from rlhf.stages.reward_model import save
 
     config = RewardModelConfig(
         model=ModelConfig(name_or_path=str(tiny_models["gpt2"])), data=DataConfig(train="x.jsonl", eval="y.jsonl")

@@ -10,9 +10,9 @@ from conftest import TEXTS, write_jsonl
 
 from rlhf.cli import main
 from rlhf.config import ModelConfig
-from rlhf.evaluate import policy_of
-from rlhf.models import load_causal_lm
-from rlhf.tokenizer import load_tokenizer
+from rlhf.models.load import load_causal_lm
+from rlhf.models.tokenizer import load_tokenizer
+from rlhf.stages.evaluate import policy_of
 
 
 def pipeline_config(folder: Path, data: str, architecture: str) -> dict:

@@ -8,10 +8,10 @@ import torch
 
 from rlhf.config import LoraConfig, ModelConfig
 from rlhf.errors import UserError
-from rlhf.folding import merged
-from rlhf.models import load_causal_lm
-from rlhf.policy import Policy
-from rlhf.value_head import check_head_is_last
+from rlhf.models.load import load_causal_lm
+from rlhf.policy.merged import merged
+from rlhf.policy.policy import Policy
+from rlhf.policy.value_head import check_head_is_last
 
 ARCHITECTURES = ["gpt2", "llama"]
 CRITICS = ["shared", "detached", "adapter"]
@@ -111,7 +111,7 @@ def test_logits_in_chunks_equal_logits_at_once(tiny_models, monkeypatch):
     policy = make_policy(tiny_models["gpt2"])
     outputs, gradients = [], []
     for rows in (256, 5):  # everything at once; 5 of the 12 tokens at a time
-        monkeypatch.setattr("rlhf.lm_head.LOGIT_ROWS", rows)
+        monkeypatch.setattr("rlhf.policy.logprobs.LOGIT_ROWS", rows)
         zero_grad(policy)
         result = policy(*batch(), with_entropy=True)
         (result.logprobs.sum() + result.entropy.sum()).backward()
@@ -161,8 +161,8 @@ def test_a_policy_loads_no_trainers(tiny_models):
     program = (
         "import sys\n"
         "from rlhf.config import LoraConfig, ModelConfig\n"
-        "from rlhf.models import load_causal_lm\n"
-        "from rlhf.policy import Policy\n"
+        "from rlhf.models.load import load_causal_lm\n"
+        "from rlhf.policy.policy import Policy\n"
         f"model = load_causal_lm(ModelConfig(name_or_path={str(tiny_models['gpt2'])!r}))\n"
         "Policy.with_lora(model, LoraConfig(), 'adapter')\n"
         "print(sorted({'trl', 'datasets', 'pandas', 'pyarrow', 'wandb'} & set(sys.modules)))"

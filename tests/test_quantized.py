@@ -10,17 +10,17 @@ import torch
 from small_llama import SHORT_RUN, save_small_llama
 from test_trainer import make_config, parameters
 
-from rlhf.checkpoint import load_policy, read_policy, save_merged, save_policy
 from rlhf.cli import main
 from rlhf.config import DataConfig, LoraConfig, ModelConfig, RewardModelConfig, ScratchModel, SFTConfig
 from rlhf.doctor.memory import check_weights_fit
 from rlhf.errors import UserError
-from rlhf.folding import merged
-from rlhf.models import build_from_scratch, load_causal_lm
-from rlhf.policy import Policy
-from rlhf.ppo import build_trainer
-from rlhf.quantization import is_quantized
+from rlhf.models.load import build_from_scratch, load_causal_lm
+from rlhf.models.quantization import is_quantized
+from rlhf.policy.files import load_policy, read_policy, save_merged, save_policy
+from rlhf.policy.merged import merged
+from rlhf.policy.policy import Policy
 from rlhf.rewards import RewardSum
+from rlhf.stages.ppo import build_trainer
 
 needs_bitsandbytes = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None, reason="the extra `quantized` is not installed"

@@ -355,7 +355,7 @@ def test_frames_are_shut(real):
 
 
 def test_components_are_rendered():
-    from rlhf.rewards.render import RenderUnavailableError, find_installation
+    from rlhf.rewards.react.render.installation import RenderUnavailableError, find_installation
 
     try:
         find_installation()
@@ -384,7 +384,7 @@ def test_packed_numbers_are_exact_enough():
 
 
 def test_inspector_holds_what_the_run_stored(real):
-    from rlhf.rollout_files import load_rollout
+    from rlhf.ppo.rollout_files import load_rollout
 
     [run] = inspector.stored_rollouts(report_of(real))
     assert run["left_out"] == 0
@@ -462,7 +462,7 @@ def test_a_toy_leaves_a_report_with_its_pictures(toy):
 
 @pytest.mark.parametrize("stage", ["sft", "reward model"])
 def test_metrics_of_the_other_trainers_have_their_charts(stage):
-    from rlhf import reward_model, sft
+    from rlhf.stages import reward_model, sft
 
     names = list({"sft": sft.METRICS, "reward model": reward_model.METRICS}[stage].values())
     assert stage_of([dict.fromkeys(names, 0.0)]) == stage

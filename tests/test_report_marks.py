@@ -6,12 +6,12 @@ from pathlib import Path
 from conftest import write_jsonl
 from report_runs import ppo_rows, report_of, write_run
 
-from rlhf import watch
 from rlhf.report import figures
 from rlhf.report.charts import frontier, in_words, stage_charts
 from rlhf.report.marks import ABOUT, REWARD_HACKING
 from rlhf.report.page import page
-from rlhf.symptoms import SYMPTOMS
+from rlhf.watch.symptoms import SYMPTOMS
+from rlhf.watch.watch import watch
 
 
 def warned(folder: Path, *found: tuple[int, str], **config: object) -> Path:

@@ -13,12 +13,12 @@ import yaml
 from safetensors.torch import load_file
 from test_trainer import COUNT_E, make_config
 
-from rlhf.callbacks import Callback
 from rlhf.config import CheckpointConfig, InspectConfig, ValueWarmup
 from rlhf.errors import Interrupted, UserError
-from rlhf.files import read_jsonl
-from rlhf.ppo import run_ppo
-from rlhf.runs import as_plain
+from rlhf.ppo.callbacks import Callback
+from rlhf.runs.files import read_jsonl
+from rlhf.runs.folder import as_plain
+from rlhf.stages.ppo import run_ppo
 
 OPTIONS = {
     "updates": 5,
@@ -133,7 +133,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(config, whole,
 
 
 def test_a_checkpoint_is_a_policy_for_the_other_stages(config, tmp_path):
-    from rlhf.checkpoint import load_policy
+    from rlhf.policy.files import load_policy
 
     broken = dataclasses.replace(config, output_dir=str(tmp_path / "run"))
     with pytest.raises(RuntimeError):

@@ -14,12 +14,12 @@ from transformers import AutoModelForSequenceClassification
 
 from rlhf.cli import main
 from rlhf.config import DataConfig
+from rlhf.data.preferences import load_pairs, mismatched, parse_pair, tokenize_pairs
 from rlhf.errors import UserError
-from rlhf.preferences import load_pairs, mismatched, parse_pair, tokenize_pairs
-from rlhf.report.reward_model import accuracies, calibration, measure
+from rlhf.models.tokenizer import load_tokenizer
+from rlhf.report.calibration import accuracies, calibration, measure
 from rlhf.rewards import RewardError, RewardSpec, RewardSum, load_reward
-from rlhf.rewards.reward_model import RewardModel
-from rlhf.tokenizer import load_tokenizer
+from rlhf.rewards.learned import RewardModel
 
 
 def preference(text: str, number: int) -> dict:
@@ -224,7 +224,7 @@ def test_a_text_beyond_the_context_is_named(reward):
 
 
 def test_the_module_loads_no_library_before_a_model_is_built():
-    code = "import sys, rlhf.rewards.reward_model\nprint({'torch', 'transformers'} & sys.modules.keys())"
+    code = "import sys, rlhf.rewards.learned\nprint({'torch', 'transformers'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 

@@ -24,15 +24,16 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import licences  # noqa: E402
 
-from rlhf.cli import STAGES, main, parse  # noqa: E402
+from rlhf.cli import STAGES, main  # noqa: E402
 from rlhf.config import ModelConfig  # noqa: E402
+from rlhf.config.command_line import parse  # noqa: E402
 from rlhf.config.files import one_line  # noqa: E402
-from rlhf.data import load_examples  # noqa: E402
+from rlhf.data.examples import load_examples  # noqa: E402
 from rlhf.errors import UserError  # noqa: E402
-from rlhf.evaluate import policy_of  # noqa: E402
-from rlhf.models import load_causal_lm  # noqa: E402
+from rlhf.models.load import load_causal_lm  # noqa: E402
+from rlhf.models.tokenizer import load_tokenizer  # noqa: E402
 from rlhf.rewards import RewardError, RewardSpec, load_reward  # noqa: E402
-from rlhf.tokenizer import load_tokenizer  # noqa: E402
+from rlhf.stages.evaluate import policy_of  # noqa: E402
 
 HOSTILE = """
 import pathlib
@@ -222,7 +223,7 @@ def test_rewards_of_a_foreign_run_need_consent(foreign_run, mark, tmp_path, caps
         assert error.count("\n") == 1
     assert not mark.exists()
     shutil.copy("config.yaml", tmp_path / "mine.yaml")  # consent
-    config = parse("ppo", STAGES["ppo"], ["--config", str(tmp_path / "mine.yaml")])
+    config = parse(STAGES["ppo"].config_class, ["--config", str(tmp_path / "mine.yaml")])
     load_reward(config.rewards[0])
     assert mark.exists()
 
@@ -230,16 +231,16 @@ def test_rewards_of_a_foreign_run_need_consent(foreign_run, mark, tmp_path, caps
 def test_trust_in_a_foreign_run_is_not_contagious(foreign_run):
     config = yaml.safe_load(Path("config.yaml").read_text()) | {"rewards": [{"path": "length"}]}
     Path("config.yaml").write_text(yaml.safe_dump(config))
-    parse("ppo", STAGES["ppo"], ["--config", "config.yaml"])
+    parse(STAGES["ppo"].config_class, ["--config", "config.yaml"])
     config["model"]["trust_remote_code"] = True
     Path("config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(UserError, match=r"asks for model\.trust_remote_code"):
-        parse("ppo", STAGES["ppo"], ["--config", "config.yaml"])
+        parse(STAGES["ppo"].config_class, ["--config", "config.yaml"])
     del config["model"]["trust_remote_code"]
     config["rewards"] = [{"path": "reward_model", "args": {"path": "x", "trust_remote_code": True}}]
     Path("config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(UserError, match="asks for the reward 'reward_model'"):
-        parse("ppo", STAGES["ppo"], ["--config", "config.yaml"])
+        parse(STAGES["ppo"].config_class, ["--config", "config.yaml"])
 
 
 def test_a_report_of_a_foreign_run_imports_nothing(foreign_run, mark, tmp_path):
@@ -396,7 +397,7 @@ def test_a_wrong_config_with_a_secret(tmp_path):
     reward = {"path": "length", "args": {"api_key": IN_CONFIG}, "weight": "heavy"}
     file.write_text(yaml.safe_dump({"data": {"train": "x"}, "rewards": [reward]}))
     with pytest.raises(UserError, match="heavy") as caught:
-        parse("ppo", STAGES["ppo"], ["--config", str(file)])
+        parse(STAGES["ppo"].config_class, ["--config", str(file)])
     assert IN_CONFIG not in str(caught.value)
 
 

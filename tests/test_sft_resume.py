@@ -26,22 +26,29 @@ from rlhf.config import (
     TrackingConfig,
 )
 from rlhf.errors import Interrupted, UserError
-from rlhf.hf_trainer import run_trainer, training_arguments
-from rlhf.resumable import load_parameters, resumable, trainable
+from rlhf.stages.hf_trainer import run_trainer, training_arguments
+from rlhf.stages.resumable import load_parameters, resumable, trainable
 
 STEPS = 13  # ten rows by twos are 5 steps in each of 2.6 epochs
 # Each run is a process of its own, forked from one in which the libraries are imported and nothing else has happened.
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(
-    ["rlhf.sft", "rlhf.reward_model", "datasets", "peft", "trl.trainer.sft_trainer", "trl.trainer.reward_trainer"]
+    [
+        "rlhf.stages.sft",
+        "rlhf.stages.reward_model",
+        "datasets",
+        "peft",
+        "trl.trainer.sft_trainer",
+        "trl.trainer.reward_trainer",
+    ]
 )
 MOMENTS = {
     "backward": ("accelerate", "Accelerator.backward"),
-    "metrics": ("rlhf.tracking", "Tracker.log"),
-    "state file": ("rlhf.resumable", "save_state"),
-    "checkpoint": ("rlhf.checkpoint_manager", "CheckpointManager.save"),
+    "metrics": ("rlhf.tracking.tracker", "Tracker.log"),
+    "state file": ("rlhf.stages.resumable", "save_state"),
+    "checkpoint": ("rlhf.runs.checkpoints", "CheckpointManager.save"),
     "model": ("transformers", "PreTrainedModel.save_pretrained"),
-    "done": ("rlhf.stage", "mark_done"),
+    "done": ("rlhf.stages.frame", "mark_done"),
 }
 
 

@@ -12,10 +12,10 @@ from test_distributed import launch
 from test_trainer import make_config
 
 from rlhf.errors import UserError
-from rlhf.ppo import build_trainer
+from rlhf.policy.sharding import shard_base, sharded
+from rlhf.ppo.rollout_files import save_rollout
 from rlhf.rewards import RewardSum
-from rlhf.rollout_files import save_rollout
-from rlhf.sharding import shard_base, sharded
+from rlhf.stages.ppo import build_trainer
 
 VARIANTS = {
     "gpt2": {"architecture": "gpt2", "minibatch_size": 3, "micro_batch_size": 1},

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlhf.tensors import (
+from rlhf.maths.tensors import (
     RunningMoments,
     at_least_float32,
     entropy_from_logits,
@@ -51,17 +51,6 @@ def test_moments_are_biased_and_exact_around_a_large_mean() -> None:
     shifted = X.float() + 10_000
     assert masked_moments(shifted, MASK)[1].item() == pytest.approx(14 / 3, rel=1e-3)
     assert all(moment == 0 for moment in masked_moments(X, torch.zeros_like(MASK)))
-
-
-def test_moments_of_two_ranks_are_those_of_the_whole_batch() -> None:
-    x = torch.arange(8.0).view(2, 4) ** 2
-    mask = torch.tensor([[True, True, True, False], [True, False, True, True]])
-    whole = masked_moments(x, mask)
-    other = masked_sum(x[1], mask[1]), mask[1].sum()
-    mean = whole[0]
-    sums = iter([torch.stack([other[0], other[1].float()]), masked_sum((x[1] - mean) ** 2, mask[1])])
-    split = masked_moments(x[0], mask[0], reduce=lambda local: local + next(sums))
-    torch.testing.assert_close(split, whole)
 
 
 def test_whitening_matches_the_golden_file() -> None:

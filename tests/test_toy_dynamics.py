@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rlhf.losses import kl_from_logits, target_kl_penalty
+from rlhf.maths.kl import kl_from_logits, target_kl_penalty
 from rlhf.toy import story
 from rlhf.toy.config import DynamicsConfig
 from rlhf.toy.dynamics import NO_CLIP, sweeps, swept_value

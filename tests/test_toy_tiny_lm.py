@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rlhf.losses import last_token_index
+from rlhf.maths.advantages import last_token_index
 from rlhf.toy import sorting
 from rlhf.toy.config import TinyLMConfig
 from rlhf.toy.sorting import EOS, SEPARATOR, proxy_reward, solved

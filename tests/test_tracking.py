@@ -9,11 +9,11 @@ from wandb_files import finished_wandb, history, steps_and_values, table
 
 from rlhf.config import InspectConfig, TrackingConfig
 from rlhf.errors import UserError
-from rlhf.files import read_jsonl
-from rlhf.ppo import run_ppo
 from rlhf.rewards import RewardSpec
-from rlhf.runs import versions
-from rlhf.tracking import Tracker
+from rlhf.runs.files import read_jsonl
+from rlhf.runs.folder import versions
+from rlhf.stages.ppo import run_ppo
+from rlhf.tracking.tracker import Tracker
 
 
 def written(folder) -> dict[str, bytes]:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from rlhf.config import DataConfig, LoraConfig, ModelConfig, PPOConfig, SamplingConfig, TrackingConfig, ValueWarmup
-from rlhf.losses import AdaptiveKLController
-from rlhf.ppo import build_trainer
+from rlhf.maths.kl import AdaptiveKLController
 from rlhf.rewards import RewardSpec, RewardSum, SpanReward
 from rlhf.rewards import Span as RewardSpan
+from rlhf.stages.ppo import build_trainer
 
 
 def count_e(prompts, completions, **columns):

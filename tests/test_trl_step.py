@@ -27,14 +27,15 @@ from accelerate import Accelerator
 from trl.experimental.ppo import PPOConfig as TRLConfig
 
 from rlhf.classic.batch import read_batch
-from rlhf.classic.value_head import AutoModelForCausalLMWithValueHead
+from rlhf.classic.model import AutoModelForCausalLMWithValueHead
 from rlhf.config import DataConfig, PPOConfig, SamplingConfig
-from rlhf.losses import clipped_value_loss, gae
-from rlhf.policy import Policy
-from rlhf.rewards.spec import RewardSpec
-from rlhf.stopwatch import Stopwatch
-from rlhf.tensors import whiten
-from rlhf.trainer import PPOTrainer
+from rlhf.config.rewards import RewardSpec
+from rlhf.maths.advantages import gae
+from rlhf.maths.losses import clipped_value_loss
+from rlhf.maths.tensors import whiten
+from rlhf.policy.policy import Policy
+from rlhf.ppo.stopwatch import Stopwatch
+from rlhf.ppo.trainer import PPOTrainer
 
 N_ROWS, N_TOKENS = 8, 7
 TEMPERATURE, LEARNING_RATE, KL_COEF, VF_COEF, CLIP, GAMMA, LAMBDA = 0.7, 3e-4, 0.1, 0.3, 0.05, 0.95, 0.9

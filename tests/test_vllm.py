@@ -12,21 +12,21 @@ from small_llama import SHORT_RUN, save_small_llama
 from test_distributed import launch
 from test_trainer import make_config
 
-import rlhf.vllm_engine
-from rlhf.callbacks import Callback
+import rlhf.sampling.vllm_engine
 from rlhf.cli import main
 from rlhf.config import LoraConfig, ModelConfig, PPOConfig, SamplingConfig
 from rlhf.config.generation import GenerationConfig
 from rlhf.errors import UserError
-from rlhf.folding import merged
-from rlhf.generation import stop_strings
-from rlhf.models import load_causal_lm
-from rlhf.policy import Policy
-from rlhf.ppo import build_trainer
+from rlhf.models.load import load_causal_lm
+from rlhf.policy.merged import merged
+from rlhf.policy.policy import Policy
+from rlhf.ppo.callbacks import Callback
 from rlhf.rewards import RewardSum
-from rlhf.rollout import sample_responses
-from rlhf.vllm_engine import merged_weights
-from rlhf.vllm_sampling import VLLMSampler
+from rlhf.sampling.decode import stop_strings
+from rlhf.sampling.responses import sample_responses
+from rlhf.sampling.vllm import VLLMSampler
+from rlhf.sampling.vllm_engine import merged_weights
+from rlhf.stages.ppo import build_trainer
 
 COLOCATED = GenerationConfig(engine="vllm")
 NEARLY_GREEDY = 0.01
@@ -208,7 +208,7 @@ def test_missing_package_is_one_line(tiny_models, pairs):
 
 
 def test_no_server_is_one_line(tiny_models, pairs, vllm, monkeypatch):
-    monkeypatch.setattr(rlhf.vllm_engine, "SERVER_PATIENCE", 0.0)
+    monkeypatch.setattr(rlhf.sampling.vllm_engine, "SERVER_PATIENCE", 0.0)
     nowhere = GenerationConfig(engine="vllm", mode="server", server_url="http://127.0.0.1:9")
     with pytest.raises(
         UserError, match=r"cannot use vllm as a server at http://127.0.0.1:9 \(ConnectionError: The vLLM "

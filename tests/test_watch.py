@@ -10,11 +10,11 @@ from test_trainer import make_config
 from rlhf.config import WatchConfig
 from rlhf.config.watch import require_untrained_gold
 from rlhf.errors import UserError
-from rlhf.hacking import HackingDetector, Smoothed
-from rlhf.ppo import build_trainer
 from rlhf.rewards import RewardSpec, RewardSum
-from rlhf.symptoms import SYMPTOMS
-from rlhf.watch import Finding, Watch
+from rlhf.stages.ppo import build_trainer
+from rlhf.watch.hacking import HackingDetector, Smoothed
+from rlhf.watch.symptoms import SYMPTOMS
+from rlhf.watch.watch import Finding, Watch
 
 RUNS = json.loads((Path(__file__).parent / "golden" / "watch_runs.json").read_text())
 """Real runs of the quickstart's SFT model, metric by metric; `about` says how each was made."""
@@ -81,7 +81,7 @@ def test_a_real_run_gone_wrong(tiny_models, pairs, monkeypatch, finding, options
     config = make_config(tiny_models["gpt2"], pairs, updates=12, lr_schedule="constant", **options)
     trainer = build_trainer(config, RewardSum.from_specs(config.rewards))
     if finding == "negative_kl":  # a sampler that never gets the new weights
-        monkeypatch.setattr("rlhf.rollout.decoding", lambda policy, n_rows: policy.reference())
+        monkeypatch.setattr("rlhf.ppo.rollout.decoding", lambda policy, n_rows: policy.reference())
     guard = watch(gold=None)
     found = names(guard, [trainer.update().metrics for _ in range(12)])
     assert finding in [name for _, name in found]

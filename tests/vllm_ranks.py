@@ -12,9 +12,9 @@ import vllm_standin
 from test_trainer import make_config
 
 from rlhf.config.generation import GenerationConfig
-from rlhf.ppo import build_trainer, launch
 from rlhf.rewards import RewardSum
-from rlhf.vllm_engine import merged_weights
+from rlhf.sampling.vllm_engine import merged_weights
+from rlhf.stages.ppo import build_trainer, launch
 
 torch.set_num_threads(1)
 vllm_standin.install()
@@ -57,11 +57,11 @@ def engine_weights(trainer, served):
 
 
 if __name__ == "__main__":
-    from rlhf.distributed import Ranks
-    from rlhf.launch import join
+    from rlhf.parallel.launch import join_processes
+    from rlhf.parallel.ranks import Ranks
 
     run(GenerationConfig(engine="vllm"), None)
-    ranks = Ranks.of(join(2))
+    ranks = Ranks.of(join_processes(2))
     served = vllm_standin.Serve(given["model"]) if ranks.is_first else None
     [url, _] = ranks.exchange(lambda: served.url if served else None)
     from trl.generation.vllm_client import VLLMClient

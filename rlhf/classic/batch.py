@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rlhf.callbacks import Callback
 from rlhf.config.checks import require
-from rlhf.credit import advantages_and_returns
-from rlhf.data import Example, TokenizedExample
+from rlhf.data.examples import Example, TokenizedExample
 from rlhf.errors import UserError
-from rlhf.generation import Sampled
+from rlhf.ppo.callbacks import Callback
+from rlhf.ppo.credit import advantages_and_returns
+from rlhf.ppo.rollout import Rollout
+from rlhf.ppo.trainer import PPOTrainer
 from rlhf.rewards import Scores
-from rlhf.rollout import Responses, Rollout, join
-from rlhf.trainer import PPOTrainer
+from rlhf.sampling.decode import Sampled
+from rlhf.sampling.responses import Responses, collate_responses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -147,4 +148,4 @@ def assemble(queries: list[Tensor], responses: list[Tensor], tokenizer: "PreTrai
     padded = torch.nn.utils.rnn.pad_sequence(responses, batch_first=True, padding_value=tokenizer.eos_token_id)
     mask = torch.arange(padded.shape[1]) < lengths.unsqueeze(-1)
     ended = torch.tensor([int(response[-1]) == tokenizer.eos_token_id for response in responses])
-    return join(prompts, Sampled(padded, mask, ended), tokenizer)
+    return collate_responses(prompts, Sampled(padded, mask, ended), tokenizer)

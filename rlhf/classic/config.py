@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import rlhf.config as native
 from rlhf.config.checks import require, require_divides, require_positive
-from rlhf.rewards.spec import RewardSpec
+from rlhf.config.rewards import RewardSpec
 
 KL_ESTIMATORS: dict[str, native.KLEstimator] = {"kl": "k1", "mse": "k2", "abs": "abs"}
 NO_EFFECT = {

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rlhf.callbacks import Callback
 from rlhf.classic.config import PPOConfig
 from rlhf.config.checks import require
-from rlhf.launch import join, require_data_parallel
-from rlhf.policy import Policy
-from rlhf.trainer import PPOTrainer
+from rlhf.parallel.launch import join_processes, require_data_parallel
+from rlhf.policy.policy import Policy
+from rlhf.ppo.callbacks import Callback
+from rlhf.ppo.trainer import PPOTrainer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -28,7 +28,7 @@ def build_accelerator(config: PPOConfig) -> "Accelerator":
     from accelerate import Accelerator
     from accelerate.utils import ProjectConfiguration
 
-    join(None)
+    join_processes(None)
     require_data_parallel("the classic loop")
     project = ProjectConfiguration(**config.project_kwargs)
     accelerator = Accelerator(log_with=config.log_with, project_config=project, **config.accelerator_kwargs)
@@ -43,7 +43,7 @@ def build_policy(config: PPOConfig, model: Any, ref_model: Any, accelerator: "Ac
 
     Without ref_model the reference is a copy of a plain model, or a PEFT model's base with its adapters off.
     """
-    from rlhf.classic.value_head import create_reference_model
+    from rlhf.classic.model import create_reference_model
 
     require(
         hasattr(model, "v_head") and not hasattr(model, "is_encoder_decoder"),

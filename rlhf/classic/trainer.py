@@ -1,4 +1,4 @@
-"""The classic loop: `generate`, score as you like, `step`; the update behind it is `rlhf.trainer.PPOTrainer.learn`."""
+"""The classic loop: `generate`, score as you like, `step`, with the update of `rlhf.ppo.trainer`."""
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -10,19 +10,20 @@ import torch
 from torch import Tensor
 
 import rlhf.config as native
-from rlhf.callbacks import Callback
 from rlhf.classic.batch import TokenRewards, id_rows, read_batch, without_queries
 from rlhf.classic.checkpoints import save_checkpoint
 from rlhf.classic.config import PPOConfig
-from rlhf.classic.generation import distribution_mismatch, sample_batch, sampler
+from rlhf.classic.generate import distribution_mismatch, sample_batch, sampler
 from rlhf.classic.setup import GivenOptimizer, build_accelerator, build_dataloader, build_native, build_policy
 from rlhf.classic.stats import classic_stats
 from rlhf.config.checks import require
+from rlhf.config.command_line import parse
 from rlhf.config.watch import WatchConfig
-from rlhf.folding import merged
-from rlhf.models import context_length
-from rlhf.stopwatch import Stopwatch
-from rlhf.watch import Watch
+from rlhf.models.load import context_length
+from rlhf.policy.merged import merged
+from rlhf.ppo.callbacks import Callback
+from rlhf.ppo.stopwatch import Stopwatch
+from rlhf.watch.watch import Watch
 
 if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
@@ -86,11 +87,9 @@ class PPOTrainer:
     @staticmethod
     def from_config(config: native.PPOConfig | str | Path) -> "Run":
         """The PPO stage of a native config, or of the YAML file that holds one; see `rlhf.config.PPOConfig`."""
-        from rlhf.cli import STAGES, parse
-
         if isinstance(config, native.PPOConfig):
             return Run(config)
-        return Run(parse("ppo", STAGES["ppo"], ["--config", str(config)]))
+        return Run(parse(native.PPOConfig, ["--config", str(config)]))
 
     @property
     def current_device(self) -> torch.device:
@@ -134,7 +133,7 @@ class PPOTrainer:
     def step(self, queries: Any, responses: Any, scores: Any, response_masks: Any = None) -> dict[str, Any]:
         """One update of PPO; returns TRL's statistics, see `classic_stats`.
 
-        Warns, once for each kind, of what `rlhf.symptoms` finds in the metrics.
+        Warns, once for each kind, of what `rlhf.watch.symptoms` finds in the metrics.
 
         Args:
             queries: B rows of token ids: lists or tensors [L].
@@ -213,7 +212,7 @@ class Run:
     config: native.PPOConfig
 
     def train(self, prompts: Iterable[Any] | None = None, callbacks: Sequence[Callback] = ()) -> Path:
-        """Train and write the policy; returns its folder. See `rlhf.ppo.run_ppo`."""
-        from rlhf.ppo import run_ppo
+        """Train and write the policy; returns its folder. See `rlhf.stages.ppo.run_ppo`."""
+        from rlhf.stages.ppo import run_ppo
 
         return run_ppo(self.config, prompts, callbacks)

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from rlhf.config.checks import LARGEST, require
+from rlhf.config.rewards import BUILTINS, RewardSpec
 from rlhf.errors import UserError
-from rlhf.rewards.spec import BUILTINS, RewardSpec
 
 MODE = "strict_yaml"
 MAX_DEPTH, MAX_VALUES, MAX_MESSAGE = 40, 100_000, 400

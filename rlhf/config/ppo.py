@@ -14,8 +14,8 @@ from rlhf.config.checks import (
 )
 from rlhf.config.common import DataConfig, HubConfig, LoraConfig, ModelConfig, SamplingConfig, TrackingConfig
 from rlhf.config.generation import GenerationConfig, require_samplable
+from rlhf.config.rewards import RewardSpec
 from rlhf.config.watch import WatchConfig, require_untrained_gold
-from rlhf.rewards.spec import RewardSpec
 
 Critic = Literal["shared", "detached", "adapter"]
 Advantage = Literal["gae", "rloo", "group_relative", "reward_per_token"]

@@ -6,7 +6,7 @@ from rlhf.config.checks import require, require_finite, require_not_negative, re
 from rlhf.config.common import DataConfig, ModelConfig, SamplingConfig
 from rlhf.config.fine_tuning import SFTConfig
 from rlhf.config.ppo import PPOConfig
-from rlhf.rewards.spec import RewardSpec
+from rlhf.config.rewards import RewardSpec
 
 NO_MODEL = "model.name_or_path is not set; name a hub model or the folder of a trained one"
 

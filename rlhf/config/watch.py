@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlhf.config.checks import require, require_finite, require_positive
-from rlhf.rewards.spec import RewardSpec
+from rlhf.config.rewards import RewardSpec
 
 
 @dataclass(frozen=True, kw_only=True)

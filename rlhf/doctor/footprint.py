@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from rlhf.config import PPOConfig
-from rlhf.folding import packs
-from rlhf.lm_head import LOGIT_ROWS
-from rlhf.policy import Policy
+from rlhf.policy.logprobs import LOGIT_ROWS
+from rlhf.policy.merged import packs
+from rlhf.policy.policy import Policy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -3,11 +3,11 @@
 import statistics
 
 from rlhf.config import PPOConfig
-from rlhf.data import TokenizedExample
+from rlhf.data.examples import TokenizedExample
 from rlhf.doctor.check import Check, ok, warning
 from rlhf.doctor.patient import Patient
-from rlhf.models import context_length
-from rlhf.trainer import PPOTrainer
+from rlhf.models.load import context_length
+from rlhf.ppo.trainer import PPOTrainer
 
 MANY = 0.5
 """Share of responses cut off beyond which most of the score is about where the cut falls."""

@@ -7,9 +7,9 @@ import torch
 from rlhf.config import ModelConfig, PPOConfig
 from rlhf.doctor.check import Check, failure, ok, warning
 from rlhf.doctor.footprint import footprint, resident
-from rlhf.models import default_device
-from rlhf.policy import Policy
-from rlhf.pretrained import load_pretrained
+from rlhf.models.load import default_device
+from rlhf.models.pretrained import load_pretrained
+from rlhf.policy.policy import Policy
 
 NEARLY_FULL = 0.9
 SMALLER = (

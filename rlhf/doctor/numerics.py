@@ -7,13 +7,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rlhf.data import TokenizedExample
+from rlhf.data.examples import TokenizedExample
 from rlhf.doctor.check import Check, failure, ok
 from rlhf.doctor.patient import Patient
-from rlhf.folding import decoding
-from rlhf.generation import sample
-from rlhf.rollout import Responses, join
-from rlhf.tensors import logprobs_from_logits
+from rlhf.maths.tensors import logprobs_from_logits
+from rlhf.policy.merged import decoding
+from rlhf.sampling.decode import sample
+from rlhf.sampling.responses import Responses, collate_responses
 
 DECODED_ROWS, DECODED_TOKENS = 8, 24
 SURPRISE_LIMIT = 5.0
@@ -74,7 +74,7 @@ def decode(patient: Patient, prompts: list[TokenizedExample]) -> tuple[Tensor, R
         if len(logits) < len(running):  # the loop drops all finished rows at once, and keeps the order
             running = running[lengths[running] > t]
         logprobs[running, t] = logprobs_from_logits(logits / sampling.temperature, sampled.response_ids[running, t])
-    return logprobs, join(prompts, sampled, trainer.tokenizer)
+    return logprobs, collate_responses(prompts, sampled, trainer.tokenizer)
 
 
 def check_sampled_distribution(patient: Patient) -> Check:

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from rlhf.config import PPOConfig, ValueWarmup
-from rlhf.data import TokenizedExample
-from rlhf.policy import Evaluation
-from rlhf.ppo import build_trainer
-from rlhf.prompts import ShuffledPasses
+from rlhf.data.examples import TokenizedExample
+from rlhf.data.prompts import ShuffledPasses
+from rlhf.policy.policy import Evaluation
+from rlhf.ppo.trainer import PPOTrainer
 from rlhf.rewards import RewardSum
-from rlhf.rollout import Responses
-from rlhf.trainer import PPOTrainer
+from rlhf.sampling.responses import Responses
+from rlhf.stages.ppo import build_trainer
 
 N_SAMPLES = 16
 LOGPROB_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.3}

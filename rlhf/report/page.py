@@ -13,7 +13,7 @@ from rlhf.report.load import Row
 from rlhf.report.pictures import pictures
 from rlhf.report.samples import SHOWN, sample_cards
 from rlhf.report.warning_list import warning_list
-from rlhf.runs import essence
+from rlhf.runs.folder import essence
 
 STAGE_TITLES = {"ppo": "PPO", "sft": "Supervised fine-tuning", "reward model": "Reward model", "toy": "Toy"}
 MOST_GROUPS = 4  # whose samples are shown

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from rlhf.files import read_jsonl
-from rlhf.runs import METRICS_FILE
+from rlhf.runs.files import read_jsonl
+from rlhf.runs.folder import METRICS_FILE
 
 INK, BLUE, ORANGE, GREY, WARNING = "#1f2933", "#2563a8", "#c2571a", "#8a94a0", "#b3261e"
 PALETTE = [BLUE, ORANGE, "#3b8a4c", "#8b5aa8", "#a8862a"]

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rlhf.callbacks import Callback
-from rlhf.runs import METRICS_FILE
+from rlhf.ppo.callbacks import Callback
+from rlhf.runs.folder import METRICS_FILE
 
 if TYPE_CHECKING:
-    from rlhf.rollout import Responses
-    from rlhf.trainer import PPOTrainer
+    from rlhf.ppo.trainer import PPOTrainer
+    from rlhf.sampling.responses import Responses
 
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
 DAMAGE = ("bit flipped", "file cut")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Self
 
 import torch
 
-from rlhf.callbacks import Callback
+from rlhf.ppo.callbacks import Callback
 
 if TYPE_CHECKING:
-    from rlhf.trainer import PPOTrainer, Update
+    from rlhf.ppo.trainer import PPOTrainer, Update
 
 
 @dataclass(frozen=True)

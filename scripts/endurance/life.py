@@ -13,7 +13,7 @@ from endurance.faults import Fault, Strike
 from endurance.gauge import Gauge
 from endurance.task import config
 from rlhf.cli import quiet_libraries
-from rlhf.ppo import run_ppo
+from rlhf.stages.ppo import run_ppo
 
 
 def main() -> None:

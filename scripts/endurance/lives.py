@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from endurance.faults import DAMAGE, LAST_WORDS, SIGNALS, Fault, damage_newest_checkpoint
 from endurance.gauge import Reading, parsed
 from endurance.task import CHECKPOINT_EVERY
-from rlhf.files import read_jsonl
-from rlhf.runs import METRICS_FILE, SAMPLES_FILE, WARNINGS_FILE
+from rlhf.runs.files import read_jsonl
+from rlhf.runs.folder import METRICS_FILE, SAMPLES_FILE, WARNINGS_FILE
 
 SCRIPT = Path(__file__).with_name("life.py")
 SECONDS_PER_UPDATE, SECONDS_TO_START = 2.0, 120.0

@@ -17,7 +17,7 @@ from rlhf.config import (
     TrackingConfig,
     ValueWarmup,
 )
-from rlhf.models import build_from_scratch
+from rlhf.models.load import build_from_scratch
 from rlhf.rewards import RewardSpec
 
 WORDS = ("Save", "Send", "Open", "Close", "Start", "Stop", "More", "Less")

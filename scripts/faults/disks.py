@@ -10,13 +10,13 @@ from faults.process import Ended
 from faults.trial import Trial
 
 MOMENTS = {
-    "the first metrics": ("rlhf.training:Tracker", 1),
-    "metrics": ("rlhf.row_files:RowFile.append", 9),
-    "a rollout": ("rlhf.inspection:save_rollout", 2),
-    "the first checkpoint": ("rlhf.checkpoint_manager:CheckpointManager.save", 1),
-    "a checkpoint": ("rlhf.checkpoint_manager:CheckpointManager.save", 2),
-    "the policy": ("rlhf.training:staged", 1),
-    "the end of the run": ("rlhf.stage:mark_done", 1),
+    "the first metrics": ("rlhf.ppo.loop:Tracker", 1),
+    "metrics": ("rlhf.tracking.row_files:RowFile.append", 9),
+    "a rollout": ("rlhf.ppo.inspection:save_rollout", 2),
+    "the first checkpoint": ("rlhf.runs.checkpoints:CheckpointManager.save", 1),
+    "a checkpoint": ("rlhf.runs.checkpoints:CheckpointManager.save", 2),
+    "the policy": ("rlhf.ppo.loop:staged", 1),
+    "the end of the run": ("rlhf.stages.frame:mark_done", 1),
 }
 REPORT = ("rlhf.report.write:write_page", 1)
 READ_ONLY = {name: moment for name, moment in MOMENTS.items() if name != "metrics"}  # a file that is open stays so

@@ -7,7 +7,14 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-PRELOADED = ["rlhf.pipeline", "rlhf.reward_model", "peft", "datasets", "trl.trainer.sft_trainer", "faults.inject"]
+PRELOADED = [
+    "rlhf.stages.pipeline",
+    "rlhf.stages.reward_model",
+    "peft",
+    "datasets",
+    "trl.trainer.sft_trainer",
+    "faults.inject",
+]
 
 _starter = multiprocessing.get_context("forkserver")
 _starter.set_forkserver_preload(PRELOADED)

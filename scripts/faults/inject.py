@@ -119,7 +119,7 @@ def pretend_version(package: str, version: str) -> None:
 
 def limit_stalls(seconds: float) -> None:
     """How long a process waits for the others before it gives up."""
-    importlib.import_module("rlhf.launch").STALL_LIMIT = timedelta(seconds=seconds)  # type: ignore[attr-defined]
+    importlib.import_module("rlhf.parallel.launch").STALL_LIMIT = timedelta(seconds=seconds)  # type: ignore[attr-defined]
 
 
 def stop_forever(at: str, nth: int) -> None:

@@ -16,7 +16,7 @@ from faults.lab import Lab
 from faults.trial import NotSurvived, Trial
 
 SEEDS = 20
-UPDATE_5 = {"at": "rlhf.optimization:ClippedEpochs.gradient", "nth": 9}
+UPDATE_5 = {"at": "rlhf.ppo.update:ClippedEpochs.gradient", "nth": 9}
 """A moment in the middle of update 5 of 6; the last checkpoint is that of update 4."""
 SAME = "dead at once; the same command continues, and ends with the same numbers"
 
@@ -91,22 +91,22 @@ def randomly(lab: Lab) -> Sequence[Attack]:
 
 def faults() -> list[Fault]:
     """All of this kind."""
-    saving = {"during": "rlhf.checkpoint_manager:CheckpointManager.save", "nth": 3}
+    saving = {"during": "rlhf.runs.checkpoints:CheckpointManager.save", "nth": 3}
     windows: list[tuple[str, str, dict[str, Any]]] = [
-        ("ppo", "while metrics are opened to go on", {"during": "rlhf.training:Tracker", "nth": 1, "resumed": True}),
-        ("ppo", "while the folder of a run is opened", {"during": "rlhf.stage:open_run", "nth": 1}),
-        ("ppo", "while a rollout is stored", {"during": "rlhf.inspection:save_rollout", "nth": 2}),
+        ("ppo", "while metrics are opened to go on", {"during": "rlhf.ppo.loop:Tracker", "nth": 1, "resumed": True}),
+        ("ppo", "while the folder of a run is opened", {"during": "rlhf.stages.frame:open_run", "nth": 1}),
+        ("ppo", "while a rollout is stored", {"during": "rlhf.ppo.inspection:save_rollout", "nth": 2}),
         ("ppo", "while the third checkpoint of two is saved", saving),
         ("ppo", "from the policy's first file to the end", {
-            "during": "rlhf.training:write_policy", "nth": 1, "to_the_end": True,
+            "during": "rlhf.ppo.loop:write_policy", "nth": 1, "to_the_end": True,
         }),
         ("sft", "while the third checkpoint of two is saved", saving),
         ("sft", "from the model's first file to the end", {
-            "during": "rlhf.sft:staged", "nth": 1, "to_the_end": True,
+            "during": "rlhf.stages.sft:staged", "nth": 1, "to_the_end": True,
         }),
-        ("pipeline", "while an evaluation is written", {"during": "rlhf.evaluate:write_atomically", "nth": 2}),
+        ("pipeline", "while an evaluation is written", {"during": "rlhf.stages.evaluate:write_atomically", "nth": 2}),
         ("pipeline", "from the summary to the end", {
-            "during": "rlhf.pipeline:summarise", "nth": 1, "to_the_end": True,
+            "during": "rlhf.stages.pipeline:summarise", "nth": 1, "to_the_end": True,
         }),
     ]  # fmt: skip
     points = [

@@ -59,7 +59,7 @@ class Lab:
         import torch
 
         from rlhf.config import ScratchModel
-        from rlhf.models import build_from_scratch
+        from rlhf.models.load import build_from_scratch
 
         torch.manual_seed(0)
         model, tokenizer = build_from_scratch(ScratchModel(**SIZE), TEXTS)

@@ -11,9 +11,9 @@ from faults.fault import Fault, once
 from faults.inject import Injection
 from faults.trial import Trial
 
-PPO_LOSS, SFT_LOSS = "rlhf.optimization:ClippedEpochs.loss", "trl.trainer.sft_trainer:SFTTrainer.compute_loss"
-PPO_GRADIENT, SFT_GRADIENT = "rlhf.distributed:Ranks.sum_gradients", "accelerate:Accelerator.clip_grad_norm_"
-TRAINING_LOGITS, SAMPLING_LOGITS = "rlhf.lm_head:at_least_float32", "rlhf.generation:choose"
+PPO_LOSS, SFT_LOSS = "rlhf.ppo.update:ClippedEpochs.loss", "trl.trainer.sft_trainer:SFTTrainer.compute_loss"
+PPO_GRADIENT, SFT_GRADIENT = "rlhf.parallel.ranks:Ranks.sum_gradients", "accelerate:Accelerator.clip_grad_norm_"
+TRAINING_LOGITS, SAMPLING_LOGITS = "rlhf.policy.logprobs:at_least_float32", "rlhf.sampling.decode:choose"
 SPIKE = {"do": "poison_gradient", "value": 1e6}
 STEP = {"ppo": 4, "sft": 6}
 MODEL = {"ppo": "policy", "sft": "model"}
@@ -45,8 +45,8 @@ def finite_rows(trial: Trial) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl; fails if a parameter is not finite, or a number in a step that was not poisoned."""
     from safetensors.torch import load_file
 
-    from rlhf.files import read_jsonl
-    from rlhf.runs import METRICS_FILE
+    from rlhf.runs.files import read_jsonl
+    from rlhf.runs.folder import METRICS_FILE
 
     for file in (trial.run / MODEL[trial.stage]).rglob("*.safetensors"):
         if not all(tensor.isfinite().all() for tensor in load_file(file).values()):
@@ -78,7 +78,7 @@ def poisoned_for_good(trial: Trial) -> None:
 
 
 def require_minibatch(folder: Path) -> None:
-    from rlhf.rollout_files import load_rollout
+    from rlhf.ppo.rollout_files import load_rollout
 
     load_rollout(folder)
 

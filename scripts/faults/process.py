@@ -153,8 +153,8 @@ def write_down_steps(steps: Path) -> None:
 
         return wrapped
 
-    wrap("rlhf.tracking:Tracker.log", logging)
-    wrap("rlhf.checkpoint_manager:CheckpointManager.save", saving)
+    wrap("rlhf.tracking.tracker:Tracker.log", logging)
+    wrap("rlhf.runs.checkpoints:CheckpointManager.save", saving)
 
 
 def end_group(pid: int) -> None:

@@ -42,7 +42,7 @@ def kill_one(trial: Trial, rank: int) -> None:
 
 
 def raise_in_one(trial: Trial, rank: int) -> None:
-    failing = {"do": "fail", "at": "rlhf.trainer:PPOTrainer.score", "nth": 7, "message": "a fault", "rank": rank}
+    failing = {"do": "fail", "at": "rlhf.ppo.trainer:PPOTrainer.score", "nth": 7, "message": "a fault", "rank": rank}
     dead(trial, failing, says="RuntimeError: a fault")
 
 

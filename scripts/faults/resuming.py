@@ -55,7 +55,7 @@ def other_version(trial: Trial) -> None:
 
 def clock_back(trial: Trial) -> None:
     """A day, in the middle of update 3 and again when the run is continued."""
-    clock = {"do": "turn_clock_back", "at": "rlhf.optimization:ClippedEpochs.gradient", "nth": 5, "seconds": CLOCK_BACK}
+    clock = {"do": "turn_clock_back", "at": "rlhf.ppo.update:ClippedEpochs.gradient", "nth": 5, "seconds": CLOCK_BACK}
     kill_in_update_5(trial, clock)
     trial.continue_(clock | {"nth": 1, "seconds": 2 * CLOCK_BACK})
 

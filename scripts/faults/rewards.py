@@ -28,7 +28,7 @@ class RenderedE:
     """The same, of a page that shows the text, made by the sandbox of the rewards that render."""
 
     def __init__(self) -> None:
-        from rlhf.rewards.render import shared_pool
+        from rlhf.rewards.react.render.pool import shared_pool
 
         self.pool = shared_pool(1, 1.0)
 

@@ -8,23 +8,26 @@ from faults.trial import Trial
 
 PHASES = {
     "ppo": {  # in update 4 of 6
-        "rollout": ("rlhf.generation:choose", 44),
-        "scoring": ("rlhf.trainer:PPOTrainer.score", 6),
-        "update": ("rlhf.optimization:ClippedEpochs.gradient", 8),
-        "checkpoint": ("rlhf.resume:save_state", 2),
+        "rollout": ("rlhf.sampling.decode:choose", 44),
+        "scoring": ("rlhf.ppo.trainer:PPOTrainer.score", 6),
+        "update": ("rlhf.ppo.update:ClippedEpochs.gradient", 8),
+        "checkpoint": ("rlhf.ppo.state:save_state", 2),
     },
     "sft": {  # in step 6 of 8
         "update": ("accelerate:Accelerator.backward", 11),
-        "checkpoint": ("rlhf.resumable:save_state", 6),
+        "checkpoint": ("rlhf.stages.resumable:save_state", 6),
     },
 }
 OUTSIDE = {
     "pipeline": {
-        "evaluation of SFT": ("rlhf.evaluate:_rows", 1),
-        "evaluation of PPO": ("rlhf.evaluate:_rows", 2),
-        "report": ("rlhf.pipeline:summarise", 1),
+        "evaluation of SFT": ("rlhf.stages.evaluate:_rows", 1),
+        "evaluation of PPO": ("rlhf.stages.evaluate:_rows", 2),
+        "report": ("rlhf.stages.pipeline:summarise", 1),
     },
-    "ppo": {"loading the model": ("rlhf.ppo:load_causal_lm", 1), "writing the policy": ("rlhf.training:staged", 1)},
+    "ppo": {
+        "loading the model": ("rlhf.stages.ppo:load_causal_lm", 1),
+        "writing the policy": ("rlhf.ppo.loop:staged", 1),
+    },
 }
 
 

@@ -9,7 +9,7 @@ from faults.trial import Trial
 KEY = "0" * 40
 LIMIT = 120.0
 """Twice the 20 s that a server may cost a run at its start and at its end, and the run."""
-LOGGED = {"at": "rlhf.tracking:Tracker.log", "nth": 3}
+LOGGED = {"at": "rlhf.tracking.tracker:Tracker.log", "nth": 3}
 
 
 def without_key(trial: Trial) -> None:

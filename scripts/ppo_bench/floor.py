@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ppo_bench.settings import Critic, Setting
-from rlhf.packed import can_pack, packed
+from rlhf.fast.packed import can_pack, packed
 
 MAX_ROWS = 1024  # of a measured product: more rows do not change the rate
 GPU_PEAK_SIZE = 8192

@@ -16,9 +16,9 @@ from trl_ppo import PythonReward, trl_trainer
 from ppo_bench.laps import Laps
 from ppo_bench.model import EOS_ID, PROMPTS_FILE
 from ppo_bench.settings import Critic, Setting
-from rlhf.callbacks import Callback
 from rlhf.cli import quiet_libraries
 from rlhf.config import DataConfig, InspectConfig, LoraConfig, ModelConfig, PPOConfig, SamplingConfig, TrackingConfig
+from rlhf.ppo.callbacks import Callback
 from rlhf.rewards import RewardSpec, RewardSum
 
 ENDLESS = 100_000
@@ -97,7 +97,7 @@ def work(side: Side, connection: Connection) -> None:
 def estimate_memory(side: Side) -> int:
     """The peak that `rlhf doctor` expects of our side, in bytes."""
     from rlhf.doctor.footprint import footprint
-    from rlhf.ppo import build_trainer
+    from rlhf.stages.ppo import build_trainer
 
     quiet_libraries()
     trainer = build_trainer(side.config, RewardSum.from_specs(side.config.rewards))
@@ -124,7 +124,7 @@ class Clocked(Callback):
 
 def train_ours(config: PPOConfig, laps: Laps) -> None:
     """The stage as `rlhf ppo` runs it."""
-    from rlhf.ppo import run_ppo
+    from rlhf.stages.ppo import run_ppo
 
     run_ppo(config, callbacks=[Clocked(laps)])
 
@@ -135,9 +135,9 @@ def train_theirs(config: PPOConfig, laps: Laps) -> None:
     import peft
     import transformers
 
-    from rlhf.models import load_causal_lm, lora_adapters
-    from rlhf.ppo import load_prompts
-    from rlhf.tokenizer import load_tokenizer
+    from rlhf.models.load import load_causal_lm, lora_adapters
+    from rlhf.models.tokenizer import load_tokenizer
+    from rlhf.stages.ppo import load_prompts
 
     tokenizer = load_tokenizer(str(config.model.name_or_path))
     base = load_causal_lm(config.model)

@@ -1,4 +1,4 @@
-"""Figures of the ideas; every curve comes out of `rlhf.losses`."""
+"""Figures of the ideas; every curve comes out of `rlhf.maths.losses`."""
 
 from pathlib import Path
 
@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlhf.losses import KLEstimator, clipped_policy_loss, kl_estimate, kl_from_logits, kl_shaped_rewards
+from rlhf.maths.advantages import kl_shaped_rewards
+from rlhf.maths.kl import kl_estimate, kl_from_logits
+from rlhf.maths.losses import clipped_policy_loss
 from rlhf.toy.bandit import MEANS, REFERENCES, optimal_policy
 from rlhf.toy.plots.style import BLUE, GREEN, GREY, INK, PURPLE, RED, YELLOW, figure, house_style, note, save
 
@@ -108,7 +110,7 @@ def kl_estimators(path: Path) -> None:
     steps = torch.logspace(-1.5, 0.3, 60, dtype=torch.float64).unsqueeze(1)
     logits, ref_logits = (steps * direction).log_softmax(-1), torch.zeros(50, dtype=torch.float64).log_softmax(-1)
     exact = kl_from_logits(logits, ref_logits)
-    colors: dict[KLEstimator, str] = {"k1": BLUE, "k2": RED, "k3": GREEN}
+    colors: dict[str, str] = {"k1": BLUE, "k2": RED, "k3": GREEN}
     for name, color in colors.items():
         shape.plot(d, kl_estimate(d, torch.zeros_like(d), name), color=color, label=name)
         estimate = kl_estimate(logits, ref_logits.expand_as(logits), name)  # of every token that could be sampled

@@ -86,8 +86,11 @@ def dispatch(name: str, argv: list[str]) -> None:
 def run_stage(name: str, argv: list[str]) -> None:
     """Read the configuration of a stage from `--config` and the command line, then run it."""
     stage = STAGES[name]
-    with said_once():
+    with said_once(), warnings.catch_warnings(record=True) as notices:
+        warnings.simplefilter("always", FutureWarning)
         config = parse(stage.config_class, argv, f"rlhf {name}", stage.help)
+    for notice in dict.fromkeys(str(warning.message) for warning in notices) if rank() == 0 else ():
+        print(f"rlhf {name}: {notice}", file=sys.stderr)
     end_with_launcher()
     quiet_libraries()
     spare_a_core()
@@ -130,7 +133,7 @@ def spare_a_core() -> None:
     """Leave one of four or more cores to the rest of the machine, unless OMP_NUM_THREADS says otherwise.
 
     Torch's threads wait for the slowest of them after every operation: with a thread on each core, one busy
-    neighbour made a training step more than ten times slower.
+    neighbor made a training step more than ten times slower.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if cores >= 4 and "OMP_NUM_THREADS" not in os.environ:

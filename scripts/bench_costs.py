@@ -70,7 +70,7 @@ def points() -> Iterator[Point]:
     for tokens in RESPONSE_TOKENS:
         yield Point("response tokens", tokens, replace(A, response_tokens=tokens), 1)
     for samples in SAMPLES_PER_PROMPT:
-        changed = replace(A, samples_per_prompt=samples, prompt_tokens=LONG_PROMPT)
+        changed = replace(A, num_generations=samples, prompt_tokens=LONG_PROMPT)
         yield Point("samples per prompt", samples, changed, 1)
     for threads in range(1, (os.cpu_count() or 1) + 1):
         yield Point("threads", threads, A, threads)

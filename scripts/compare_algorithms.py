@@ -22,11 +22,11 @@ from comparison import (
 )
 
 from rlhf.config import ValueWarmup
-from rlhf.report.plots import GREY, PALETTE
+from rlhf.report.plots import GRAY, PALETTE
 from rlhf.report.tables import markdown_table
 
-GROUPS_OF_4 = {"samples_per_prompt": 4}
-ADAPTIVE = {"kl_target": 4.0, "kl_horizon": 64}  # at most a fifth up or down after each update
+GROUPS_OF_4 = {"num_generations": 4}
+ADAPTIVE = {"adaptive_kl_target": 4.0, "adaptive_kl_horizon": 64}  # at most a fifth up or down after each update
 STUDIES: dict[str, dict[str, dict[str, Any]]] = {
     "critic": {
         "adapter": {},
@@ -84,8 +84,8 @@ def plot(sft: list[dict[str, float]], results: Results, file: Path) -> None:
     figure, grid = plt.subplots(3, 3, figsize=(12, 10.5), dpi=120, layout="constrained", sharex="row", sharey="row")
     for column, (study, variants) in enumerate(results.items()):
         score, kl, held_out = grid[:, column]
-        draw_held_out(held_out, sft, GREY, "SFT")
-        held_out.annotate("SFT", (0, sft[0]["reward"]), (10, -3), textcoords="offset points", color=GREY)
+        draw_held_out(held_out, sft, GRAY, "SFT")
+        held_out.annotate("SFT", (0, sft[0]["reward"]), (10, -3), textcoords="offset points", color=GRAY)
         for color, (name, runs) in zip(PALETTE, variants.items(), strict=False):
             draw_band(score, runs, "objective/score", color, name)
             draw_band(kl, runs, "objective/kl", color, name)

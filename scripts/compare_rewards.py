@@ -60,7 +60,7 @@ def evaluate(config: PipelineConfig, model: Path, folder: Path) -> Means:
         rewards=[RewardSpec(path=path, weight=0.0) for path in MEASURED],
         sampling=config.ppo.sampling,
         prompts=config.evaluation.prompts,
-        samples_per_prompt=config.evaluation.samples_per_prompt,
+        num_generations=config.evaluation.num_generations,
         seed=config.evaluation.seed,
     )
     return run_evaluate(evaluation).means

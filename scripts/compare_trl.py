@@ -28,7 +28,7 @@ from trl_ppo import LearningRates, train_with_trl
 
 from rlhf.config import PipelineConfig
 from rlhf.ppo.state import POLICY_FOLDER
-from rlhf.report.plots import BLUE, GREY, ORANGE
+from rlhf.report.plots import BLUE, GRAY, ORANGE
 from rlhf.report.tables import markdown_table
 
 TRL_LEARNING_RATES: list[LearningRates] = [(5e-4, 5e-4), (1e-3, 1e-3), (2e-3, 1e-3)]  # the last are ours
@@ -96,7 +96,7 @@ def plot(sft: list[dict[str, float]], results: dict[str, list[Run]], alone: list
         draw_band(kl, runs, "objective/kl", color, name)
         draw_held_out(held_out, [run.held_out for run in runs], color, name)
     held_out.scatter([m["kl"] for m in alone], [m["reward"] for m in alone], marker="x", color=ORANGE, s=30)
-    draw_held_out(held_out, sft, GREY, "SFT")
+    draw_held_out(held_out, sft, GRAY, "SFT")
     tidy(score, title="Score of the rollouts", xlabel="responses", ylabel="mean per response")
     tidy(kl, title="KL of the rollouts", xlabel="responses", ylabel="nats per response")
     tidy(held_out, title="Held out (x: TRL, lower learning rates)", xlabel="KL, nats per response", ylabel="reward")

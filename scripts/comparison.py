@@ -18,7 +18,7 @@ from rlhf.stages.pipeline import evaluate
 from rlhf.stages.ppo import run_ppo
 from rlhf.stages.sft import run_sft
 
-BUDGET: dict[str, Any] = {"updates": 24, "batch_size": 64, "minibatch_size": 16, "micro_batch_size": 16}
+BUDGET: dict[str, Any] = {"num_updates": 24, "batch_size": 64, "mini_batch_size": 16, "micro_batch_size": 16}
 """Instead of the quickstart's 32 updates of 128: a third of the responses, as many optimizer steps per update."""
 
 HELD_OUT = ["reward", "react_heuristic", "parse_rate", "length", "kl", "objective"]
@@ -66,7 +66,7 @@ def sft_means(config: PipelineConfig, folder: Path, seed: int) -> dict[str, floa
 
 
 def measure(config: PipelineConfig, folder: Path, model: Path) -> dict[str, float]:
-    """Held-out means, and with them what PPO maximises: objective = reward - kl_coef KL, kl_coef the quickstart's."""
+    """Held-out means, and with them what PPO maximizes: objective = reward - kl_coef KL, kl_coef the quickstart's."""
     means = evaluate(config, folder, model).means
     return means | {"objective": means["reward"] - config.ppo.kl_coef * means["kl"]}
 

@@ -83,7 +83,7 @@ def samples() -> list[Sample]:
 
 
 def hacks(prompt: str, reference: str) -> Iterator[tuple[str, str]]:
-    """What a policy finds that optimises a reward instead of the task."""
+    """What a policy finds that optimizes a reward instead of the task."""
     # 1. As long as the reference, with the marks of JSX, and nothing behind it
     padding = f"// {prompt} return <div/>\n" * (1 + len(reference) // (len(prompt) + 20))
     yield "comment padding", padding[: len(reference)] + "\nexport default function App() { return <br />; }"

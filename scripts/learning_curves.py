@@ -75,7 +75,7 @@ def sft(folder: Path) -> Curves:
         output_dir=str(folder / "sft"),
         model=ModelConfig(scratch=ScratchModel(architecture="llama", **SHAPE)),
         data=DataConfig(train=written(folder / "pairs.jsonl", PAIRS)),
-        epochs=3,
+        num_train_epochs=3,
         batch_size=4,
         learning_rate=1e-3,
         tracking=QUIET,
@@ -91,7 +91,7 @@ def reward_model(folder: Path) -> Curves:
         model=base_model(folder, "gpt2"),
         data=DataConfig(train=data, eval=data),
         lora=LoraConfig(r=4, alpha=8),
-        epochs=3,
+        num_train_epochs=3,
         batch_size=4,
         learning_rate=1e-3,
         tracking=QUIET,
@@ -101,19 +101,21 @@ def reward_model(folder: Path) -> Curves:
 
 def ppo_gae(folder: Path) -> Curves:
     """GAE with a critic of its own adapters, on a GPT-2."""
-    run = run_ppo(ppo_config(folder, "gpt2", kl_target=1.0, kl_horizon=100, score_normalisation="standardise")).parent
+    run = run_ppo(
+        ppo_config(folder, "gpt2", adaptive_kl_target=1.0, adaptive_kl_horizon=100, score_normalization="standardize")
+    ).parent
     critic = ("critic/loss", "critic/grad_norm", "critic/explained_variance")
     return recorded(run, *PPO_METRICS, *critic, "objective/kl_coef")
 
 
 def ppo_rloo(folder: Path) -> Curves:
     """Four responses per prompt against one another, without a critic, on a Llama."""
-    return recorded(run_ppo(ppo_config(folder, "llama", advantage="rloo", samples_per_prompt=4)).parent, *PPO_METRICS)
+    return recorded(run_ppo(ppo_config(folder, "llama", advantage="rloo", num_generations=4)).parent, *PPO_METRICS)
 
 
 def five_armed_bandit(folder: Path) -> Curves:
     """The distance of PPO on the leash from the closed form, for two references."""
-    references, kl_coefs = torch.tensor([bandit.REFERENCES["uniform"], bandit.REFERENCES["favours arm 0"]]), [0.1, 0.5]
+    references, kl_coefs = torch.tensor([bandit.REFERENCES["uniform"], bandit.REFERENCES["favors arm 0"]]), [0.1, 0.5]
     config = BanditConfig(seeds=2, output_dir=folder / "bandit")
     learned = bandit.learn(config, "PPO", references, torch.tensor(kl_coefs), batch_size=32, updates=8)
     distances = bandit.total_variation(
@@ -149,12 +151,12 @@ def ppo_config(folder: Path, architecture: Any, **options: Any) -> PPOConfig:
         "data": DataConfig(train=written(folder / "pairs.jsonl", PAIRS)),
         "rewards": [RewardSpec(path="length", args={"minimum": 16, "maximum": 16, "margin": 16})],
         "lora": LoraConfig(r=4, alpha=8),
-        "sampling": SamplingConfig(max_response_tokens=12),
-        "updates": 4,
+        "sampling": SamplingConfig(max_new_tokens=12),
+        "num_updates": 4,
         "batch_size": 16,
-        "minibatch_size": 8,
+        "mini_batch_size": 8,
         "micro_batch_size": 8,
-        "epochs": 2,
+        "num_ppo_epochs": 2,
         "learning_rate": 1e-3,
         "tracking": QUIET,
     }

@@ -56,7 +56,7 @@ def main() -> int:
     draw(arguments.figure, alone, lives)
     (folder / "lives.json").write_text(json.dumps([asdict(life) for life in (alone, *lives)]))
     verdict = {
-        "updates": updates,
+        "num_updates": updates,
         "faults": len(lives) - 1,
         "equal": equal,
         "lost_too_much": sum(again > allowed for _, again, allowed in repeated(lives)),

@@ -111,16 +111,16 @@ def trl_trainer(
     networks = ([p for p in policy.parameters() if p.requires_grad], list(value_model.parameters()))
     groups = [{"params": network, "lr": lr} for network, lr in zip(networks, learning_rates, strict=True)]
     # with several minibatches gradient accumulation would turn those of an epoch into a single optimizer step
-    n_micro_batches = config.batch_size // config.micro_batch_size if config.minibatch_size == config.batch_size else 1
+    n_micro_batches = config.batch_size // config.micro_batch_size if config.mini_batch_size == config.batch_size else 1
     arguments = TRLConfig(
         output_dir=config.output_dir,
-        total_episodes=config.updates * config.batch_size,
+        total_episodes=config.num_updates * config.batch_size,
         per_device_train_batch_size=config.batch_size // n_micro_batches,
         gradient_accumulation_steps=n_micro_batches,
-        num_mini_batches=config.batch_size // config.minibatch_size,
-        num_ppo_epochs=config.epochs,
+        num_mini_batches=config.batch_size // config.mini_batch_size,
+        num_ppo_epochs=config.num_ppo_epochs,
         local_rollout_forward_batch_size=config.batch_size,
-        response_length=config.sampling.max_response_tokens,
+        response_length=config.sampling.max_new_tokens,
         temperature=config.sampling.temperature,
         stop_token="eos",
         kl_coef=config.kl_coef,

@@ -19,8 +19,14 @@ from rlhf.stages.ppo import build_trainer
 
 def main(model: str, prompts: str, options: str = "{}") -> None:
     """Two updates: the second one has the optimizer's moments from the start."""
-    given = {"batch_size": 32, "minibatch_size": 32, "micro_batch_size": 32, "epochs": 1, **json.loads(options)}
-    sampling = SamplingConfig(max_response_tokens=given.pop("response_tokens", 96))
+    given = {
+        "batch_size": 32,
+        "mini_batch_size": 32,
+        "micro_batch_size": 32,
+        "num_ppo_epochs": 1,
+        **json.loads(options),
+    }
+    sampling = SamplingConfig(max_new_tokens=given.pop("response_tokens", 96))
     base = ModelConfig(
         name_or_path=model,
         dtype=given.pop("dtype", "float32"),

@@ -49,7 +49,7 @@ def unequal_work(variant: dict) -> bool:
     divided, plain = (make_trainer(GIVEN["models"], GIVEN["data"], **variant) for _ in range(2))
     shard_base(divided.policy)
     prompts = plain.prompts.prompts[: 3 - 2 * RANKS.index]
-    sampling = SamplingConfig(max_response_tokens=10 - 5 * RANKS.index)
+    sampling = SamplingConfig(max_new_tokens=10 - 5 * RANKS.index)
     responses = sample_responses(divided.policy, divided.tokenizer, prompts, sampling, divided.generator)
     numbers = []
     for policy in (divided.policy, plain.policy):

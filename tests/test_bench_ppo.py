@@ -82,7 +82,7 @@ def lengths(shape, folder: Path) -> list[int]:
     model.write_workload(shape, folder)
     language_model = load_causal_lm(ModelConfig(name_or_path=str(folder)))
     prompts = torch.randint(1, shape.vocabulary, (256, shape.prompt_tokens)).tolist()
-    sampling = SamplingConfig(max_response_tokens=shape.response_tokens)
+    sampling = SamplingConfig(max_new_tokens=shape.response_tokens)
     return sample(language_model, prompts, sampling, model.EOS_ID).response_mask.sum(-1).tolist()
 
 
@@ -147,7 +147,7 @@ def test_trl_makes_one_step_of_several_micro_batches(tiny_models, pairs, tmp_pat
         rewards=[RewardSpec(path="length", args={"maximum": 50})],
         updates=1,
         batch_size=4,
-        samples_per_prompt=1,
+        num_generations=1,
         micro_batch_size=1,
         epochs=3,
     )
@@ -164,7 +164,7 @@ def test_each_curve_of_the_costs_changes_one_thing() -> None:
         changed = {field for field, value in vars(point.setting).items() if value != getattr(settings.A, field)}
         assert changed - along_with.get(point.curve, set()) <= {point.curve.replace(" ", "_")}
         assert point.value == (vars(point.setting) | {"threads": point.threads})[point.curve.replace(" ", "_")]
-        assert point.setting.batch % point.setting.samples_per_prompt == 0
+        assert point.setting.batch % point.setting.num_generations == 0
         seen[point.curve].append(point.value)
     assert all(values == sorted(set(values)) and values for values in seen.values())
 

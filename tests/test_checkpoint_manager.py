@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.config import CheckpointConfig
+from rlhf.config import CheckpointConfig, DataConfig, ModelConfig, SFTConfig
 from rlhf.errors import UserError
 from rlhf.runs.checkpoints import MANIFEST, CheckpointManager, damage
 from rlhf.runs.state_files import load_state, save_state
@@ -342,7 +342,7 @@ def test_state_files_inside(tmp_path):
     assert torch.equal(state["x"], torch.arange(3))
 
 
-@pytest.mark.parametrize("name", ["every", "keep"])
+@pytest.mark.parametrize("name", ["save_steps", "save_total_limit"])
 def test_config_must_be_positive(name):
     with pytest.raises(UserError, match=f"{name} is 0"):
         CheckpointConfig(**{name: 0})
@@ -350,8 +350,9 @@ def test_config_must_be_positive(name):
 
 def test_a_whole_checkpoint_of_another_run_is_not_used(tmp_path, capsys):
     """Nor does it count among those that are kept; one without a name on it belongs to anybody."""
-    mine = CheckpointManager(tmp_path / "mine", keep=2, identity={"seed": 0, "lora": None})
-    theirs = CheckpointManager(tmp_path / "theirs", identity={"seed": 7, "lora": None})
+    described = {"model": ModelConfig(name_or_path="m"), "data": DataConfig(train="d")}
+    mine = CheckpointManager(tmp_path / "mine", keep=2, config=SFTConfig(**described, seed=0))
+    theirs = CheckpointManager(tmp_path / "theirs", config=SFTConfig(**described, seed=7))
     nobodys = CheckpointManager(tmp_path / "mine")
     nobodys.save(1, filled("nobody's"))
     assert content_of(mine.latest()) == "nobody's"

@@ -32,10 +32,10 @@ def ppo(tiny_models, pairs, tmp_path) -> PPOConfig:
         pairs,
         output_dir=str(tmp_path / "trl"),
         rewards=[RewardSpec(path="length", args={"minimum": 40, "maximum": 50})],
-        updates=2,
+        num_updates=2,
         batch_size=4,
-        samples_per_prompt=1,
-        minibatch_size=2,
+        num_generations=1,
+        mini_batch_size=2,
     )
 
 
@@ -79,7 +79,7 @@ def test_trl_trains_and_its_policy_becomes_ours(ppo, monkeypatch) -> None:
     assert [row["step"] for row in rows] == [1, 2]
     assert rows[0]["objective/kl"] == pytest.approx(0, abs=1e-4)
     assert abs(rows[1]["objective/kl"]) > 1e-3  # an estimate, of either sign
-    assert all(1 <= row["response/length"] <= ppo.sampling.max_response_tokens for row in rows)
+    assert all(1 <= row["response/length"] <= ppo.sampling.max_new_tokens for row in rows)
     ids = torch.tensor([[5, 6, 7, 8]])
     ours = load_policy(folder)(ids, torch.tensor([1]), torch.ones(1, 3, dtype=torch.bool)).logprobs
     theirs = trained["policy"](ids).logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
@@ -91,7 +91,7 @@ def test_variants_of_a_study_differ_in_nothing_else(study) -> None:
     expected = {
         "critic": {"critic", "value_warmup"},
         "advantage, 4 responses per prompt": {"advantage", "learning_rate"},
-        "KL coefficient": {"kl_coef", "kl_target", "kl_horizon"},
+        "KL coefficient": {"kl_coef", "adaptive_kl_target", "adaptive_kl_horizon"},
     }
     config, folder = comparison.quickstart(), Path("runs")
     variants = [

@@ -121,7 +121,7 @@ def test_long_completions_are_left_out_and_long_prompts_refused(tokenizer):
 def test_prompt_must_leave_room_for_the_response(tokenizer):
     prompts = tokenize([parse_row({"prompt": "a"}, "file row 3")], tokenizer, DataConfig(train="x"), 96)
     check_fits(prompts, 90, 96)
-    with pytest.raises(UserError, match=r"file row 3: prompt of \d+ tokens \+ sampling.max_response_tokens 96"):
+    with pytest.raises(UserError, match=r"file row 3: prompt of \d+ tokens \+ sampling.max_new_tokens 96"):
         check_fits(prompts, 96, 96)
 
 

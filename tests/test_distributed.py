@@ -19,10 +19,10 @@ from rlhf.rewards import RewardSum
 from rlhf.stages.ppo import build_trainer
 
 VARIANTS = {
-    "adapter": {"minibatch_size": 4, "micro_batch_size": 2},
-    "uneven": {"minibatch_size": 3, "micro_batch_size": 1},  # 8 rows: minibatches of 3, 3 and 2
-    "odd_one_out": {"minibatch_size": 7, "micro_batch_size": 4, "critic": "shared"},  # the last has a single row
-    "early_stop": {"minibatch_size": 4, "approx_kl_limit": 5e-3},
+    "adapter": {"mini_batch_size": 4, "micro_batch_size": 2},
+    "uneven": {"mini_batch_size": 3, "micro_batch_size": 1},  # 8 rows: minibatches of 3, 3 and 2
+    "odd_one_out": {"mini_batch_size": 7, "micro_batch_size": 4, "critic": "shared"},  # the last has a single row
+    "early_stop": {"mini_batch_size": 4, "target_kl": 5e-3},
 }
 
 
@@ -103,4 +103,4 @@ def test_shares_cover_everything_evenly(n, count):
 
 def test_other_number_of_processes_than_asked_for_is_refused(tiny_models, pairs):
     with pytest.raises(UserError, match="processes is 2, but 1 were launched"):
-        make_trainer(tiny_models, pairs, processes=2)
+        make_trainer(tiny_models, pairs, num_processes=2)

@@ -21,11 +21,11 @@ from rlhf.rewards import RewardSpec, SpanReward, load_reward
 
 MODEL = "--{0}model.scratch.hidden_size 32 --{0}model.scratch.layers 1 --{0}model.scratch.heads 2 "
 PIPELINE = (
-    f"{MODEL.format('sft.')} --sft.model.scratch.vocab_size 400 --sft.epochs 0.01 --ppo.updates 1 --ppo.batch_size 4 "
-    "--ppo.minibatch_size 4 --ppo.micro_batch_size 4 --ppo.sampling.max_response_tokens 8 --ppo.inspect.prompts 2 "
-    "--evaluation.prompts 2 --evaluation.samples_per_prompt 1"
+    f"{MODEL.format('sft.')} --sft.model.scratch.vocab_size 400 --sft.num_train_epochs 0.01 --ppo.num_updates 1 "
+    "--ppo.batch_size 4 --ppo.mini_batch_size 4 --ppo.micro_batch_size 4 --ppo.sampling.max_new_tokens 8 "
+    "--ppo.inspect.prompts 2 --evaluation.prompts 2 --evaluation.num_generations 1"
 )
-EVALUATE = "--prompts 2 --samples_per_prompt 1 --sampling.max_response_tokens 8"
+EVALUATE = "--prompts 2 --num_generations 1 --sampling.max_new_tokens 8"
 
 # Run here, in this order, with these options besides; a shell pattern stands for several commands.
 HERE = {
@@ -40,8 +40,8 @@ HERE = {
     "rlhf report runs/seed-0 runs/seed-1 runs/seed-2": "",
     "rlhf report runs/kl-0.02 runs/kl-0.2 --output leash.html": "",
     "rlhf toy bandit": "--seeds 1 --updates 2 --pulls 16",
-    "rlhf sft --config configs/sft/react_small.yaml": f"{MODEL.format('')} --epochs 0.01",
-    "rlhf reward --config configs/reward/react_small.yaml": "--epochs 0.01 --data.train preferences.jsonl",
+    "rlhf sft --config configs/sft/react_small.yaml": f"{MODEL.format('')} --num_train_epochs 0.01",
+    "rlhf reward --config configs/reward/react_small.yaml": "--num_train_epochs 0.01 --data.train preferences.jsonl",
 }
 
 # Run by another test.

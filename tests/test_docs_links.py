@@ -60,10 +60,10 @@ def test_the_index_names_every_page_once_and_each_in_a_line():
 def test_files_that_are_named_are_there(page):
     """Paths in code and in prose; braces and stars as a shell reads them."""
     named = {name for code in NAMED.findall(text_of(page)) for name in FILES.findall(code)}
-    assert sorted(name for name in named if not any(map(list, map(ROOT.glob, spelt_out(name))))) == []
+    assert sorted(name for name in named if not any(map(list, map(ROOT.glob, spelled_out(name))))) == []
 
 
-def spelt_out(path: str) -> list[str]:
+def spelled_out(path: str) -> list[str]:
     """`a{b,c}` as `ab`, `ac`."""
     braces = re.search(r"\{([^}]*)\}", path)
     if not braces:

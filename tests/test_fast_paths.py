@@ -194,7 +194,7 @@ def test_packed_weights_decode_as_merged_ones(tiny_models, architecture, dtype):
 @needs_onednn
 def test_greedy_responses_are_the_same_from_packed_and_from_merged_weights(tiny_models):
     policy = stirred_policy(tiny_models["gpt2"])
-    how = SamplingConfig(max_response_tokens=20, temperature=0)
+    how = SamplingConfig(max_new_tokens=20, temperature=0)
     responses = []
     for context in (merged(policy), decoding(policy, 2)):
         with context:

@@ -44,7 +44,7 @@ def test_the_loop_and_the_checkpoints_run(workplace, capsys):
 
 
 def test_the_yaml_trains(workplace, tmp_path):
-    small = {"model": {"name_or_path": workplace}, "updates": 1, "batch_size": 4, "minibatch_size": 4}
+    small = {"model": {"name_or_path": workplace}, "num_updates": 1, "batch_size": 4, "mini_batch_size": 4}
     small["rewards"] = [{"path": "length", "args": {"minimum": 5, "maximum": 9}}]
     [example] = blocks("yaml")
     Path("ppo.yaml").write_text(yaml.safe_dump(yaml.safe_load(example) | small))
@@ -62,7 +62,7 @@ def test_every_field_of_both_versions_is_mapped():
     ours = {f.name for f in fields(native.PPOConfig)}
     for title in (old, new):
         named = first_columns(title, 1)
-        assert named - {"scale", "standardise"} <= ours
+        assert named - {"scale", "standardize"} <= ours
 
 
 def test_every_statistic_is_in_the_table(workplace):

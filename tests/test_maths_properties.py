@@ -181,8 +181,8 @@ def test_comparisons_within_a_prompt(scores: list[float], shift: float, prompts:
         by_prompt = advantages.view(prompts, -1)
         torch.testing.assert_close(by_prompt, by_prompt[:1].expand_as(by_prompt), atol=1e-6, rtol=1e-6)
         assert by_prompt.sum(-1).abs().max() < 1e-6  # what is fair to one sample is taken from the others
-    centred = group - group.mean()
-    torch.testing.assert_close(leave_one_out(group, len(group)), centred * len(group) / (len(group) - 1))
+    centered = group - group.mean()
+    torch.testing.assert_close(leave_one_out(group, len(group)), centered * len(group) / (len(group) - 1))
 
 
 def test_kl_estimators_agree_with_the_exact_kl_by_sampling() -> None:

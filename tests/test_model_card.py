@@ -50,7 +50,7 @@ def config(tiny_models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cards")
     rows = [dict(zip(("prompt", "completion"), text.split("\n", 1), strict=True)) for text in TEXTS]
     data = DataConfig(train=write_jsonl(folder / "pairs.jsonl", rows), system_prompt='Say "yes".', max_prompt_tokens=64)
-    options = {"output_dir": str(folder / "run"), "updates": 3, "checkpoint": CheckpointConfig(every=1)}
+    options = {"output_dir": str(folder / "run"), "num_updates": 3, "checkpoint": CheckpointConfig(save_steps=1)}
     return dataclasses.replace(make_config(tiny_models["gpt2"], data.train, **options), data=data)
 
 

@@ -147,9 +147,9 @@ def test_flaws_that_break_the_syntax_do_not_parse() -> None:
 def test_a_completion_that_ignores_its_prompt_is_refused() -> None:
     kind = family.FAMILIES["button"]
     code = 'export default function B() {\n  return <button type="button">Send</button>;\n}'
-    build.check(family.Pair('Build a button labelled "Send".', code, ("Send",)), kind)
+    build.check(family.Pair('Build a button labeled "Send".', code, ("Send",)), kind)
     with pytest.raises(ValueError, match="Save"):
-        build.check(family.Pair('Build a button labelled "Save".', code, ("Save",)), kind)
+        build.check(family.Pair('Build a button labeled "Save".', code, ("Save",)), kind)
     with pytest.raises(ValueError, match="no clean TSX"):
         build.check(family.Pair("Build a button.", code.replace("</button>", "")), kind)
 

@@ -49,7 +49,7 @@ def test_text_is_text(text):
     made.encode()  # no half of a surrogate pair
 
 
-def test_what_disguises_text_is_spelt_out():
+def test_what_disguises_text_is_spelled_out():
     assert visible("a\u202eb\x00\r\nc\td") == "a⟨U+202E⟩b⟨U+0000⟩\nc\td"
     assert visible("مرحبا 👩‍👩‍👧 e\u0301") == "مرحبا 👩‍👩‍👧 e\u0301"
 
@@ -171,10 +171,10 @@ def test_runs_that_differ_only_in_the_seed_belong_together(tmp_path):
     groups = report_of(*(tmp_path / f"seed-{seed}/kl-{kl}/ppo" for seed in (0, 1) for kl in (0.1, 0.2)))
     assert [(group.label, len(group.runs)) for group in groups] == [("kl-0.1", 2), ("kl-0.2", 2)]
     score = stage_charts(groups, "ppo")["Reward and KL"][0]
-    assert [(series["label"], series["colour"]) for series in score["series"]] == [("kl-0.1", 0), ("kl-0.2", 1)]
+    assert [(series["label"], series["color"]) for series in score["series"]] == [("kl-0.1", 0), ("kl-0.2", 1)]
     assert score["series"][0] == {
         "label": "kl-0.1",
-        "colour": 0,
+        "color": 0,
         "x": [1, 2],
         "y": [0.5, 3],
         "lo": [0, 3],
@@ -189,11 +189,11 @@ def test_runs_that_differ_only_in_the_seed_belong_together(tmp_path):
 
 
 def test_levels_come_from_the_config_of_the_stage(tmp_path):
-    stages = {"sft": {"max_grad_norm": 2.0, "seed": 0}, "ppo": {"kl_target": 6.0, "seed": 0}}
+    stages = {"sft": {"max_grad_norm": 2.0, "seed": 0}, "ppo": {"adaptive_kl_target": 6.0, "seed": 0}}
     runs = []
     for seed, target in ((0, 6.0), (1, 6.0), (0, 9.0)):
         folder = tmp_path / f"{target:g}-{seed}"
-        config = {**stages, "ppo": {"kl_target": target, "seed": seed}, "seed": seed}
+        config = {**stages, "ppo": {"adaptive_kl_target": target, "seed": seed}, "seed": seed}
         write_run(folder / "ppo", ppo_rows([1.0], [0.0]))
         write_run(folder / "sft", [{"step": 1, "sft/grad_norm": 1.0}])
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -203,7 +203,7 @@ def test_levels_come_from_the_config_of_the_stage(tmp_path):
     kl = stage_charts(groups, "ppo")["Reward and KL"][2]
     assert (kl["title"], kl["lines"]) == (
         "KL to the reference",
-        [{"label": "kl_target 6", "y": 6.0}, {"label": "kl_target 9", "y": 9.0}],
+        [{"label": "adaptive_kl_target 6", "y": 6.0}, {"label": "adaptive_kl_target 9", "y": 9.0}],
     )
     [norm] = stage_charts(groups, "sft")["Training"]
     assert norm["lines"] == [{"label": "max_grad_norm 2", "y": 2.0}]
@@ -262,8 +262,8 @@ def test_every_metric_has_one_place(real):
     assert "policy/brand_new" in [metric for _, [metric] in sections["Others"]]
     [reward, kl, *_] = sections["Reward and KL"]
     assert reward[1] == ["objective/score", "reward/length", "reward/gold"]
-    assert kl[0].line({"kl_target": 6}) == ("kl_target", 6.0)
-    assert kl[0].line({"kl_target": None}) is None
+    assert kl[0].line({"adaptive_kl_target": 6}) == ("adaptive_kl_target", 6.0)
+    assert kl[0].line({"adaptive_kl_target": None}) is None
 
 
 def test_toys_are_read(tmp_path):

@@ -21,12 +21,12 @@ from rlhf.runs.folder import as_plain
 from rlhf.stages.ppo import run_ppo
 
 OPTIONS = {
-    "updates": 5,
-    "kl_target": 0.5,
-    "kl_horizon": 40,
-    "score_normalisation": "standardise",
+    "num_updates": 5,
+    "adaptive_kl_target": 0.5,
+    "adaptive_kl_horizon": 40,
+    "score_normalization": "standardize",
     "value_warmup": ValueWarmup(explained_variance=5.0, max_updates=2),
-    "checkpoint": CheckpointConfig(every=1),
+    "checkpoint": CheckpointConfig(save_steps=1),
     "inspect": InspectConfig(prompts=1, every=2),
 }
 
@@ -105,7 +105,7 @@ def test_crash_in_the_middle_of_an_update(config, whole, tmp_path, at):
 
 
 def test_checkpoints_further_apart_repeat_what_lies_between(config, whole, tmp_path):
-    sparse = dataclasses.replace(config, output_dir=str(tmp_path / "run"), checkpoint=CheckpointConfig(every=2))
+    sparse = dataclasses.replace(config, output_dir=str(tmp_path / "run"), checkpoint=CheckpointConfig(save_steps=2))
     with pytest.raises(RuntimeError, match="power failure"):
         run_ppo(sparse, callbacks=[Crash(4)])
     assert [row["step"] for row in read_jsonl(tmp_path / "run" / "metrics.jsonl")] == [1, 2, 3]
@@ -113,7 +113,7 @@ def test_checkpoints_further_apart_repeat_what_lies_between(config, whole, tmp_p
 
 
 def test_sigterm_saves_first(config, whole, tmp_path):
-    stopped = dataclasses.replace(config, output_dir=str(tmp_path / "run"), checkpoint=CheckpointConfig(every=100))
+    stopped = dataclasses.replace(config, output_dir=str(tmp_path / "run"), checkpoint=CheckpointConfig(save_steps=100))
     with pytest.raises(Interrupted, match="saved after update 3 of 5; the same command continues"):
         run_ppo(stopped, callbacks=[AskToStop(3)])
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["checkpoint-000003"]
@@ -184,7 +184,7 @@ def test_sigkill(config, tmp_path, processes):
         "OMP_NUM_THREADS": "1",
         "ACCELERATE_USE_CPU": "true",
     }
-    config = dataclasses.replace(config, rewards=[COUNT_E], updates=7, processes=processes)
+    config = dataclasses.replace(config, rewards=[COUNT_E], num_updates=7, num_processes=processes)
     start = [sys.executable, "-m", "rlhf"]
     if processes == 2:
         start = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu_2.yaml",
@@ -207,7 +207,7 @@ def test_sigkill(config, tmp_path, processes):
 @pytest.mark.slow
 def test_sigterm_on_the_command_line(config, tmp_path):
     """Exit status 0, a line that says how to go on, and a checkpoint of the last update that was reported."""
-    config = dataclasses.replace(config, updates=500, checkpoint=CheckpointConfig(every=1000))
+    config = dataclasses.replace(config, num_updates=500, checkpoint=CheckpointConfig(save_steps=1000))
     command = [sys.executable, "-m", "rlhf", *command_line(config, tmp_path)]
     environment = os.environ | {"PYTHONPATH": f"tests{os.pathsep}.", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -87,7 +87,7 @@ def test_evaluation_in_parts_equals_evaluation_at_once(tiny_models, tokenizer):
     policy.start_values_at(0.5)
     prompts = [prompt(*range(5, 5 + n)) for n in (4, 1, 7, 2, 3)]
     sampled = sample_responses(
-        policy, tokenizer, prompts, SamplingConfig(max_response_tokens=9), torch.Generator().manual_seed(0)
+        policy, tokenizer, prompts, SamplingConfig(max_new_tokens=9), torch.Generator().manual_seed(0)
     )
     at_once = evaluate_responses(policy, sampled, 1.0, 5, with_values=True, with_entropy=True)
     in_parts = evaluate_responses(policy, sampled, 1.0, 2, with_values=True, with_entropy=True)

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import licences  # noqa: E402
+import licenses  # noqa: E402
 
 from rlhf.cli import STAGES, main  # noqa: E402
 from rlhf.config import ModelConfig  # noqa: E402
@@ -325,11 +325,11 @@ def run_with_secrets(tiny_models, tmp_path_factory):
         "model": {"name_or_path": str(tiny_models["gpt2"])},
         "data": {"train": prompts, "system_prompt": f"Authenticate as {IN_ENVIRONMENT}."},
         "rewards": rewards,
-        "sampling": {"max_response_tokens": 4},
-        "updates": 2,
+        "sampling": {"max_new_tokens": 4},
+        "num_updates": 2,
         "batch_size": 4,
-        "minibatch_size": 4,
-        "checkpoint": {"every": 1},
+        "mini_batch_size": 4,
+        "checkpoint": {"save_steps": 1},
         "tracking": {"wandb": "offline", "wandb_project": "visible-project"},
     }
     (code / "ppo.yaml").write_text(yaml.safe_dump(config))
@@ -404,9 +404,9 @@ def test_a_wrong_config_with_a_secret(tmp_path):
 # --- dependencies
 
 
-def test_every_pinned_dependency_has_a_permissive_licence():
+def test_every_pinned_dependency_has_a_permissive_license():
     result = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "licences.py"], capture_output=True, text=True, check=False
+        [sys.executable, ROOT / "scripts" / "licenses.py"], capture_output=True, text=True, check=False
     )
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     pins = [line for line in lines if "==" in line and not line.startswith("#")]
@@ -419,4 +419,4 @@ def test_every_pinned_dependency_has_a_permissive_licence():
     [("GPL-3.0-only", True), ("MIT", False), ("AGPL-3.0 OR MIT", True), ("not stated", True), ("Apache 2.0", False)],
 )
 def test_what_counts_as_permissive(stated, look):
-    assert licences.needs_a_look(stated) is look
+    assert licenses.needs_a_look(stated) is look

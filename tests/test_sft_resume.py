@@ -102,8 +102,8 @@ def configs(tiny_models, tmp_path_factory) -> dict:
         {"prompt": row["prompt"], "chosen": row["completion"], "rejected": row["completion"][::-1]} for row in rows
     ]
     common = {
-        "epochs": 2.6, "batch_size": 2, "micro_batch_size": 1, "learning_rate": 1e-2,
-        "checkpoint": CheckpointConfig(every=4), "tracking": TrackingConfig(wandb="disabled", tensorboard=False),
+        "num_train_epochs": 2.6, "batch_size": 2, "micro_batch_size": 1, "learning_rate": 1e-2,
+        "checkpoint": CheckpointConfig(save_steps=4), "tracking": TrackingConfig(wandb="disabled", tensorboard=False),
     }  # fmt: skip
     data = DataConfig(train=write_jsonl(folder / "pairs.jsonl", rows))
     preference_data = DataConfig(train=write_jsonl(folder / "preferences.jsonl", preferences))
@@ -122,7 +122,7 @@ def uninterrupted(configs, tmp_path_factory) -> dict[str, Path]:
     folders = {name: tmp_path_factory.mktemp(name) / "run" for name in configs}
     for name, config in configs.items():
         # Checkpoints must not disturb what they save, so these runs go without.
-        status, output = run(replace(config, checkpoint=CheckpointConfig(every=1000)), folders[name])
+        status, output = run(replace(config, checkpoint=CheckpointConfig(save_steps=1000)), folders[name])
         assert status == 0, output
         assert len((folders[name] / "metrics.jsonl").read_text().splitlines()) == STEPS
     return folders
@@ -153,7 +153,7 @@ def assert_same_result(folder: Path, expected: Path) -> None:
     ],
 )
 def test_killed_and_restarted(configs, uninterrupted, tmp_path, kind, every, kills):
-    config, folder = replace(configs[kind], checkpoint=CheckpointConfig(every=every)), tmp_path / "run"
+    config, folder = replace(configs[kind], checkpoint=CheckpointConfig(save_steps=every)), tmp_path / "run"
     for moment, count in kills:
         status, output = run(config, folder, (moment, count, signal.SIGKILL))
         assert status == -signal.SIGKILL, output

@@ -102,7 +102,7 @@ def test_bfloat16_is_computed_in_float32() -> None:
         lambda x: explained_variance(x, x.flip(-1), mask),
         lambda x: logprobs_from_logits(x, ids),
         entropy_from_logits,
-        running.normalise,
+        running.normalize,
         running.scale,
     )
     for function in functions:
@@ -134,9 +134,9 @@ def test_running_moments_of_batches_are_those_of_all_data() -> None:
     assert running.count == 100
     assert running.mean == pytest.approx(data.mean().item(), abs=1e-12)
     assert running.variance == pytest.approx(data.var(correction=0).item(), abs=1e-10)
-    normalised = running.normalise(data)
-    assert normalised.mean().item() == pytest.approx(0, abs=1e-9)
-    assert normalised.std(correction=0).item() == pytest.approx(1, abs=1e-6)
+    normalized = running.normalize(data)
+    assert normalized.mean().item() == pytest.approx(0, abs=1e-9)
+    assert normalized.std(correction=0).item() == pytest.approx(1, abs=1e-6)
 
 
 def test_running_moments_skip_what_is_masked_and_empty_batches() -> None:
@@ -162,7 +162,7 @@ def test_running_moments_survive_a_json_checkpoint_bit_for_bit() -> None:
 def test_scores_that_never_vary_are_not_divided_by_zero() -> None:
     running = RunningMoments()
     running.update(torch.full((4,), 5.0))
-    assert running.normalise(torch.tensor([5.01], dtype=torch.float64)).item() == pytest.approx(0.01 / 1e-4)
+    assert running.normalize(torch.tensor([5.01], dtype=torch.float64)).item() == pytest.approx(0.01 / 1e-4)
 
 
 def test_scaling_keeps_the_sign_and_ignores_the_mean() -> None:
@@ -171,4 +171,4 @@ def test_scaling_keeps_the_sign_and_ignores_the_mean() -> None:
 
 
 def test_fresh_running_moments_change_nothing() -> None:
-    torch.testing.assert_close(RunningMoments().normalise(torch.tensor([2.0, -1.0])), torch.tensor([2.0, -1.0]))
+    torch.testing.assert_close(RunningMoments().normalize(torch.tensor([2.0, -1.0])), torch.tensor([2.0, -1.0]))

@@ -58,7 +58,7 @@ def test_unknown_options_and_toys_are_refused(capsys: pytest.CaptureFixture[str]
         (["bandit", "--pulls", "4"], "pulls is 4; it must be at least 8, one update"),
         (["contextual", "--batch_size", "1"], "batch_size is 1; it must be at least 2, to whiten advantages"),
         (["dynamics", "--kl_target", "0"], "kl_target is 0.0; it must be positive"),
-        (["tiny-lm", "--batch_size", "100"], "batch_size is 100; it must be a multiple of minibatch_size = 64"),
+        (["tiny-lm", "--batch_size", "100"], "batch_size is 100; it must be a multiple of mini_batch_size = 64"),
         (["tiny-lm", "--hidden", "30"], "hidden is 30; it must be a multiple of heads = 4"),
     ],
 )

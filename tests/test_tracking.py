@@ -50,7 +50,7 @@ def run(tiny_models, tmp_path_factory):
                 tiny_models["gpt2"],
                 data,
                 output_dir=str(folder / "run"),
-                updates=3,
+                num_updates=3,
                 rewards=[RewardSpec(path="test_tracking.Judge", name="judge", args=args)],
                 inspect=InspectConfig(prompts=2, every=2),
                 tracking=TrackingConfig(wandb="offline", samples=3),

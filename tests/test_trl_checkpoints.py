@@ -55,7 +55,7 @@ def plain(request, tiny_models) -> Path:
 
 @pytest.fixture(params=["full", "adapters"])
 def trained(request, plain):
-    """A value-head model of TRL's, far from its initialisation."""
+    """A value-head model of TRL's, far from its initialization."""
     model = Theirs.from_pretrained(str(plain)) if request.param == "full" else with_adapters(plain)
     model.v_head.summary.weight.data.normal_()
     model.v_head.summary.bias.data.fill_(0.7)

@@ -150,7 +150,8 @@ def our_update(given: Given, epochs=2, minibatches=2) -> SimpleNamespace:
     policy = our_policy(given)
     config = PPOConfig(
         data=DataConfig(train="given"), rewards=[RewardSpec(path="given")], batch_size=N_ROWS,
-        minibatch_size=N_ROWS // minibatches, micro_batch_size=N_ROWS, epochs=epochs, learning_rate=LEARNING_RATE,
+        mini_batch_size=N_ROWS // minibatches, micro_batch_size=N_ROWS, num_ppo_epochs=epochs,
+        learning_rate=LEARNING_RATE,
         critic_learning_rate=LEARNING_RATE, max_grad_norm=math.inf, clip_range=CLIP, value_clip_range=CLIP,
         vf_coef=VF_COEF, gamma=GAMMA, gae_lambda=LAMBDA, critic="shared", kl_coef=KL_COEF,
         sampling=SamplingConfig(temperature=TEMPERATURE),

@@ -130,7 +130,7 @@ def test_every_update_samples_with_the_weights_of_now(tiny_models, pairs, mode):
 def test_responses_end_where_those_of_the_decode_loop_end(tiny_models, pairs, mode, ending):
     """At a temperature at which both engines can only take the most probable token."""
     generation, engine_of = mode
-    sampling = SamplingConfig(max_response_tokens=16, temperature=NEARLY_GREEDY)
+    sampling = SamplingConfig(max_new_tokens=16, temperature=NEARLY_GREEDY)
     trainer = trainer_with(tiny_models, pairs, generation, sampling=sampling)
     trunk, pad = trainer.policy.language_model.transformer, trainer.tokenizer.pad_token_id
     trunk.ln_f.weight.data.mul_(20)  # logits far apart
@@ -157,7 +157,7 @@ def test_responses_end_where_those_of_the_decode_loop_end(tiny_models, pairs, mo
 
 def test_every_response_has_a_seed_of_its_own_from_the_trainers_generator(tiny_models, pairs, mode):
     generation, engine_of = mode
-    trainer = trainer_with(tiny_models, pairs, generation, samples_per_prompt=4)
+    trainer = trainer_with(tiny_models, pairs, generation, num_generations=4)
     prompts, state = trainer.next_prompts(), trainer.generator.get_state()
     first, second = trainer.sample(prompts), trainer.sample(prompts)
     trainer.generator.set_state(state)  # as a resumed run does

@@ -23,7 +23,7 @@ given = json.loads((Path(sys.argv[1]) / "config.json").read_text())
 
 def run(generation: GenerationConfig, served: vllm_standin.Serve | None) -> None:
     """Two updates of five prompts on two ranks: shares of two and three; 4 samples of each."""
-    config = make_config(given["model"], given["data"], generation=generation, batch_size=20, samples_per_prompt=4)
+    config = make_config(given["model"], given["data"], generation=generation, batch_size=20, num_generations=4)
     config = replace(config, data=replace(config.data, max_prompt_tokens=64))
     trainer = build_trainer(config, RewardSum.from_specs(config.rewards), launch(config))
     ranks, mode = trainer.ranks, generation.mode

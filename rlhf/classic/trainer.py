@@ -186,12 +186,12 @@ class PPOTrainer:
             self.tokenizer.save_pretrained(save_directory)
 
     def _report_mismatch(self, settings: list[str]) -> None:
-        """Say, once, that `step` will optimise other probabilities than those sampled from."""
+        """Say, once, that `step` will optimize other probabilities than those sampled from."""
         if settings and not self.mismatch_reported:
             self.mismatch_reported = True
             warnings.warn(
                 f"generate samples with {', '.join(settings)}, but step computes log-probabilities over all tokens at "
-                f"temperature {self.config.temperature:g}: other probabilities are optimised than sampled. Pass "
+                f"temperature {self.config.temperature:g}: other probabilities are optimized than sampled. Pass "
                 "do_sample=True, top_k=0, top_p=1.0, and the same temperature to generate and PPOConfig",
                 stacklevel=3,
             )

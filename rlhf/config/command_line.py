@@ -3,6 +3,7 @@
 from typing import Any, TypeVar
 
 from rlhf.config import files
+from rlhf.config.renamed import renamed_option
 from rlhf.errors import UserError
 
 Config = TypeVar("Config")
@@ -16,12 +17,12 @@ def parse(config_class: type[Config], argv: list[str], program: str = "rlhf", de
     import jsonargparse
 
     parser = jsonargparse.ArgumentParser(
-        prog=program, description=description, exit_on_error=False, parser_mode=files.strict_parser_mode()
+        prog=program, description=description, exit_on_error=False, parser_mode=files.strict_parser_mode(config_class)
     )
     parser.add_argument("--config", action="config", help="YAML file; later options override it")
     parser.add_class_arguments(config_class, sub_configs=True)
     try:
-        parsed = parser.parse_args(argv)
+        parsed = parser.parse_args([renamed_option(config_class, argument) for argument in argv])
         files.check_sections(config_class, parsed)
         values: dict[str, Any] = vars(parser.instantiate(parsed))
     except jsonargparse.ArgumentError as error:

@@ -145,13 +145,13 @@ def _within_limits(row: TokenizedExample, data: DataConfig, context_length: int)
     return row
 
 
-def check_fits(examples: list[TokenizedExample], max_response_tokens: int, context_length: int) -> None:
+def check_fits(examples: list[TokenizedExample], max_new_tokens: int, context_length: int) -> None:
     """Raise UserError unless every prompt leaves room for a whole response."""
     for e in examples:
-        if len(e.prompt_ids) + max_response_tokens > context_length:
+        if len(e.prompt_ids) + max_new_tokens > context_length:
             raise UserError(
-                f"{e.example.origin}: prompt of {len(e.prompt_ids)} tokens + sampling.max_response_tokens "
-                f"{max_response_tokens} is more than the model's context of {context_length}; lower the limit"
+                f"{e.example.origin}: prompt of {len(e.prompt_ids)} tokens + sampling.max_new_tokens "
+                f"{max_new_tokens} is more than the model's context of {context_length}; lower the limit"
             )
 
 

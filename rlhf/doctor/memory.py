@@ -13,7 +13,7 @@ from rlhf.policy.policy import Policy
 
 NEARLY_FULL = 0.9
 SMALLER = (
-    "lower micro_batch_size or sampling.max_response_tokens, set model.gradient_checkpointing or model.dtype bfloat16, "
+    "lower micro_batch_size or sampling.max_new_tokens, set model.gradient_checkpointing or model.dtype bfloat16, "
     "take critic: detached, or a smaller model"
 )
 

@@ -58,7 +58,7 @@ def check_decoding(patient: Patient) -> Check:
 def decode(patient: Patient, prompts: list[TokenizedExample]) -> tuple[Tensor, Responses]:
     """Sample a few tokens: their log-probabilities as the decode loop saw them [B, T], and the responses."""
     trainer, sampling = patient.trainer, patient.config.sampling
-    short = replace(sampling, max_response_tokens=min(DECODED_TOKENS, sampling.max_response_tokens), stop=[])
+    short = replace(sampling, max_new_tokens=min(DECODED_TOKENS, sampling.max_new_tokens), stop=[])
     model, eos = trainer.policy.language_model, trainer.tokenizer.eos_token_id
     steps: list[Tensor] = []
     hook = model.get_output_embeddings().register_forward_hook(lambda *call: steps.append(call[-1].float()))
@@ -78,7 +78,7 @@ def decode(patient: Patient, prompts: list[TokenizedExample]) -> tuple[Tensor, R
 
 
 def check_sampled_distribution(patient: Patient) -> Check:
-    """Responses are as probable as samples of the distribution that is optimised have to be.
+    """Responses are as probable as samples of the distribution that is optimized have to be.
 
     The log-probability of a sampled token is -entropy on average, so that z = sum d / sqrt(sum d^2) with
     d = logprob + entropy is about normal: another temperature, or a cut distribution, shows as a large z.
@@ -96,7 +96,7 @@ def check_sampled_distribution(patient: Patient) -> Check:
     return failure(
         "sampled distribution",
         found,
-        f"responses come from a {direction} distribution than the one that is optimised: sample with the same "
+        f"responses come from a {direction} distribution than the one that is optimized: sample with the same "
         "temperature, the same weights, and without top_p, top_k or other logits processors",
     )
 

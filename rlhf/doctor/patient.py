@@ -55,16 +55,16 @@ class Patient:
 
 
 def build_trial(config: PPOConfig, rewards: RewardSum) -> PPOTrainer:
-    """The run's trainer, on a batch of 16 (or a few more, where that is not a multiple of samples_per_prompt)."""
-    per_prompt = config.samples_per_prompt
+    """The run's trainer, on a batch of 16 (or a few more, where that is not a multiple of num_generations)."""
+    per_prompt = config.num_generations
     n = per_prompt * -(-N_SAMPLES // per_prompt)
     trial = replace(
         config,
         batch_size=n,
-        minibatch_size=min(config.minibatch_size, n),
-        epochs=1,
+        mini_batch_size=min(config.mini_batch_size, n),
+        num_ppo_epochs=1,
         value_warmup=ValueWarmup(),  # or the policy would not be updated
-        processes=None,
+        num_processes=None,
     )
     return build_trainer(trial, rewards)
 

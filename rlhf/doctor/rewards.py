@@ -58,10 +58,10 @@ def check_total(scores: Scores) -> Check:
 def check_speed(patient: Patient, seconds: float) -> Check:
     """Scoring is not what the run waits for."""
     config, name = patient.config, "reward time"
-    total = seconds * config.batch_size * config.updates
+    total = seconds * config.batch_size * config.num_updates
     found = (
-        f"{seconds * 1e3:.3g} ms per response, {duration(total)} for {config.updates} updates of {config.batch_size}; "
-        f"sampling takes {patient.seconds_per_response * 1e3:.3g} ms"
+        f"{seconds * 1e3:.3g} ms per response, {duration(total)} for {config.num_updates} updates of "
+        f"{config.batch_size}; sampling takes {patient.seconds_per_response * 1e3:.3g} ms"
     )
     if seconds <= patient.seconds_per_response:
         return ok(name, found)

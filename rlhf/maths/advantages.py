@@ -34,7 +34,7 @@ def kl_shaped_rewards(scores: Tensor, kl: Tensor, response_mask: Tensor, kl_coef
 def gae(
     rewards: Tensor, values: Tensor, response_mask: Tensor, gamma: float, gae_lambda: float
 ) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimation: (advantages, returns), each [B, T], zero outside the mask.
+    """Generalized advantage estimation: (advantages, returns), each [B, T], zero outside the mask.
 
     delta_t = r_t + gamma * V_{t+1} - V_t,   A_t = delta_t + gamma * gae_lambda * A_{t+1},   returns_t = A_t + V_t.
     V and A after the last response token are 0. Advantages are raw; whitening comes later.
@@ -70,38 +70,38 @@ def reward_per_token(scores: Tensor, response_mask: Tensor) -> Tensor:
     return zero_outside((at_least_float32(scores) / length).unsqueeze(-1).expand(response_mask.shape), response_mask)
 
 
-def leave_one_out(scores: Tensor, samples_per_prompt: int) -> Tensor:
+def leave_one_out(scores: Tensor, num_generations: int) -> Tensor:
     """RLOO: each score minus the mean of the *other* samples of its prompt: [B] -> [B].
 
-    A_i = s_i - sum_{j != i} s_j / (k - 1)  =  k / (k - 1) * (s_i - mean(s)),  with k = samples_per_prompt.
+    A_i = s_i - sum_{j != i} s_j / (k - 1)  =  k / (k - 1) * (s_i - mean(s)),  with k = num_generations.
     The k rows of a prompt lie side by side. The baseline does not depend on sample i, so the gradient stays unbiased.
     Raises ValueError if k < 2 or B is not a multiple of k. Source: Ahmadian et al. 2024, section 2.3.
     """
-    groups = _by_prompt(scores, samples_per_prompt)
-    others = (groups.sum(-1, keepdim=True) - groups) / (samples_per_prompt - 1)
+    groups = _by_prompt(scores, num_generations)
+    others = (groups.sum(-1, keepdim=True) - groups) / (num_generations - 1)
     return (groups - others).flatten()
 
 
-def group_relative(scores: Tensor, samples_per_prompt: int) -> Tensor:
-    """GRPO: each score standardised within the samples of its prompt: [B] -> [B].
+def group_relative(scores: Tensor, num_generations: int) -> Tensor:
+    """GRPO: each score standardized within the samples of its prompt: [B] -> [B].
 
-    A_i = (s_i - mean(s)) / (std(s) + 1e-4), std with the divisor k - 1, as TRL computes it; k = samples_per_prompt.
+    A_i = (s_i - mean(s)) / (std(s) + 1e-4), std with the divisor k - 1, as TRL computes it; k = num_generations.
     The k rows of a prompt lie side by side. A prompt whose samples all score the same gets 0. Dividing by the
-    spread favours prompts that are nearly always or nearly never solved; for the advantage without it take
+    spread favors prompts that are nearly always or nearly never solved; for the advantage without it take
     `leave_one_out`. Raises ValueError if k < 2 or B is not a multiple of k. Source: Shao et al. 2024, section 4.1.2.
     """
-    groups = _by_prompt(scores, samples_per_prompt)
-    centred = groups - groups.mean(-1, keepdim=True)
-    return (centred / (groups.std(-1, keepdim=True) + 1e-4)).flatten()
+    groups = _by_prompt(scores, num_generations)
+    centered = groups - groups.mean(-1, keepdim=True)
+    return (centered / (groups.std(-1, keepdim=True) + 1e-4)).flatten()
 
 
-def _by_prompt(scores: Tensor, samples_per_prompt: int) -> Tensor:
+def _by_prompt(scores: Tensor, num_generations: int) -> Tensor:
     """[P * k] -> [P, k], or an error that says which number is wrong."""
-    if samples_per_prompt < 2:
-        raise ValueError(f"samples_per_prompt is {samples_per_prompt}; comparing samples of a prompt takes at least 2")
-    if scores.dim() != 1 or len(scores) % samples_per_prompt:
+    if num_generations < 2:
+        raise ValueError(f"num_generations is {num_generations}; comparing samples of a prompt takes at least 2")
+    if scores.dim() != 1 or len(scores) % num_generations:
         raise ValueError(
-            f"scores has shape {tuple(scores.shape)}; it must be [B], B a multiple of samples_per_prompt = "
-            f"{samples_per_prompt}"
+            f"scores has shape {tuple(scores.shape)}; it must be [B], B a multiple of num_generations = "
+            f"{num_generations}"
         )
-    return at_least_float32(scores).view(-1, samples_per_prompt)
+    return at_least_float32(scores).view(-1, num_generations)

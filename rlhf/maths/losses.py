@@ -53,7 +53,7 @@ def clipped_policy_loss(
     dual_clip: float | None = None,
     aggregation: str = "token_mean",
 ) -> tuple[Tensor, Stats]:
-    """The clipped surrogate, as a loss to minimise; all inputs [B, T], the result a scalar and its statistics.
+    """The clipped surrogate, as a loss to minimize; all inputs [B, T], the result a scalar and its statistics.
 
     r = pi / pi_old;  loss_t = max(-A r, -A clip(r, 1 - clip_range, 1 + clip_range)).
     With `dual_clip` (> 1), where A < 0: min(loss_t, -A * dual_clip), so that one huge ratio cannot dominate.

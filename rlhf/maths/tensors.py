@@ -60,7 +60,7 @@ def scale_to_unit_variance(x: Tensor, mask: Tensor) -> Tensor:
 
 @dataclass
 class RunningMoments:
-    """Mean and variance of everything seen so far, for normalising scores across batches.
+    """Mean and variance of everything seen so far, for normalizing scores across batches.
 
     Batches are merged by the parallel update of Chan, Golub and LeVeque (1979), which equals one pass over all the
     data. Plain floats, so that `state_dict` goes into a JSON checkpoint and comes back without losing a bit.
@@ -83,12 +83,12 @@ class RunningMoments:
         self.mean += shift * n / total
         self.count = total
 
-    def normalise(self, x: Tensor) -> Tensor:
+    def normalize(self, x: Tensor) -> Tensor:
         """(x - mean) / sqrt(variance + 1e-8) with the moments so far; any shape."""
         return self.scale(at_least_float32(x) - self.mean)
 
     def scale(self, x: Tensor) -> Tensor:
-        """x / sqrt(variance + 1e-8): the spread is normalised, the sign stays; any shape."""
+        """x / sqrt(variance + 1e-8): the spread is normalized, the sign stays; any shape."""
         return at_least_float32(x) / (self.variance + 1e-8) ** 0.5
 
     def state_dict(self) -> dict[str, float]:

@@ -38,7 +38,7 @@ def load_causal_lm(config: ModelConfig) -> "PreTrainedModel":
 
 
 def build_from_scratch(config: ScratchModel, texts: list[str]) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
-    """A randomly initialised GPT-2 or Llama and a byte-level BPE tokenizer trained on `texts`.
+    """A randomly initialized GPT-2 or Llama and a byte-level BPE tokenizer trained on `texts`.
 
     Seed the random generators first: the weights depend on them.
     """

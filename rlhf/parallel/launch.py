@@ -74,7 +74,7 @@ def join_processes(processes: int | None) -> "PartialState":
     )
     require(
         processes in (None, state.num_processes),
-        f"processes is {processes}, but {state.num_processes} were launched (see configs/accelerate/)",
+        f"num_processes is {processes}, but {state.num_processes} were launched (see configs/accelerate/)",
     )
     return state
 

@@ -26,7 +26,7 @@ def check_head_is_last(model: "PreTrainedModel") -> None:
     if not torch.equal(logits, ours):
         raise UserError(
             f"{type(model).__name__} does more to its logits than its LM head (a soft cap, a scale); "
-            "PPO would optimise other probabilities than those sampled, so it is not supported"
+            "PPO would optimize other probabilities than those sampled, so it is not supported"
         )
 
 

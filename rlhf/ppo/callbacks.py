@@ -21,7 +21,7 @@ class Callback:
         """Responses are there (`rollout_batch_size` of them), nobody has judged them yet."""
 
     def after_scoring(self, trainer: "PPOTrainer", responses: "Responses", scores: Scores) -> Scores | None:
-        """The rewards have spoken; nothing is normalised or clipped yet."""
+        """The rewards have spoken; nothing is normalized or clipped yet."""
 
     def after_advantages(self, trainer: "PPOTrainer", rollout: "Rollout") -> "Rollout | None":
         """Credit is assigned; the policy has not moved yet."""

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def final_scores(config: PPOConfig, raw: Scores, has_eos: Tensor, moments: RunningMoments) -> Tensor:
-    """The rewards' totals, normalised by the running moments, clipped, minus the penalty for a missing EOS: [B].
+    """The rewards' totals, normalized by the running moments, clipped, minus the penalty for a missing EOS: [B].
 
     The moments take in this batch first.
     """
     scores = torch.tensor(raw.total, device=has_eos.device)
-    if config.score_normalisation != "none":
+    if config.score_normalization != "none":
         moments.update(scores)
-        scores = moments.normalise(scores) if config.score_normalisation == "standardise" else moments.scale(scores)
+        scores = moments.normalize(scores) if config.score_normalization == "standardize" else moments.scale(scores)
     if config.score_clip is not None:
         scores = scores.clamp(-config.score_clip, config.score_clip)
     return scores - config.missing_eos_penalty * (~has_eos)
@@ -74,4 +74,4 @@ def critic_free_advantages(config: PPOConfig, totals: Tensor, response_mask: Ten
     if config.advantage == "reward_per_token":
         return reward_per_token(totals, response_mask)
     compared = leave_one_out if config.advantage == "rloo" else group_relative
-    return zero_outside(compared(totals, config.samples_per_prompt).unsqueeze(-1), response_mask)
+    return zero_outside(compared(totals, config.num_generations).unsqueeze(-1), response_mask)

@@ -33,13 +33,13 @@ class Inspection:
         source, config = trainer.prompts, trainer.config
         prompts = source.prompts[: config.inspect.prompts] if isinstance(source, ShuffledPasses) else []
         self.trainer, self.folder = trainer, folder
-        self.prompts = [prompt for prompt in prompts for _ in range(config.samples_per_prompt)]
+        self.prompts = [prompt for prompt in prompts for _ in range(config.num_generations)]
         self.pending: tuple[int, Rollout, Scores] | None = None
 
     def before_update(self, step: int) -> None:
         """Sample and judge, if this update is one to look at: the first, every `inspect.every`-th and the last."""
         config = self.trainer.config
-        due = step in (1, config.updates) or step % config.inspect.every == 0
+        due = step in (1, config.num_updates) or step % config.inspect.every == 0
         if due and self.prompts:
             self.pending = (step, *self.roll_out())
 

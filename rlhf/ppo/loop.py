@@ -16,7 +16,7 @@ from rlhf.ppo.update import Metrics, NonFiniteError
 from rlhf.rewards import Scores
 from rlhf.runs.checkpoints import CHECKPOINTS_FOLDER, CheckpointManager
 from rlhf.runs.files import staged
-from rlhf.runs.folder import as_plain, identity
+from rlhf.runs.folder import as_plain
 from rlhf.runs.interruption import catch_termination
 from rlhf.tracking.progress import ProgressBar
 from rlhf.tracking.tracker import Tracker
@@ -32,16 +32,16 @@ def train(trainer: PPOTrainer, folder: Path) -> Path:
     checkpoint, by raising Interrupted.
     """
     config, ranks = trainer.config, trainer.ranks
-    checkpoints = CheckpointManager(folder / CHECKPOINTS_FOLDER, config.checkpoint.keep, identity(config))
-    watch = Watch(config.watch, config.kl_target, config.sampling.max_response_tokens)
+    checkpoints = CheckpointManager(folder / CHECKPOINTS_FOLDER, config.checkpoint.save_total_limit, config)
+    watch = Watch(config.watch, config.adaptive_kl_target, config.sampling.max_new_tokens)
     inspection = Inspection(trainer, folder / ROLLOUTS_FOLDER)
     resumed_at = resume(trainer, watch, checkpoints)
     with (
         Tracker(folder, "ppo", config.tracking, as_plain(config), ranks.is_first, resumed_at) as tracker,
-        ProgressBar("ppo", config.updates, ranks.is_first, done=trainer.updates_done) as bar,
+        ProgressBar("ppo", config.num_updates, ranks.is_first, done=trainer.updates_done) as bar,
         catch_termination(bar.stopping) as termination,
     ):
-        while trainer.updates_done < config.updates and not watch.stop:
+        while trainer.updates_done < config.num_updates and not watch.stop:
             step = trainer.updates_done + 1
             inspection.before_update(step)
             update = guarded_update(trainer, folder)
@@ -57,12 +57,12 @@ def train(trainer: PPOTrainer, folder: Path) -> Path:
             note = "critic warm-up" if trainer.warming_up else ""
             bar.advance(figures(update.metrics), note, (samples[0]["prompt"], samples[0]["response"]))
             asked_to_stop = ranks.any(termination.requested)
-            if asked_to_stop or step % config.checkpoint.every == 0:
+            if asked_to_stop or step % config.checkpoint.save_steps == 0:
                 save(trainer, watch, checkpoints)
             if asked_to_stop:
                 break
-    if trainer.updates_done < config.updates and not watch.stop:
-        raise Interrupted(f"saved after update {step} of {config.updates}; the same command continues")
+    if trainer.updates_done < config.num_updates and not watch.stop:
+        raise Interrupted(f"saved after update {step} of {config.num_updates}; the same command continues")
     if ranks.is_first:
         with staged(folder / POLICY_FOLDER) as staging:
             write_policy(staging, trainer, folder)

@@ -9,7 +9,7 @@ def rollout_metrics(rollout: Rollout, raw: Scores, kl_coef: float, with_critic: 
     """Metrics of one rollout, before the policy is updated on it.
 
     objective/kl is the mean over responses of the summed k1 estimate, in nats; objective/rlhf_reward is the score
-    minus the KL penalty, what PPO maximises; reward/<name> is the mean of each component over the samples that it
+    minus the KL penalty, what PPO maximizes; reward/<name> is the mean of each component over the samples that it
     applies to; response/length is in tokens, EOS included.
     """
     mask = rollout.response_mask

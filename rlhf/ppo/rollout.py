@@ -31,7 +31,7 @@ class Rollout(Experience):
     """Experience with credit assigned: all that the clipped epochs and the report need; each [B, T] but `scores` [B].
 
     Attributes:
-        scores: From the rewards, after normalisation, clipping and the penalty for a missing EOS.
+        scores: From the rewards, after normalization, clipping and the penalty for a missing EOS.
         kl: Per-token KL estimate.
         rewards: Scores and KL penalty spread over the tokens.
         advantages: What the policy loss weighs each token with.

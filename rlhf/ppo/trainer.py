@@ -136,11 +136,11 @@ class PPOTrainer:
         return update
 
     def next_prompts(self) -> list[TokenizedExample]:
-        """This rank's share of the update's prompts, each `samples_per_prompt` times."""
+        """This rank's share of the update's prompts, each `num_generations` times."""
         config = self.config
-        drawn = [next(self.prompts) for _ in range(config.batch_size // config.samples_per_prompt)]
+        drawn = [next(self.prompts) for _ in range(config.batch_size // config.num_generations)]
         mine = drawn[self.ranks.share(len(drawn))]
-        return [prompt for prompt in mine for _ in range(config.samples_per_prompt)]
+        return [prompt for prompt in mine for _ in range(config.num_generations)]
 
     def sample(self, prompts: list[TokenizedExample]) -> Responses:
         """One response to each prompt."""
@@ -199,7 +199,7 @@ class PPOTrainer:
 
     def learning_rate_factor(self) -> float:
         """Share of the peak learning rate: falls to 0 over the updates, or stays 1."""
-        return 1 - self.updates_done / self.config.updates if self.config.lr_schedule == "linear" else 1.0
+        return 1 - self.updates_done / self.config.num_updates if self.config.lr_schedule == "linear" else 1.0
 
     def called_back(self, phase: str, *given: Any) -> Any:
         """The last of the given values, or what the callbacks put in its place."""
@@ -212,6 +212,6 @@ class PPOTrainer:
 
 def kl_controller(config: PPOConfig) -> FixedKLController:
     """Adaptive where there is a target to steer to, else fixed."""
-    if config.kl_target is None:
+    if config.adaptive_kl_target is None:
         return FixedKLController(config.kl_coef)
-    return AdaptiveKLController(config.kl_coef, config.kl_target, config.kl_horizon)
+    return AdaptiveKLController(config.kl_coef, config.adaptive_kl_target, config.adaptive_kl_horizon)

@@ -38,7 +38,7 @@ class ClippedEpochs:
 
     Args:
         config: The stage's settings.
-        policy: What is optimised; the policy's parameters and the critic's have a learning rate each.
+        policy: What is optimized; the policy's parameters and the critic's have a learning rate each.
         accelerator: Runs the backward pass; knows the other processes.
         shuffler: Draws the minibatches; must draw the same on all ranks.
     """
@@ -56,9 +56,9 @@ class ClippedEpochs:
         self.skipped_in_a_row = 0
 
     def run(self, rollout: Rollout, lr_factor: float, critic_only: bool) -> Metrics:
-        """`epochs` passes over the rollout in shuffled minibatches; the mean of each statistic over the steps.
+        """`num_ppo_epochs` passes over the rollout in shuffled minibatches; the mean of each statistic over the steps.
 
-        Ends early where the policy has moved further than `approx_kl_limit`. Steps that were skipped because something
+        Ends early where the policy has moved further than `target_kl`. Steps that were skipped because something
         was not finite are counted, and left out of the means. Raises NonFiniteError after too many of those in a row.
         """
         for group in self.optimizer.param_groups:
@@ -87,9 +87,9 @@ class ClippedEpochs:
 
     def minibatches(self, rollout: Rollout) -> Iterator[Rollout]:
         """The rollout in shuffled minibatches, once per epoch; the last one of an epoch may be smaller."""
-        for _ in range(self.config.epochs):
+        for _ in range(self.config.num_ppo_epochs):
             order = torch.randperm(len(rollout), generator=self.shuffler).to(self.policy.device)
-            for index in order.split(self.config.minibatch_size):
+            for index in order.split(self.config.mini_batch_size):
                 yield rollout.rows(index)
 
     def gradient(self, minibatch: Rollout, critic_only: bool) -> Metrics:
@@ -115,7 +115,7 @@ class ClippedEpochs:
 
     def went_too_far(self, stats: Metrics) -> bool:
         """Whether the policy has left the one that sampled by more than the limit; the gradient is then not used."""
-        limit = self.config.approx_kl_limit
+        limit = self.config.target_kl
         return limit is not None and stats["policy/approx_kl"] > limit
 
     def take_step(self, stats: Metrics) -> bool:

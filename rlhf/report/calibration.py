@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data.preferences import TokenizedPair
-from rlhf.report.plots import BLUE, GREY, INK, ORANGE
+from rlhf.report.plots import BLUE, GRAY, INK, ORANGE
 from rlhf.report.tables import print_table
 
 BINS = 5
@@ -56,7 +56,7 @@ def plot_calibration(margins: list[float], file: Path) -> None:
         2, 1, figsize=(5.4, 5.4), dpi=130, layout="constrained", sharex=True, height_ratios=[3, 1]
     )
     sure, right, counts = zip(*calibration(margins), strict=True)
-    top.plot([0.5, 1], [0.5, 1], color=GREY, linestyle="--", linewidth=1.2, label="perfectly calibrated")
+    top.plot([0.5, 1], [0.5, 1], color=GRAY, linestyle="--", linewidth=1.2, label="perfectly calibrated")
     top.plot(sure, right, color=BLUE, marker="o", linewidth=1.8, label="this model")
     top.set(title="Calibration on held-out pairs", ylabel="share of pairs judged right", ylim=(-0.03, 1.05))
     top.legend(frameon=False, fontsize=8, loc="lower right")
@@ -68,7 +68,7 @@ def plot_calibration(margins: list[float], file: Path) -> None:
 
 
 def plot_margins(margins: list[float], file: Path) -> None:
-    """Histogram of chosen minus rejected score, wrong pairs in another colour."""
+    """Histogram of chosen minus rejected score, wrong pairs in another color."""
     plt = _pyplot()
     figure, axes = plt.subplots(figsize=(6.4, 3.8), dpi=130, layout="constrained")
     low, high = min(0.0, *margins), max(0.0, *margins)

@@ -50,8 +50,10 @@ def ppo_card(config: PPOConfig, updates_done: int, metrics: Sequence[Row], warni
     """
     k, base, sampling = tenth(updates_done), shown_model(config.model), config.sampling
     rewards = [[spec.metric_name, f"`{spec.path}`", f"{spec.weight:g}"] for spec in config.rewards]
-    state = "" if updates_done >= config.updates else f", as it was after update {updates_done} of {config.updates}"
-    code = generate(config.data, sampling.max_response_tokens, sampling.temperature)
+    state = (
+        "" if updates_done >= config.num_updates else f", as it was after update {updates_done} of {config.num_updates}"
+    )
+    code = generate(config.data, sampling.max_new_tokens, sampling.temperature)
     return assemble(
         front_matter(config.model, config.data, "peft", "text-generation", ["ppo", "rlhf", "lora"]),
         f"PPO policy on {base}",
@@ -71,19 +73,20 @@ def ppo_card(config: PPOConfig, updates_done: int, metrics: Sequence[Row], warni
 
 def _ppo_method(config: PPOConfig, updates_done: int) -> dict[str, str]:
     """The settings that matter most."""
-    leash = f"kl_coef {config.kl_coef:g}" + (f", steered to {config.kl_target:g} nats" if config.kl_target else "")
+    target = config.adaptive_kl_target
+    penalty = f"kl_coef {config.kl_coef:g}" + (f", steered to {target:g} nats" if target else "")
     sampling = config.sampling
     return {
-        "updates": f"{updates_done} of {config.updates}",
-        "responses per update": f"{config.batch_size}, {config.samples_per_prompt} per prompt",
-        "epochs, minibatch": f"{config.epochs}, {config.minibatch_size}",
+        "updates": f"{updates_done} of {config.num_updates}",
+        "responses per update": f"{config.batch_size}, {config.num_generations} per prompt",
+        "epochs, minibatch": f"{config.num_ppo_epochs}, {config.mini_batch_size}",
         "advantage": f"{config.advantage}, gamma {config.gamma:g}, lambda {config.gae_lambda:g}",
         "critic": config.critic,
         "clip range": f"{config.clip_range:g}",
-        "KL penalty": f"{leash}, estimator {config.kl_estimator}",
+        "KL penalty": f"{penalty}, estimator {config.kl_estimator}",
         "learning rate": f"{config.learning_rate:g} ({config.lr_schedule}), critic {config.critic_learning_rate:g}",
         "LoRA": shown_lora(config.lora, merged=False),
-        "sampling": f"temperature {sampling.temperature:g}, at most {sampling.max_response_tokens} tokens",
+        "sampling": f"temperature {sampling.temperature:g}, at most {sampling.max_new_tokens} tokens",
         "seed": str(config.seed),
     }
 
@@ -94,9 +97,9 @@ def _ppo_limits(config: PPOConfig, kl: float, warnings: Sequence[Row]) -> list[s
     distance = f"Its KL to its base model is {kl:.3g} nats per response, estimated from samples"
     return [
         "It was paid for the rewards above and for nothing else. What they do not see (whether a response is true, "
-        "useful or safe, say) was not optimised and may have become worse than in the base model.",
+        "useful or safe, say) was not optimized and may have become worse than in the base model.",
         f"{distance}; the KL penalty is what held it back." if config.kl_coef else f"{distance}, with no KL penalty.",
-        f"It has seen prompts of the training data and its own responses of at most {sampling.max_response_tokens} "
+        f"It has seen prompts of the training data and its own responses of at most {sampling.max_new_tokens} "
         f"tokens at temperature {sampling.temperature:g}; nothing is known about others.",
         NO_SAFETY,
         *(f"The run warned: {row['message']}" for row in warnings),
@@ -110,7 +113,7 @@ def sft_card(config: SFTConfig, metrics: Sequence[Row]) -> str:
     shape = f"{scratch.architecture}, {scratch.layers} layers, width {scratch.hidden_size}" if scratch else base
     method = {
         "starting point": shape,
-        "epochs, batch": f"{config.epochs:g}, {config.batch_size}",
+        "epochs, batch": f"{config.num_train_epochs:g}, {config.batch_size}",
         **_fine_tuning(config),
     }
     limits = ["It imitates its training data, with whatever is wrong in it.", NO_SAFETY]
@@ -132,7 +135,7 @@ def reward_card(config: RewardModelConfig, metrics: Sequence[Row], summary: Row)
     """The card of a reward model, with what was measured on its held-out pairs."""
     base = shown_model(config.model)
     method = {
-        "epochs, batch": f"{config.epochs:g}, {config.batch_size} pairs",
+        "epochs, batch": f"{config.num_train_epochs:g}, {config.batch_size} pairs",
         "extra mismatched pairs per row": f"{config.mismatched:g}",
         **_fine_tuning(config),
     }

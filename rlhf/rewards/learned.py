@@ -60,7 +60,7 @@ class RewardModel:
         ids = self.encode(prompt, completion)
         [raw] = score_ids(self.model, [ids], 1)
         if self.settings is None:
-            return f"raw score {raw:.4f} of {len(ids)} tokens, not normalised"
+            return f"raw score {raw:.4f} of {len(ids)} tokens, not normalized"
         mean, std, reference, _ = self.settings
         score = (raw - mean) / std
         return (

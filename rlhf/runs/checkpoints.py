@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from rlhf.errors import UserError
-from rlhf.runs.folder import difference
+from rlhf.runs.folder import difference, identity, written_before
 
 CHECKPOINTS_FOLDER, MANIFEST = "checkpoints", "manifest.json"
 STAGING, REPLACED = ".staging-", ".replaced"
@@ -29,12 +29,13 @@ class CheckpointManager:
     Args:
         folder: Where they lie; nothing else belongs there.
         keep: How many intact checkpoints stay on disk.
-        identity: What makes the run the one it is, as `rlhf.runs.folder.identity` gives it; stands in the manifests, and
-            checkpoints with another one are not used. None asks nobody.
+        config: The run's configuration. What of it makes the run the one it is stands in the manifests, and checkpoints
+            with anything else there are not used. None uses any.
     """
 
-    def __init__(self, folder: Path, keep: int = 2, identity: dict[str, Any] | None = None) -> None:
-        self.folder, self.keep, self.identity = folder, keep, identity
+    def __init__(self, folder: Path, keep: int = 2, config: Any = None) -> None:
+        self.folder, self.keep, self.config = folder, keep, config
+        self.identity = None if config is None else identity(config)
 
     def save(self, step: int, write: Callable[[Path], None]) -> Path:
         """Let `write` fill a folder, and make it the checkpoint of this step once all of it is on the disk.
@@ -100,7 +101,7 @@ class CheckpointManager:
         if damaged or self.identity is None:
             return damaged
         theirs = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8")).get("run")
-        changed = difference(theirs, self.identity) if theirs else ""
+        changed = difference(written_before(type(self.config), theirs), self.identity) if theirs else ""
         return f"it is another run's: {changed} here" if changed else None
 
     def _put_in_place(self, staging: Path, target: Path) -> None:

@@ -8,11 +8,13 @@ import platform
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
+from rlhf.config.renamed import renamed
 from rlhf.errors import UserError, one_line
 from rlhf.runs.files import UNFINISHED, saving, write_atomically
 
@@ -36,7 +38,7 @@ def open_run(output_dir: str, config: Any) -> Path:
     resolved = mask_secrets({key: value for key, value in as_plain(config).items() if key != "output_dir"})
     file = folder / CONFIG_FILE
     if file.is_file():
-        before = _read_config(file)
+        before = written_before(type(config), _read_config(file))
         changed = difference(essence(before), essence(resolved))
         if changed:
             raise UserError(
@@ -101,6 +103,13 @@ def essence(config: Any) -> Any:
 def identity(config: Any) -> dict[str, Any]:
     """What makes a run the one it is: its config as `open_run` compares it."""
     return cast(dict[str, Any], essence(mask_secrets(as_plain(config))))
+
+
+def written_before(config_class: type, config: dict[str, Any]) -> dict[str, Any]:
+    """A plain config of an earlier release with the present names of its settings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the user did not write it
+        return renamed(config_class, config)
 
 
 def is_done(folder: Path) -> bool:

@@ -45,7 +45,7 @@ def sample(
     response ends with EOS, or where `is_stop`, given the responses so far [n, t], says so [n]. `generator` must be on
     the model's device.
     """
-    n_rows, n_steps = len(prompts), sampling.max_response_tokens
+    n_rows, n_steps = len(prompts), sampling.max_new_tokens
     response_ids = torch.full((n_rows, n_steps), eos_token_id, device=model.device)
     response_mask = torch.zeros((n_rows, n_steps), dtype=torch.bool, device=model.device)
     ended = torch.zeros(n_rows, dtype=torch.bool, device=model.device)

@@ -75,7 +75,7 @@ def endings(sampling: SamplingConfig, eos_token_id: int) -> dict[str, Any]:
     """
     return {
         "temperature": sampling.temperature,
-        "max_tokens": sampling.max_response_tokens,
+        "max_tokens": sampling.max_new_tokens,
         "ignore_eos": True,
         "stop_token_ids": [eos_token_id],
         "stop": sampling.stop,

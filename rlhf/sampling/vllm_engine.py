@@ -56,7 +56,7 @@ def start_engine(
             server_base_url=url,
             server_timeout=SERVER_PATIENCE,
             gpu_memory_utilization=settings.gpu_memory_utilization,
-            max_model_length=config.data.max_prompt_tokens + config.sampling.max_response_tokens,
+            max_model_length=config.data.max_prompt_tokens + config.sampling.max_new_tokens,
             trust_remote_code=config.model.trust_remote_code,
         )
         return Colocated(generation) if url is None else Server(generation, Ranks.of(accelerator), url)

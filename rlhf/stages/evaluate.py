@@ -68,7 +68,7 @@ def run_evaluate(config: EvaluateConfig) -> Measurement:
         prompts,
         rewards,
         config.sampling,
-        samples_per_prompt=config.samples_per_prompt,
+        num_generations=config.num_generations,
         batch_size=config.batch_size,
         seed=config.seed,
     )
@@ -109,14 +109,14 @@ def measure(
     rewards: RewardSum,
     sampling: SamplingConfig,
     *,
-    samples_per_prompt: int,
+    num_generations: int,
     batch_size: int,
     seed: int,
 ) -> Measurement:
-    """Sample `samples_per_prompt` responses to every prompt and average what rewards and model say of them."""
-    check_fits(prompts, sampling.max_response_tokens, context_length(policy.language_model))
+    """Sample `num_generations` responses to every prompt and average what rewards and model say of them."""
+    check_fits(prompts, sampling.max_new_tokens, context_length(policy.language_model))
     generator = torch.Generator(device=policy.device).manual_seed(seed)
-    repeated = [prompt for prompt in prompts for _ in range(samples_per_prompt)]
+    repeated = [prompt for prompt in prompts for _ in range(num_generations)]
     batches = in_batches(repeated, batch_size)
     rows: list[dict[str, Any]] = []
     with ProgressBar("evaluate", len(batches)) as bar:

@@ -28,8 +28,8 @@ def run_generate(config: GenerateConfig) -> list[dict[str, str]]:
         data = config.data
         examples = load_examples(data.train, data.train_split)
     prompts = tokenize(examples, tokenizer, data, context_length(policy.language_model))
-    check_fits(prompts, config.sampling.max_response_tokens, context_length(policy.language_model))
-    repeated = [prompt for prompt in prompts for _ in range(config.samples_per_prompt)]
+    check_fits(prompts, config.sampling.max_new_tokens, context_length(policy.language_model))
+    repeated = [prompt for prompt in prompts for _ in range(config.num_generations)]
     generator = torch.Generator(device=policy.device).manual_seed(config.seed)
     rows = []
     for batch in in_batches(repeated, config.batch_size):

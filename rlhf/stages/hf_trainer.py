@@ -9,7 +9,7 @@ from rlhf.config.checks import require_divides
 from rlhf.errors import Interrupted
 from rlhf.parallel.ranks import Ranks
 from rlhf.runs.checkpoints import CHECKPOINTS_FOLDER, CheckpointManager
-from rlhf.runs.folder import as_plain, identity
+from rlhf.runs.folder import as_plain
 from rlhf.runs.interruption import catch_termination
 from rlhf.tracking.progress import ProgressBar
 from rlhf.tracking.tracker import Tracker
@@ -26,7 +26,7 @@ def training_arguments(config: FineTuningConfig, folder: Path, device_type: str)
     require_divides("the batch of a process,", share, "micro_batch_size", micro_batch_size)
     return {
         "output_dir": str(folder / "trainer"),
-        "num_train_epochs": config.epochs,
+        "num_train_epochs": config.num_train_epochs,
         "per_device_train_batch_size": micro_batch_size,
         "gradient_accumulation_steps": share // micro_batch_size,
         "learning_rate": config.learning_rate,
@@ -61,7 +61,7 @@ def run_trainer(trainer: Any, stage: str, folder: Path, config: FineTuningConfig
     from transformers.trainer_callback import PrinterCallback
 
     ranks = Ranks.of(trainer.accelerator)
-    trainer.checkpoints = CheckpointManager(folder / CHECKPOINTS_FOLDER, config.checkpoint.keep, identity(config))
+    trainer.checkpoints = CheckpointManager(folder / CHECKPOINTS_FOLDER, config.checkpoint.save_total_limit, config)
     checkpoint = trainer.checkpoints.latest()
     resumed_at = trainer.checkpoints.step_of(checkpoint) if checkpoint else None
     if checkpoint and ranks.is_first:
@@ -71,7 +71,9 @@ def run_trainer(trainer: Any, stage: str, folder: Path, config: FineTuningConfig
         Tracker(folder, stage, config.tracking, as_plain(config), ranks.is_first, resumed_at) as tracker,
         ExitStack() as at_the_end,
     ):
-        trainer.add_callback(_saver_and_reporter(stage, config.checkpoint.every, ranks, metrics, tracker, at_the_end))
+        trainer.add_callback(
+            _saver_and_reporter(stage, config.checkpoint.save_steps, ranks, metrics, tracker, at_the_end)
+        )
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     AcceleratorState._reset_state()  # else its mixed precision would be that of the next stage in this process
     if trainer.state.global_step < trainer.state.max_steps:

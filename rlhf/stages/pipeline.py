@@ -39,7 +39,7 @@ def run_pipeline(config: PipelineConfig) -> dict[str, dict[str, float]]:
     after = evaluate(config, folder / "evaluation_ppo", policy)
     add_held_out(policy, before.means, after.means)
     push(policy, config.ppo.push_to_hub)  # only now: its card has the held-out results
-    summarise(folder, before, after)
+    summarize(folder, before, after)
     if not is_done(folder):
         mark_done(folder, time.monotonic() - started)
     report = write_report([folder], folder / REPORT_FILE)
@@ -59,13 +59,13 @@ def evaluate(config: PipelineConfig, folder: Path, model: Path) -> Measurement:
             rewards=[*config.ppo.rewards, *measured_only],
             sampling=config.ppo.sampling,
             prompts=config.evaluation.prompts,
-            samples_per_prompt=config.evaluation.samples_per_prompt,
+            num_generations=config.evaluation.num_generations,
             seed=config.evaluation.seed,
         )
     )
 
 
-def summarise(folder: Path, before: Measurement, after: Measurement) -> None:
+def summarize(folder: Path, before: Measurement, after: Measurement) -> None:
     """Print the before/after table and samples; write summary.json, summary.md and the plot."""
     means = {"sft": before.means, "ppo": after.means}
     write_atomically(folder / "summary.json", json.dumps(means, indent=2) + "\n")

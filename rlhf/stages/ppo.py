@@ -49,7 +49,7 @@ def run_ppo(config: PPOConfig, prompts: Iterable[Any] | None = None, callbacks: 
         prompts: Rows like those of a data file, made on the fly, instead of those of `config.data`; see PromptStream.
         callbacks: Called after each phase of every update.
     """
-    rewards = RewardSum.from_specs(config.rewards)  # first: a misspelt reward must not cost a model load
+    rewards = RewardSum.from_specs(config.rewards)  # first: a misspelled reward must not cost a model load
     accelerator = launch(config)
 
     def train_policy(folder: Path) -> None:
@@ -68,13 +68,13 @@ def launch(config: PPOConfig) -> "Accelerator":
 
     if config.generation.engine == "vllm":
         require_vllm()
-    require_fsdp2_or_ddp(join_processes(config.processes).device.type)
+    require_fsdp2_or_ddp(join_processes(config.num_processes).device.type)
     accelerator = Accelerator()
     require(
         accelerator.mixed_precision == "no",
         f"accelerate's mixed_precision is {accelerator.mixed_precision}; model.dtype sets the precision: make it 'no'",
     )
-    n_prompts = config.batch_size // config.samples_per_prompt
+    n_prompts = config.batch_size // config.num_generations
     require(
         n_prompts >= accelerator.num_processes,
         f"batch_size {config.batch_size} is {n_prompts} prompts, too few for {accelerator.num_processes} processes",
@@ -114,7 +114,7 @@ def load_prompts(
         examples = load_examples(config.data.train, config.data.train_split)
         warn_of_leak(examples, load_held_out(config.data))
     prompts = tokenize(examples, tokenizer, config.data, context)
-    check_fits(prompts, config.sampling.max_response_tokens, context)
+    check_fits(prompts, config.sampling.max_new_tokens, context)
     return prompts
 
 

@@ -1,4 +1,4 @@
-"""A reward model from preferences, with TRL's RewardTrainer: a scalar head on LoRA or all weights, normalised."""
+"""A reward model from preferences, with TRL's RewardTrainer: a scalar head on LoRA or all weights, normalized."""
 
 import json
 import random
@@ -35,12 +35,12 @@ METRICS = {
 
 
 def run_reward(config: RewardModelConfig) -> Path:
-    """Train, measure on the held-out pairs, and write the merged model with its normalisation; returns its folder.
+    """Train, measure on the held-out pairs, and write the merged model with its normalization; returns its folder.
 
     A finished run with the same config is not repeated: its summary is shown again. An interrupted one continues from
     its latest checkpoint.
     """
-    ranks = join_data_parallel("reward", config.processes)
+    ranks = join_data_parallel("reward", config.num_processes)
     model_folder = run_once(config, ranks, MODEL_FOLDER, lambda folder: _run(config, folder, ranks))
     if ranks.is_first:
         show(json.loads((model_folder.parent / SUMMARY_FILE).read_text(encoding="utf-8")), model_folder.parent)
@@ -97,7 +97,7 @@ def _report(
         "held_out_left_out": left_out,
         **measure(margins),
         "accuracy_by": accuracies(margins, held_out, group_by),
-        "normalisation": {"mean": settings.mean, "std": settings.std, "reference": settings.reference},
+        "normalization": {"mean": settings.mean, "std": settings.std, "reference": settings.reference},
     }
     write_atomically(folder / SUMMARY_FILE, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     return summary

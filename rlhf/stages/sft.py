@@ -35,7 +35,7 @@ def run_sft(config: SFTConfig) -> Path:
 
     A finished run with the same config is not repeated, an interrupted one continues from its latest checkpoint.
     """
-    ranks = join_data_parallel("sft", config.processes)
+    ranks = join_data_parallel("sft", config.num_processes)
     return run_once(config, ranks, MODEL_FOLDER, lambda folder: _run(config, folder, ranks))
 
 

@@ -23,7 +23,7 @@ SMALL_BATCH, LARGE_BATCH = 8, 256  # pulls per update: small shows the noise, la
 METHODS = ("REINFORCE, no baseline", "REINFORCE, baseline", "PPO")
 REFERENCES = {
     "uniform": (0.2, 0.2, 0.2, 0.2, 0.2),
-    "favours arm 0": (0.6, 0.1, 0.1, 0.1, 0.1),
+    "favors arm 0": (0.6, 0.1, 0.1, 0.1, 0.1),
     "against arm 2": (0.3, 0.3, 0.02, 0.2, 0.18),
 }
 

@@ -85,7 +85,7 @@ def update(
     """Step 4: clipped epochs over minibatches; returns the statistics of the last minibatch."""
     stats: dict[str, float] = {}
     for _ in range(config.epochs):
-        for rows in torch.randperm(config.batch_size, generator=stream).split(config.minibatch_size):
+        for rows in torch.randperm(config.batch_size, generator=stream).split(config.mini_batch_size):
             mask = batch.response.response_mask[rows]
             logits, values = evaluate(model, Response(ids=batch.response.ids[rows], response_mask=mask))
             logprobs = logprobs_from_logits(logits, batch.response.response_ids[rows])

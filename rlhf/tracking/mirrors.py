@@ -137,7 +137,7 @@ def wandb_mode(settings: TrackingConfig) -> Mode:
 
 
 def _start_wandb(folder: Path, stage: str, settings: TrackingConfig, config: Row, resumed: bool) -> Any:
-    """An initialised run, online if that is asked for and possible."""
+    """An initialized run, online if that is asked for and possible."""
     import wandb
 
     def start(mode: Mode, run_id: str) -> Any:

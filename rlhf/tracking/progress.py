@@ -170,7 +170,7 @@ def sample_lines(prompt: str, response: str, height: int) -> list[Text]:
 
 
 def text_lines(text: str) -> list[str]:
-    """The lines of a text without empty ones at its ends; what a terminal could obey is spelt out."""
+    """The lines of a text without empty ones at its ends; what a terminal could obey is spelled out."""
     return harmless(text).expandtabs(4).strip("\n").split("\n")
 
 

@@ -34,8 +34,8 @@ class Limits(NamedTuple):
     """What the config says about where trouble begins."""
 
     kl_limit: float | None
-    kl_target: float | None
-    max_response_tokens: int
+    adaptive_kl_target: float | None
+    max_new_tokens: int
 
 
 Judge = Callable[[History, Limits], str | None]
@@ -53,12 +53,13 @@ def kl_blow_up(history: History, limits: Limits) -> str | None:
     """Too far above the target; without one, above the limit or, from a quarter of it, threefold in one window."""
     kl = history[KL]
     seen = f"the KL to the reference is {kl.now:.1f} nats per response (mean of {WINDOW} updates)"
-    if limits.kl_target is not None:
-        if kl.now <= KL_TARGET_FACTOR * limits.kl_target:
+    if limits.adaptive_kl_target is not None:
+        if kl.now <= KL_TARGET_FACTOR * limits.adaptive_kl_target:
             return None
         return (
-            f"{seen}, more than {KL_TARGET_FACTOR:g} times kl_target {limits.kl_target:g}: kl_coef does not keep up. "
-            "Lower learning_rate, raise kl_coef, which it starts from, or lower kl_horizon so that it reacts faster"
+            f"{seen}, more than {KL_TARGET_FACTOR:g} times adaptive_kl_target {limits.adaptive_kl_target:g}: kl_coef "
+            "does not keep up. Lower learning_rate, raise kl_coef, which it starts from, or lower adaptive_kl_horizon "
+            "so that it reacts faster"
         )
     limit = limits.kl_limit or min(KL_LIMIT, KL_PER_TOKEN * history[LENGTH].start)
     if kl.now > limit:
@@ -67,7 +68,9 @@ def kl_blow_up(history: History, limits: Limits) -> str | None:
         found = f"{seen} after {kl.before:.1f} in the {WINDOW} before, on its way to {limit:.0f} (watch.kl_limit)"
     else:
         return None
-    return f"{found}: the policy is leaving the reference. Raise kl_coef, lower learning_rate, or set a kl_target"
+    return (
+        f"{found}: the policy is leaving the reference. Raise kl_coef, lower learning_rate, or set adaptive_kl_target"
+    )
 
 
 def negative_kl(history: History, limits: Limits) -> str | None:
@@ -131,12 +134,12 @@ def standstill(history: History, limits: Limits) -> str | None:
 
 def length_at_limit(history: History, limits: Limits) -> str | None:
     """Responses have grown most of the way to where they are cut off."""
-    length, limit = history[LENGTH], limits.max_response_tokens
+    length, limit = history[LENGTH], limits.max_new_tokens
     if length.now < length.start + WAY_TO_THE_LIMIT * (limit - length.start) or length.start > WAY_TO_THE_LIMIT * limit:
         return None
     return (
         f"responses have {length.now:.0f} tokens and had {length.start:.0f} at the start; they are cut off at "
-        f"sampling.max_response_tokens {limit}, and {history['response/eos_rate'].now:.0%} end by themselves. Raise "
+        f"sampling.max_new_tokens {limit}, and {history['response/eos_rate'].now:.0%} end by themselves. Raise "
         "missing_eos_penalty, or the limit if long responses are wanted; see whether a reward pays for length"
     )
 

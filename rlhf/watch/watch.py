@@ -28,13 +28,13 @@ class Watch:
 
     Args:
         config: What is the user's to decide.
-        kl_target: Nats per response that kl_coef is steered to; None where it is fixed.
-        max_response_tokens: Where responses are cut off.
+        adaptive_kl_target: Nats per response that kl_coef is steered to; None where it is fixed.
+        max_new_tokens: Where responses are cut off.
     """
 
-    def __init__(self, config: WatchConfig, kl_target: float | None, max_response_tokens: int) -> None:
+    def __init__(self, config: WatchConfig, adaptive_kl_target: float | None, max_new_tokens: int) -> None:
         self.config = config
-        self.limits = Limits(config.kl_limit, kl_target, max_response_tokens)
+        self.limits = Limits(config.kl_limit, adaptive_kl_target, max_new_tokens)
         self.history: dict[str, Series] = {}
         self.hacking = HackingDetector()
         self.reported: list[str] = []

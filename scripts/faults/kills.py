@@ -106,7 +106,7 @@ def faults() -> list[Fault]:
         }),
         ("pipeline", "while an evaluation is written", {"during": "rlhf.stages.evaluate:write_atomically", "nth": 2}),
         ("pipeline", "from the summary to the end", {
-            "during": "rlhf.stages.pipeline:summarise", "nth": 1, "to_the_end": True,
+            "during": "rlhf.stages.pipeline:summarize", "nth": 1, "to_the_end": True,
         }),
     ]  # fmt: skip
     points = [

@@ -25,7 +25,7 @@ SIZE: dict[str, Any] = {
     "context_length": 96,
     "vocab_size": 300,
 }
-CHECKPOINT = {"every": 2, "keep": 2}
+CHECKPOINT = {"save_steps": 2, "save_total_limit": 2}
 UPDATES = 6
 LAUNCHER = [
     *(sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu_2.yaml"),
@@ -71,24 +71,25 @@ class Lab:
     def config(self, stage: str) -> dict[str, Any]:
         """The settings of a stage, as its YAML file has them."""
         data = {"train": str(self.data)}
-        sampling = {"max_response_tokens": 8}
+        sampling = {"max_new_tokens": 8}
         reward = {"path": "faults.rewards.count_e", "name": "count_e"}
         tracking = {"wandb": "auto", "tensorboard": False}
         ppo = {
             "model": {"name_or_path": str(self.model)}, "data": data, "rewards": [reward], "sampling": sampling,
-            "lora": {"r": 2, "alpha": 4}, "updates": UPDATES, "batch_size": 8, "samples_per_prompt": 2,
-            "minibatch_size": 4, "micro_batch_size": 4, "epochs": 1, "learning_rate": 0.01,
-            "max_skipped_steps": 1, "kl_target": 0.5, "kl_horizon": 40, "score_normalisation": "standardise",
+            "lora": {"r": 2, "alpha": 4}, "num_updates": UPDATES, "batch_size": 8, "num_generations": 2,
+            "mini_batch_size": 4, "micro_batch_size": 4, "num_ppo_epochs": 1, "learning_rate": 0.01,
+            "max_skipped_steps": 1, "adaptive_kl_target": 0.5, "adaptive_kl_horizon": 40,
+            "score_normalization": "standardize",
             "value_warmup": {"explained_variance": 5.0, "max_updates": 1},
             "checkpoint": CHECKPOINT, "inspect": {"prompts": 1, "every": 3}, "tracking": tracking,
         }  # fmt: skip
         sft = {
-            "model": {"scratch": SIZE}, "data": data, "epochs": 4, "batch_size": 4, "micro_batch_size": 2,
+            "model": {"scratch": SIZE}, "data": data, "num_train_epochs": 4, "batch_size": 4, "micro_batch_size": 2,
             "learning_rate": 0.01, "checkpoint": CHECKPOINT, "tracking": tracking,
         }  # fmt: skip
         pipeline = {
             "sft": sft, "ppo": {key: value for key, value in ppo.items() if key != "model"},
-            "evaluation": {"prompts": 4, "samples_per_prompt": 2},
+            "evaluation": {"prompts": 4, "num_generations": 2},
         }  # fmt: skip
         return {"ppo": ppo, "sft": sft, "pipeline": pipeline}[stage]
 

@@ -76,7 +76,7 @@ def poison_logits(at: str, nth: int, value: float) -> None:
     wrap(at, around)
 
 
-def poison_reward(nth: int, misbehaviour: str) -> None:
+def poison_reward(nth: int, misbehavior: str) -> None:
     """What the reward answers to its nth batch, and to all later ones."""
     calls = []
 
@@ -84,7 +84,7 @@ def poison_reward(nth: int, misbehaviour: str) -> None:
         def wrapped(prompts: list[str], completions: list[str], **columns: Any) -> Any:
             calls.append(function)
             scores = function(prompts, completions, **columns)
-            return MISBEHAVIOURS[misbehaviour](scores) if len(calls) >= nth else scores
+            return MISBEHAVIORS[misbehavior](scores) if len(calls) >= nth else scores
 
         return wrapped
 
@@ -111,7 +111,7 @@ def _compute(scores: list[float]) -> list[float]:
         x = torch.tanh(x @ x)
 
 
-MISBEHAVIOURS: dict[str, Callable[[list[float]], Any]] = {
+MISBEHAVIORS: dict[str, Callable[[list[float]], Any]] = {
     "raises": _raise,
     "hangs": _hang,
     "computes for ever": _compute,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from faults.fault import Fault, once
-from faults.poison import MISBEHAVIOURS
+from faults.poison import MISBEHAVIORS
 from faults.trial import Trial
 
 BATCH = 6
@@ -22,26 +22,26 @@ MESSAGES = {
 TIME_LIMIT = 0.1
 
 
-def refused(trial: Trial, misbehaviour: str) -> None:
-    injection = {"do": "poison_reward", "nth": BATCH, "misbehaviour": misbehaviour}
-    trial.refused(trial.start(injection), MESSAGES[misbehaviour])
+def refused(trial: Trial, misbehavior: str) -> None:
+    injection = {"do": "poison_reward", "nth": BATCH, "misbehavior": misbehavior}
+    trial.refused(trial.start(injection), MESSAGES[misbehavior])
     trial.continue_()
 
 
 def none_for_a_sample(trial: Trial) -> None:
     """It says that the reward does not apply: no fault, as the contract has it."""
-    trial.finished(trial.start({"do": "poison_reward", "nth": BATCH, "misbehaviour": "None for a sample"}))
+    trial.finished(trial.start({"do": "poison_reward", "nth": BATCH, "misbehavior": "None for a sample"}))
 
 
-def endless_with_limit(trial: Trial, misbehaviour: str) -> None:
+def endless_with_limit(trial: Trial, misbehavior: str) -> None:
     trial.changes["rewards"] = [*trial.lab.config("ppo")["rewards"]]
     trial.changes["rewards"][0]["timeout"] = TIME_LIMIT
-    injection = {"do": "poison_reward", "nth": BATCH, "misbehaviour": misbehaviour}
+    injection = {"do": "poison_reward", "nth": BATCH, "misbehavior": misbehavior}
     trial.refused(trial.start(injection, limit=30), "ran out of time: more than 0.1 s for one completion")
     trial.continue_()
 
 
-def endless_without_limit(trial: Trial, misbehaviour: str) -> None:
+def endless_without_limit(trial: Trial, misbehavior: str) -> None:
     """Nobody has set a limit, so the user loses patience: Ctrl-C twice."""
 
     def ctrl_c_twice(pid: int) -> None:
@@ -49,7 +49,7 @@ def endless_without_limit(trial: Trial, misbehaviour: str) -> None:
             time.sleep(5)
             os.kill(pid, signal.SIGINT)
 
-    injection = {"do": "poison_reward", "nth": BATCH, "misbehaviour": misbehaviour}
+    injection = {"do": "poison_reward", "nth": BATCH, "misbehavior": misbehavior}
     ended = trial.start(injection, limit=20, meanwhile=ctrl_c_twice)
     trial.interrupted(ended)
     trial.continue_()
@@ -78,14 +78,14 @@ def faults() -> list[Fault]:
     one_line = "refused in one line that names the sample; the same command continues"
     names = {"nan": "returns NaN", "inf": "returns Inf", "raises": "raises"}
     wrong = [
-        scoring(f"reward {names.get(how, f'returns {how}')}", one_line, refused, misbehaviour=how)
-        for how in MISBEHAVIOURS
+        scoring(f"reward {names.get(how, f'returns {how}')}", one_line, refused, misbehavior=how)
+        for how in MISBEHAVIORS
         if how in MESSAGES
     ]
     in_time = "refused in one line in time; the same command continues"
     at_once = "Ctrl-C twice ends it at once; the same command continues"
     endless = [
-        scoring(f"reward {how}, {limit}", expected, attack, misbehaviour=how)
+        scoring(f"reward {how}, {limit}", expected, attack, misbehavior=how)
         for how in ("hangs", "computes for ever")
         for limit, expected, attack in (
             ("timeout set", in_time, endless_with_limit),

@@ -22,7 +22,7 @@ OUTSIDE = {
     "pipeline": {
         "evaluation of SFT": ("rlhf.stages.evaluate:_rows", 1),
         "evaluation of PPO": ("rlhf.stages.evaluate:_rows", 2),
-        "report": ("rlhf.stages.pipeline:summarise", 1),
+        "report": ("rlhf.stages.pipeline:summarize", 1),
     },
     "ppo": {
         "loading the model": ("rlhf.stages.ppo:load_causal_lm", 1),

@@ -45,7 +45,7 @@ def conclude(about: Result, setting: Setting, updates: dict[str, list[Measured]]
         ideal = sum(floors) / full * sides[OURS_FULL]["seconds"]["total"]
         result["padding_free_share"] = ideal / sum(seconds_of(update, clock) for update in updates[OURS])
     if "gpu_peak_flops" in about:
-        result["model_flops_utilisation"] = median(flops) / ours["seconds"]["total"] / about["gpu_peak_flops"]
+        result["model_flops_utilization"] = median(flops) / ours["seconds"]["total"] / about["gpu_peak_flops"]
     return result
 
 

@@ -42,7 +42,7 @@ def write_workload(setting: Setting, folder: Path, dtype: str = "float32") -> No
 
 
 def random_model(setting: Setting) -> "PreTrainedModel":
-    """A GPT-2 or Llama of the setting's shape as transformers initialises it, without dropout."""
+    """A GPT-2 or Llama of the setting's shape as transformers initializes it, without dropout."""
     from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
     ids = {"bos_token_id": None, "eos_token_id": EOS_ID, "pad_token_id": EOS_ID, "vocab_size": setting.vocabulary}

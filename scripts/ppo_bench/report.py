@@ -24,7 +24,7 @@ def describe(result: Result) -> str:
         "speed_ratio_to_fp32": "times those of TRL in fp32",
         "memory_ratio": "of TRL's peak memory",
         "padding_free_share": "of the speed without any padding (full-length update, scaled by the work)",
-        "model_flops_utilisation": "of the GPU's peak FLOPs",
+        "model_flops_utilization": "of the GPU's peak FLOPs",
     }
     lines += [f"- {name}: {result[name]:.2f} {words}" for name, words in said.items() if name in result]
     if "doctor_estimate_mib" in result:

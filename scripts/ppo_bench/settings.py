@@ -26,7 +26,7 @@ class Setting:
         epochs: Passes over the rollout.
         minibatch: Responses per optimizer step.
         micro_batch: Responses per forward pass of the update.
-        samples_per_prompt: Of ours; TRL samples one response to each.
+        num_generations: Of ours; TRL samples one response to each.
         gradient_checkpointing: On both sides.
     """
 
@@ -44,7 +44,7 @@ class Setting:
     epochs: int
     minibatch: int
     micro_batch: int
-    samples_per_prompt: int = 1
+    num_generations: int = 1
     gradient_checkpointing: bool = False
 
     @property

@@ -64,12 +64,12 @@ class Side:
             data=DataConfig(train=str(self.workload / PROMPTS_FILE), max_prompt_tokens=work.prompt_tokens),
             rewards=[RewardSpec(path="length", args={"maximum": 10**6})],
             lora=LoraConfig(r=16),
-            sampling=SamplingConfig(max_response_tokens=work.response_tokens),
-            updates=ENDLESS,
+            sampling=SamplingConfig(max_new_tokens=work.response_tokens),
+            num_updates=ENDLESS,
             batch_size=work.batch,
-            samples_per_prompt=work.samples_per_prompt,
-            epochs=work.epochs,
-            minibatch_size=work.minibatch,
+            num_generations=work.num_generations,
+            num_ppo_epochs=work.epochs,
+            mini_batch_size=work.minibatch,
             micro_batch_size=work.micro_batch,
             learning_rate=TINY_STEP,
             critic_learning_rate=TINY_STEP,
@@ -141,7 +141,7 @@ def train_theirs(config: PPOConfig, laps: Laps) -> None:
 
     tokenizer = load_tokenizer(str(config.model.name_or_path))
     base = load_causal_lm(config.model)
-    n_tokens = config.data.max_prompt_tokens + config.sampling.max_response_tokens
+    n_tokens = config.data.max_prompt_tokens + config.sampling.max_new_tokens
     prompts = load_prompts(config, tokenizer, n_tokens)
     dataset = datasets.Dataset.from_list([{"input_ids": prompt.prompt_ids} for prompt in prompts])
     rewards = RewardSum.from_specs(config.rewards)

@@ -25,7 +25,7 @@ class Outline:
 
     @functools.cached_property
     def components(self) -> list[Piece]:
-        """Functions with a capitalised name, or anonymous default exports, that hold JSX and return something;
+        """Functions with a capitalized name, or anonymous default exports, that hold JSX and return something;
         and classes that extend Component and hold JSX."""
         return [piece for piece in self.pieces if _is_component(piece)]
 

@@ -93,7 +93,7 @@ def _parse_within_limits(source: bytes) -> Tree | None:
 
     try:
         return Parser(tsx()).parse(read, progress_callback=is_too_long)
-    except ValueError:  # tree-sitter's word for "cancelled"
+    except ValueError:  # tree-sitter's word for "canceled"
         return None
 
 
@@ -132,7 +132,7 @@ def _first_failure(source: bytes) -> int:
         # Nothing after the error matters, and repairing some texts takes tree-sitter for ever.
         return failed
 
-    with contextlib.suppress(ValueError):  # tree-sitter's word for "cancelled"
+    with contextlib.suppress(ValueError):  # tree-sitter's word for "canceled"
         Parser(tsx(), logger=follow).parse(read, progress_callback=is_over)
     row, column = max((int(match[1]), int(match[2])) for match in map(_POSITION.search, steps) if match)
     before = len(source) - len(source.split(b"\n", row)[-1]) + column

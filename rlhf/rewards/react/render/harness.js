@@ -15,8 +15,8 @@
   const { Function: FunctionConstructor, Symbol: { for: symbolFor, iterator, toPrimitive } } = globalThis;
   const { toWellFormed, slice, replaceAll } = String.prototype;
   const { test } = RegExp.prototype;
-  const capitalised = /^[A-Z]/;
-  const startsUpperCase = (name) => typeof name === "string" && apply(test, capitalised, [name]);
+  const capitalized = /^[A-Z]/;
+  const startsUpperCase = (name) => typeof name === "string" && apply(test, capitalized, [name]);
 
   // --- Stand-ins: one inert value for all that the completion expects from elsewhere ------------------------
 
@@ -105,7 +105,7 @@
   const isElement = (value) => typeof value === "object" && value !== null && value.$$typeof === ELEMENT;
   const element = (type, props) => ({ __proto__: null, $$typeof: ELEMENT, type, key: null, ref: null, props, _owner: null });
 
-  /** Runs the module. Returns its exports and its top-level capitalised names with their values. */
+  /** Runs the module. Returns its exports and its top-level capitalized names with their values. */
   function run(code) {
     const declarations = [...code.matchAll(/\b(?:function|const|let|var|class)\s+([A-Z][\w$]*)/g)];
     const names = [...new Set(declarations.map((match) => match[1]))]; // nested ones are undefined at the end

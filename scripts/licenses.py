@@ -1,10 +1,10 @@
-"""Licences and known advisories of every package in requirements.lock.
+"""Licenses and known advisories of every package in requirements.lock.
 
-Licences are read from the installed packages' metadata, without a network. Advisories come from pip-audit, which asks
+Licenses are read from the installed packages' metadata, without a network. Advisories come from pip-audit, which asks
 PyPI: it has to be installed (`pip install pip-audit`, in an environment of its own if you like) and to reach it.
 
-    python scripts/licences.py                 # table of licences; exit status 1 if one needs a look
-    python scripts/licences.py --advisories    # also known vulnerabilities; status 1 if there are any, 3 if unknown
+    python scripts/licenses.py                 # table of licenses; exit status 1 if one needs a look
+    python scripts/licenses.py --advisories    # also known vulnerabilities; status 1 if there are any, 3 if unknown
 """
 
 import argparse
@@ -30,8 +30,8 @@ def pinned(lock: Path) -> dict[str, str]:
     return {name: version for name, separator, version in (line.partition("==") for line in lines) if separator}
 
 
-def licence(name: str) -> str:
-    """What an installed package states: the SPDX expression, else its classifiers, else how its licence begins."""
+def license(name: str) -> str:
+    """What an installed package states: the SPDX expression, else its classifiers, else how its license begins."""
     metadata = importlib.metadata.metadata(name).json
     if "license_expression" in metadata:
         return str(metadata["license_expression"])
@@ -47,14 +47,14 @@ def licence(name: str) -> str:
 
 
 def needs_a_look(stated: str) -> bool:
-    """Whether no permissive (or weak, per-file) licence is named in it, or a strong copyleft one is."""
+    """Whether no permissive (or weak, per-file) license is named in it, or a strong copyleft one is."""
     lower = stated.lower()
     return "gpl" in lower or "proprietary" in lower or not any(name in lower for name in PERMISSIVE)
 
 
-def show_licences(packages: dict[str, str]) -> bool:
-    """Print packages by licence; returns whether none of them needs a look."""
-    by_licence: dict[str, list[str]] = defaultdict(list)
+def show_licenses(packages: dict[str, str]) -> bool:
+    """Print packages by license; returns whether none of them needs a look."""
+    by_license: dict[str, list[str]] = defaultdict(list)
     absent, other = [], []
     for name, version in packages.items():
         try:
@@ -62,17 +62,17 @@ def show_licences(packages: dict[str, str]) -> bool:
         except importlib.metadata.PackageNotFoundError:
             absent.append(name)
             continue
-        by_licence[licence(name)].append(f"{name} {version}")
+        by_license[license(name)].append(f"{name} {version}")
         if installed.partition("+")[0] != version.partition("+")[0]:
             other.append(f"{name} {installed} instead of {version}")
-    for stated, names in sorted(by_licence.items(), key=lambda item: -len(item[1])):
+    for stated, names in sorted(by_license.items(), key=lambda item: -len(item[1])):
         print(f"{len(names):>4}  {stated}{'   <- needs a look' if needs_a_look(stated) else ''}")
         print(f"      {', '.join(names)}")
     print(f"{len(packages)} packages pinned, {len(packages) - len(absent)} of them installed here")
     for title, names in (("not installed", absent), ("another version is installed", other)):
         if names:
             print(f"{title}: {', '.join(names)}")
-    return not any(needs_a_look(stated) for stated in by_licence)
+    return not any(needs_a_look(stated) for stated in by_license)
 
 
 def show_advisories(lock: Path) -> int:
@@ -105,9 +105,9 @@ def show_advisories(lock: Path) -> int:
 
 def main() -> None:
     """Print both; the exit status is described above."""
-    parser = argparse.ArgumentParser(description="Licences and advisories of the pinned dependencies.")
+    parser = argparse.ArgumentParser(description="Licenses and advisories of the pinned dependencies.")
     parser.add_argument("--advisories", action="store_true", help="ask PyPI for known vulnerabilities, by pip-audit")
-    fine = show_licences(pinned(LOCK))
+    fine = show_licenses(pinned(LOCK))
     advisories = show_advisories(LOCK) if parser.parse_args().advisories else 0
     sys.exit(advisories or (0 if fine else 1))
 

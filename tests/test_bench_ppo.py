@@ -14,7 +14,7 @@ import torch
 import trl_ppo
 from ppo_bench import floor, model, settings
 from ppo_bench.conclude import conclude
-from test_trainer import make_config
+from tiny_runs import make_config
 from torch.utils.flop_counter import FlopCounterMode
 
 from rlhf.config import ModelConfig, SamplingConfig

@@ -9,7 +9,7 @@ import comparison
 import pytest
 import torch
 import trl_ppo
-from test_trainer import make_config
+from tiny_runs import make_config
 
 from rlhf.checkpoint import load_policy
 from rlhf.config import PPOConfig

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from test_trainer import make_trainer
+from tiny_runs import make_trainer
 
 EXPANDED = {"length_std": "response/length_std", "reward/NAME": "reward/count_e"}
 PHASES = ("reference", "reward", "evaluation", "exchange", "update")

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from test_trainer import COUNT_E, make_config, make_trainer, parameters
+from tiny_runs import COUNT_E, make_config, make_trainer, parameters
 
 from rlhf.callbacks import Callback
 from rlhf.config import WatchConfig

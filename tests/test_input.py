@@ -11,9 +11,9 @@ import pytest
 import torch
 import yaml
 from accelerate.state import AcceleratorState
-from conftest import write_jsonl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_data import write_jsonl
 
 from rlhf.chat import prompt_ids
 from rlhf.cli import STAGES, main, parse

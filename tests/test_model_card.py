@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from test_resume import Crash
-from test_trainer import make_config
+from tiny_data import write_pairs
+from tiny_runs import Crash, make_config
 
 from rlhf.card_parts import first_and_last, tenth
 from rlhf.checkpoint import load_policy
@@ -45,11 +45,8 @@ def run_code(folder: Path, block: str, monkeypatch) -> dict:
 
 @pytest.fixture(scope="module")
 def config(tiny_models, tmp_path_factory):
-    from conftest import TEXTS, write_jsonl
-
     folder = tmp_path_factory.mktemp("cards")
-    rows = [dict(zip(("prompt", "completion"), text.split("\n", 1), strict=True)) for text in TEXTS]
-    data = DataConfig(train=write_jsonl(folder / "pairs.jsonl", rows), system_prompt='Say "yes".', max_prompt_tokens=64)
+    data = DataConfig(train=write_pairs(folder), system_prompt='Say "yes".', max_prompt_tokens=64)
     options = {"output_dir": str(folder / "run"), "updates": 3, "checkpoint": CheckpointConfig(every=1)}
     return dataclasses.replace(make_config(tiny_models["gpt2"], data.train, **options), data=data)
 

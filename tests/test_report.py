@@ -12,8 +12,8 @@ from statistics import stdev
 import numpy as np
 import pytest
 import yaml
-from conftest import write_jsonl
 from report_runs import HOSTILE, hostile_copy, ppo_rows, ppo_run, report_of, rows_of, write_run
+from tiny_data import write_jsonl
 
 from rlhf.cli import main
 from rlhf.errors import UserError

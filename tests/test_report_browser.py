@@ -6,9 +6,9 @@ import time
 
 import pytest
 from chromium import CHROMIUM, Browser
-from conftest import write_jsonl
 from report_runs import HOSTILE, hostile_copy, large_run, ppo_run
 from safetensors.numpy import load_file
+from tiny_data import write_jsonl
 
 from rlhf.cli import main
 from rlhf.report.write import write_report

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from conftest import write_jsonl
 from report_runs import ppo_rows, report_of, write_run
+from tiny_data import write_jsonl
 
 from rlhf import watch
 from rlhf.report import figures

@@ -17,8 +17,8 @@ import pytest
 import torch
 import yaml
 from accelerate.state import AcceleratorState
-from conftest import write_jsonl
 from safetensors.torch import load_file
+from tiny_data import write_jsonl
 
 from rlhf.cli import STAGES, main, parse
 from rlhf.config import ModelConfig

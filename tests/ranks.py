@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
-from test_trainer import make_config
+from tiny_runs import make_config
 
 from rlhf.errors import UserError
 from rlhf.parallel.launch import rank

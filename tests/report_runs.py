@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import yaml
-from conftest import write_jsonl
 from safetensors.numpy import load_file, save_file
+from tiny_data import write_jsonl
 
 from rlhf.cli import main
 from rlhf.report.compare import Group, group_runs

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from test_sharding import VARIANTS, make_trainer
+from tiny_runs import make_trainer
 
 from rlhf.config import SamplingConfig
 from rlhf.errors import UserError
@@ -77,10 +77,10 @@ if __name__ == "__main__":
     from safetensors.torch import save_file
 
     rollout = load_rollout(FOLDER / "rollout")
-    results = {name: train_on(rollout, variant) for name, variant in VARIANTS.items()}
+    results = {name: train_on(rollout, variant) for name, variant in GIVEN["variants"].items()}
     found = {
         "held": {name: held for name, (_, held) in results.items()},
-        "unequal_work": {name: unequal_work(VARIANTS[name]) for name in ("gpt2", "llama")},
+        "unequal_work": {name: unequal_work(GIVEN["variants"][name]) for name in ("gpt2", "llama")},
         "weights": other_weights(),
     }
     if RANKS.is_first:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import write_jsonl
 from safetensors.torch import load_file
-from test_trainer import make_config
+from tiny_data import write_jsonl
+from tiny_runs import make_config
 
 from rlhf import cli
 from rlhf.errors import OtherRankError, UserError

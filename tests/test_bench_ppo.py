@@ -7,25 +7,22 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import bench_costs
+import bench_parts
 import pytest
 import torch
+import trl_ppo
+from ppo_bench import floor, model, settings
+from ppo_bench.conclude import conclude
+from tiny_runs import make_config
 from torch.utils.flop_counter import FlopCounterMode
 
+from rlhf.config import ModelConfig, SamplingConfig
+from rlhf.generation import sample
+from rlhf.models import load_causal_lm
+from rlhf.rewards import RewardSpec
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import bench_costs  # noqa: E402
-import bench_parts  # noqa: E402
-import trl_ppo  # noqa: E402
-from ppo_bench import floor, model, settings  # noqa: E402
-from ppo_bench.conclude import conclude  # noqa: E402
-from test_trainer import make_config  # noqa: E402
-
-from rlhf.config import ModelConfig, SamplingConfig  # noqa: E402
-from rlhf.models.load import load_causal_lm  # noqa: E402
-from rlhf.rewards import RewardSpec  # noqa: E402
-from rlhf.sampling.decode import sample  # noqa: E402
-
 LLAMA = replace(settings.TINY, architecture="llama", heads=4, hidden=32, kv_heads=2, feed_forward=48)
 
 
@@ -115,7 +112,7 @@ def test_ratios() -> None:
 
 @pytest.mark.long
 def test_both_sides_do_the_same_work(tmp_path) -> None:
-    script, file = str(ROOT / "scripts" / "bench_ppo.py"), str(tmp_path / "tiny.json")
+    script, file = str(ROOT / "benchmarks" / "bench_ppo.py"), str(tmp_path / "tiny.json")
     run = [sys.executable, script, "--setting", "tiny", "--repeats", "1", "--json", file]
     done = subprocess.run(run, capture_output=True, text=True, check=True)
     result = json.loads(done.stdout.splitlines()[-1])

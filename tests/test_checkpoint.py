@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_policy import CRITICS, batch, make_policy
+from tiny_policy import CRITICS, batch, make_policy
 
 from rlhf.config import ModelConfig
 from rlhf.errors import UserError

@@ -9,37 +9,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TEXTS
+from processes import launch
 from safetensors.torch import load_file
-from test_distributed import launch
+from tiny_classic import PROMPTS, RESPONSES, SMALL, TOKEN_REWARDS, make_trainer, parameters, prompt_ids
+from tiny_data import TEXTS
 from torch import nn
 from transformers import AutoTokenizer, StoppingCriteria
 
 import rlhf
 import rlhf.config as native
 from rlhf import AutoModelForCausalLMWithValueHead, LengthSampler, PPOConfig, PPOTrainer, create_reference_model
-from rlhf.config import LoraConfig
-from rlhf.config.rewards import RewardSpec
 from rlhf.errors import UserError
-from rlhf.maths.tensors import logprobs_from_logits
-from rlhf.models.load import lora_adapters
+from rlhf.rewards.spec import RewardSpec
+from rlhf.tensors import logprobs_from_logits
 
-PROMPTS = ["Show a button saying Save.\n", "Show a button", "Show", "export default function Open() {\n  return"]
 SAMPLING = {"do_sample": True, "top_k": 0, "top_p": 1.0, "max_new_tokens": 6}
-SMALL = {"batch_size": 4, "mini_batch_size": 4, "ppo_epochs": 1}
-
-
-def make_trainer(folder: Path, peft: bool = False, model=None, **settings) -> PPOTrainer:
-    """A trainer on a small model, its reference made by the trainer; `settings` go to the config."""
-    arguments = {name: settings.pop(name) for name in ("dataset", "optimizer", "lr_scheduler") if name in settings}
-    torch.manual_seed(0)
-    if model is None:
-        model = AutoModelForCausalLMWithValueHead.from_pretrained(folder)
-        if peft:
-            adapters = lora_adapters(LoraConfig(r=4), model.pretrained_model)
-            model = AutoModelForCausalLMWithValueHead.from_pretrained(folder, peft_config=adapters)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    return PPOTrainer(PPOConfig(**SMALL | settings), model, tokenizer=tokenizer, **arguments)
 
 
 @pytest.fixture
@@ -47,22 +31,9 @@ def folder(tiny_models) -> Path:
     return tiny_models["gpt2"]
 
 
-def prompt_ids(folder: Path) -> list[torch.Tensor]:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    return [torch.tensor(tokenizer.encode(prompt)) for prompt in PROMPTS]
-
-
 @pytest.fixture
 def queries(folder) -> list[torch.Tensor]:
     return prompt_ids(folder)
-
-
-RESPONSES = [torch.tensor(ids) for ids in ([31, 40, 52], [40, 300, 41, 99, 33], [77, 1], [35, 36, 37, 38])]
-TOKEN_REWARDS = [torch.tensor([1.0, 2.0, 3.0]), 2.5, torch.tensor([0.5, -0.5]), -1.0]
-
-
-def parameters(trainer: PPOTrainer) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in trainer.policy.trainable}
 
 
 def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:

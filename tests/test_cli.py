@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import write_jsonl
+from tiny_data import write_jsonl
 
 from rlhf.cli import STAGES, main
 from rlhf.config.command_line import parse

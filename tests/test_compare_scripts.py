@@ -1,26 +1,21 @@
 """The comparison scripts: what TRL is given is what we train on, and what is compared differs in what it says."""
 
 import json
-import sys
 from dataclasses import fields
 from pathlib import Path
 
+import compare_algorithms
+import comparison
 import pytest
 import torch
+import trl_ppo
+from tiny_runs import make_config
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import compare_algorithms  # noqa: E402
-import comparison  # noqa: E402
-import trl_ppo  # noqa: E402
-from test_trainer import make_config  # noqa: E402
-
-from rlhf.config import PPOConfig  # noqa: E402
-from rlhf.data.examples import load_examples, tokenize  # noqa: E402
-from rlhf.models.tokenizer import load_tokenizer  # noqa: E402
-from rlhf.policy.files import load_policy  # noqa: E402
-from rlhf.rewards import RewardSpec, RewardSum  # noqa: E402
+from rlhf.checkpoint import load_policy
+from rlhf.config import PPOConfig
+from rlhf.data import load_examples, tokenize
+from rlhf.rewards import RewardSpec, RewardSum
+from rlhf.tokenizer import load_tokenizer
 
 RESPONSES = ["export default function A() {}", "<p>\n</p>", ""]
 

@@ -2,7 +2,7 @@
 
 import datasets
 import pytest
-from conftest import write_jsonl
+from tiny_data import write_jsonl
 
 from rlhf.config import DataConfig
 from rlhf.data.examples import check_fits, collate_columns, load_examples, parse_row, tokenize

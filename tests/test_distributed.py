@@ -2,15 +2,15 @@
 
 import dataclasses
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import launch
 from safetensors.torch import load_file
-from test_trainer import make_config, make_trainer
+from tiny_data import write_pairs
+from tiny_runs import make_config, make_trainer
 
 from rlhf.errors import UserError
 from rlhf.parallel.ranks import Ranks
@@ -26,26 +26,11 @@ VARIANTS = {
 }
 
 
-def launch(*arguments: str, processes: int = 2, **environment: str) -> subprocess.CompletedProcess:
-    """Run a script on several CPU processes as a user would."""
-    command = [
-        sys.executable,
-        *("-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu_2.yaml"),
-        *("--num_processes", str(processes), "--main_process_port", "0"),
-        *arguments,
-    ]
-    env = os.environ | {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": f"tests{os.pathsep}.", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=env | environment, capture_output=True, text=True, timeout=300)
-
-
 @pytest.fixture(scope="module")
 def two_processes(tiny_models, tmp_path_factory) -> tuple[Path, dict[str, torch.Tensor]]:
     """A folder that two processes worked in, and what one process makes of the same rollout."""
-    from conftest import TEXTS, write_jsonl
-
     folder = tmp_path_factory.mktemp("ranks")
-    rows = [dict(zip(("prompt", "completion"), text.split("\n", 1), strict=True)) for text in TEXTS]
-    data = write_jsonl(folder / "pairs.jsonl", rows)
+    data = write_pairs(folder)
     (folder / "config.json").write_text(json.dumps({"model": str(tiny_models["gpt2"]), "data": data}))
     trainer = make_trainer(tiny_models, data)
     rollout = trainer.update().rollout

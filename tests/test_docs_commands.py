@@ -31,7 +31,7 @@ EVALUATE = "--prompts 2 --num_generations 1 --sampling.max_new_tokens 8"
 HERE = {
     "bash scripts/quickstart.sh": PIPELINE,
     "bash scripts/quickstart.sh --seed ? --output_dir runs/seed-?": PIPELINE,
-    "python scripts/seed_table.py runs/seed-0 runs/seed-1 runs/seed-2": "",
+    "python benchmarks/seed_table.py runs/seed-0 runs/seed-1 runs/seed-2": "",
     "rlhf generate --model.name_or_path runs/quickstart/ppo/policy --prompt *": "",
     "rlhf evaluate --config configs/evaluate/react_new_families.yaml": EVALUATE,
     "rlhf evaluate --config configs/evaluate/react_new_families.yaml --model.name_or_path *": EVALUATE,
@@ -49,8 +49,8 @@ ELSEWHERE = {
     "rlhf toy * --seeds 5": "test_tutorial.py::test_commands_run",
     "rlhf toy tiny-lm": "test_tutorial.py::test_commands_run",
     "rlhf toy figures": "test_tutorial.py::test_commands_run",
-    "python scripts/bench_ppo.py --*": "test_bench_ppo.py::test_both_sides_do_the_same_work",
-    "python scripts/fault_matrix.py *": "test_faults.py::test_survives",
+    "python benchmarks/bench_ppo.py --*": "test_bench_ppo.py::test_both_sides_do_the_same_work",
+    "python tests/reliability/fault_matrix.py *": "test_faults.py::test_survives",
 }
 
 # Not run, and why.
@@ -59,7 +59,7 @@ NOT_RUN = {
     "bash scripts/test.sh": "runs the tests, this one included",
     "pip install -e *": "changes the environment that the tests run in; scripts/setup.sh installs the same project",
     "bash scripts/setup_render.sh": "downloads from npm; scripts/test.sh calls it wherever npm is there",
-    "python scripts/compare_*.py": "a study of an hour or more; tests/test_compare_scripts.py runs its parts",
+    "python benchmarks/compare_*.py": "a study of an hour or more; tests/test_compare_scripts.py runs its parts",
 }
 
 # The test that runs all Python of a page, and fails for a block that it does not know.

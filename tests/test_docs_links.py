@@ -8,7 +8,7 @@ from documents import FENCE, PAGES, ROOT, anchors, text_of
 
 INDEX = "docs/README.md"
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-FILES = re.compile(r"(?<![\w/.-])(?:scripts|tests|configs|data|rlhf|docs)/[\w./*{},-]*\w")
+FILES = re.compile(r"(?<![\w/.-])(?:scripts|benchmarks|tests|configs|data|rlhf|docs)/[\w./*{},-]*\w")
 NAMED = re.compile(r"`([^`\n]+)`")
 
 

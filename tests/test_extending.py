@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from conftest import write_jsonl
+from tiny_data import write_jsonl
 
 from rlhf.ppo.rollout_files import save_rollout
 from rlhf.runs.files import read_jsonl

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from test_trainer import COUNT_E, make_config, make_trainer, parameters
+from tiny_runs import COUNT_E, make_config, make_trainer, parameters
 
 from rlhf.config import WatchConfig
 from rlhf.errors import UserError

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 import torch
-from conftest import TEXTS
-from test_trainer import make_config, make_trainer, parameters
+from tiny_data import TEXTS
+from tiny_runs import Crash, make_config, make_trainer, parameters
 
 from rlhf.config import InspectConfig, SamplingConfig
 from rlhf.errors import UserError
@@ -62,8 +62,6 @@ def the_number(prompts, completions, number, **columns):
 
 
 def test_a_resumed_run_skips_the_prompts_that_it_has_used(tiny_models, pairs, tmp_path):
-    from test_resume import Crash
-
     config = make_config(
         tiny_models["gpt2"],
         pairs,
@@ -110,7 +108,7 @@ def test_a_batch_is_scored_while_the_next_is_sampled(tiny_models, pairs):
         tiny_models,
         pairs,
         rollout_batch_size=3,
-        rewards=[RewardSpec(path="test_hooks.waits_for_the_second_batch"), RewardSpec(path="test_trainer.count_e")],
+        rewards=[RewardSpec(path="test_hooks.waits_for_the_second_batch"), RewardSpec(path="tiny_runs.count_e")],
     )
     sample, sizes = trainer.sample, []
 

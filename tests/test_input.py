@@ -11,9 +11,9 @@ import pytest
 import torch
 import yaml
 from accelerate.state import AcceleratorState
-from conftest import write_jsonl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_data import write_jsonl
 
 from rlhf.cli import STAGES, main
 from rlhf.config import DataConfig, GenerateConfig, ModelConfig, PPOConfig, SamplingConfig

@@ -11,9 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import write_jsonl
-from test_resume import command_line
-from test_trainer import make_config
+from tiny_data import write_jsonl
+from tiny_runs import command_line, make_config
 
 from rlhf.cli import main
 from rlhf.errors import UserError

@@ -6,37 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import TEXTS, write_jsonl
+from tiny_data import write_jsonl, write_pairs
+from tiny_runs import pipeline_config
 
 from rlhf.cli import main
 from rlhf.config import ModelConfig
 from rlhf.models.load import load_causal_lm
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.stages.evaluate import policy_of
-
-
-def pipeline_config(folder: Path, data: str, architecture: str) -> dict:
-    size = {"hidden_size": 32, "layers": 2, "heads": 2, "context_length": 128, "vocab_size": 320}
-    scratch = {"architecture": architecture, **size}
-    metrics = [{"path": "react_parses", "name": "parse_rate"}, {"path": "react_structure", "name": "jsx_rate"}]
-    data_section = {"train": data, "eval": data}
-    return {
-        "output_dir": str(folder),
-        "seed": 3,
-        "sft": {
-            "model": {"scratch": scratch}, "data": data_section, "num_train_epochs": 6, "batch_size": 4,
-            "learning_rate": 0.01,
-        },
-        "ppo": {
-            "data": data_section,
-            "rewards": [{"path": "react_heuristic"}, {"path": "react_parses", "weight": 0.5}],
-            "lora": {"r": 2, "alpha": 4},
-            "sampling": {"max_new_tokens": 24},
-            "num_updates": 3, "batch_size": 8, "mini_batch_size": 8, "micro_batch_size": 4, "num_ppo_epochs": 1,
-            "learning_rate": 0.001,
-        },
-        "evaluation": {"prompts": 4, "num_generations": 2, "metrics": metrics},
-    }  # fmt: skip
 
 
 def jsonl(file: Path) -> list[dict]:
@@ -47,8 +24,7 @@ def jsonl(file: Path) -> list[dict]:
 def finished(request, tmp_path_factory) -> Path:
     """A finished pipeline run."""
     folder = tmp_path_factory.mktemp(request.param)
-    rows = [dict(zip(("prompt", "completion"), text.split("\n", 1), strict=True)) for text in TEXTS]
-    config = pipeline_config(folder / "run", write_jsonl(folder / "pairs.jsonl", rows), request.param)
+    config = pipeline_config(folder / "run", write_pairs(folder), request.param)
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(config))
     main(["pipeline", "--config", str(folder / "pipeline.yaml")])
     return folder / "run"

@@ -8,7 +8,8 @@ import sys
 import pytest
 import torch
 from small_llama import SHORT_RUN, save_small_llama
-from test_trainer import make_config, parameters
+from tiny_data import TEXTS
+from tiny_runs import make_config, parameters
 
 from rlhf.cli import main
 from rlhf.config import DataConfig, LoraConfig, ModelConfig, RewardModelConfig, ScratchModel, SFTConfig
@@ -30,8 +31,6 @@ needs_bitsandbytes = pytest.mark.skipif(
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
 def folder(request, tmp_path_factory):
     """A model whose layers are wide enough for bitsandbytes' blocks of 64 weights."""
-    from conftest import TEXTS
-
     torch.manual_seed(0)
     scratch = ScratchModel(
         architecture=request.param, hidden_size=64, layers=2, heads=2, context_length=320, vocab_size=320

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import yaml
-from conftest import write_jsonl
+from tiny_data import write_jsonl
 
 from rlhf.cli import STAGES, main
 

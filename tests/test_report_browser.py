@@ -6,9 +6,9 @@ import time
 
 import pytest
 from chromium import CHROMIUM, Browser
-from conftest import write_jsonl
 from report_runs import HOSTILE, hostile_copy, large_run, ppo_run
 from safetensors.numpy import load_file
+from tiny_data import write_jsonl
 
 from rlhf.cli import main
 from rlhf.report.write import write_report
@@ -337,4 +337,4 @@ def test_a_long_run_is_small_and_opens_at_once(browser, run, tmp_path, responses
     assert (steps[0], steps[-1]) == (1, 500)
     everything = responses * tokens < 1000
     assert (len(steps) == 64) == everything
-    assert bool(re.search(r"\d+ stored updates in between are left out", page.read_text())) != everything
+    assert bool(re.search(r"\d+ stored update", page.read_text())) != everything

@@ -9,16 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 from safetensors.torch import load_file
-from test_trainer import COUNT_E, make_config
+from tiny_data import write_pairs
+from tiny_runs import COUNT_E, Crash, command_line, make_config
 
 from rlhf.config import CheckpointConfig, InspectConfig, ValueWarmup
 from rlhf.errors import Interrupted, UserError
-from rlhf.ppo.callbacks import Callback
-from rlhf.runs.files import read_jsonl
-from rlhf.runs.folder import as_plain
-from rlhf.stages.ppo import run_ppo
+from rlhf.files import read_jsonl
+from rlhf.ppo import run_ppo
 
 OPTIONS = {
     "num_updates": 5,
@@ -48,17 +46,6 @@ def outcome(folder: Path) -> dict:
     }
 
 
-class Crash(Callback):
-    """An exception in the middle of an update."""
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-
-    def after_advantages(self, trainer, rollout):
-        if trainer.updates_done + 1 == self.at:
-            raise RuntimeError("power failure")
-
-
 class AskToStop(Callback):
     """The signal of a batch system, in the middle of an update."""
 
@@ -72,11 +59,8 @@ class AskToStop(Callback):
 
 @pytest.fixture(scope="module")
 def config(tiny_models, tmp_path_factory):
-    from conftest import TEXTS, write_jsonl
-
     folder = tmp_path_factory.mktemp("resume")
-    rows = [dict(zip(("prompt", "completion"), text.split("\n", 1), strict=True)) for text in TEXTS]
-    data = write_jsonl(folder / "pairs.jsonl", rows)
+    data = write_pairs(folder)
     return make_config(tiny_models["gpt2"], data, output_dir=str(folder / "whole"), **OPTIONS)
 
 
@@ -153,14 +137,6 @@ def test_other_data_than_the_checkpoint_was_made_with(config, tmp_path):
     data.write_text("".join(lines[:-1]))
     with pytest.raises(UserError, match="made with 8 prompts, the data now holds 7"):
         run_ppo(broken)
-
-
-def command_line(config, folder: Path) -> list[str]:
-    """The arguments of `rlhf ppo` for this config."""
-    file = folder / "ppo.yaml"
-    plain = as_plain(config) | {"output_dir": str(folder / "run")}
-    file.write_text(yaml.safe_dump(plain))
-    return ["ppo", "--config", str(file)]
 
 
 def kill_after(command: list[str], folder: Path, n_rows: int, environment: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TEXTS, write_jsonl
+from tiny_data import TEXTS, write_jsonl
 from transformers import AutoModelForSequenceClassification
 
 from rlhf.cli import main

@@ -11,30 +11,26 @@ import sys
 from pathlib import Path
 
 import datasets
+import licences
 import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 from accelerate.state import AcceleratorState
-from conftest import write_jsonl
 from safetensors.torch import load_file
+from tiny_data import write_jsonl
+
+from rlhf.cli import STAGES, main, parse
+from rlhf.config import ModelConfig
+from rlhf.config.files import one_line
+from rlhf.data import load_examples
+from rlhf.errors import UserError
+from rlhf.evaluate import policy_of
+from rlhf.models import load_causal_lm
+from rlhf.rewards import RewardError, RewardSpec, load_reward
+from rlhf.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import licenses  # noqa: E402
-
-from rlhf.cli import STAGES, main  # noqa: E402
-from rlhf.config import ModelConfig  # noqa: E402
-from rlhf.config.command_line import parse  # noqa: E402
-from rlhf.config.files import one_line  # noqa: E402
-from rlhf.data.examples import load_examples  # noqa: E402
-from rlhf.errors import UserError  # noqa: E402
-from rlhf.models.load import load_causal_lm  # noqa: E402
-from rlhf.models.tokenizer import load_tokenizer  # noqa: E402
-from rlhf.rewards import RewardError, RewardSpec, load_reward  # noqa: E402
-from rlhf.stages.evaluate import policy_of  # noqa: E402
-
 HOSTILE = """
 import pathlib
 pathlib.Path({mark!r}).write_text("this code was run")

@@ -12,7 +12,7 @@ import datasets
 import pytest
 import torch
 import transformers
-from conftest import TEXTS, write_jsonl
+from tiny_data import TEXTS, write_jsonl
 
 from rlhf import cli
 from rlhf.config import (

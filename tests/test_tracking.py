@@ -4,7 +4,8 @@ import json
 from io import FileIO
 
 import pytest
-from test_trainer import make_config
+from tiny_data import TEXTS, write_jsonl
+from tiny_runs import make_config
 from wandb_files import finished_wandb, history, steps_and_values, table
 
 from rlhf.config import InspectConfig, TrackingConfig
@@ -36,8 +37,6 @@ class Judge:
 @pytest.fixture(scope="module")
 def run(tiny_models, tmp_path_factory):
     """A PPO run with everything switched on, and secrets wherever a user may put them."""
-    from conftest import TEXTS, write_jsonl
-
     folder = tmp_path_factory.mktemp("everything")
     data = write_jsonl(folder / "pairs.jsonl", [{"prompt": text.split("\n")[0]} for text in TEXTS])
     args = {"api_key": "planted-in-the-config", "url": "https://judge/?key=planted-in-the-environment"}

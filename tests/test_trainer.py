@@ -4,53 +4,18 @@ import dataclasses
 
 import pytest
 import torch
+from tiny_runs import make_config, make_trainer, parameters
 
-from rlhf.config import DataConfig, LoraConfig, ModelConfig, PPOConfig, SamplingConfig, TrackingConfig, ValueWarmup
-from rlhf.maths.kl import AdaptiveKLController
+from rlhf.config import SamplingConfig, ValueWarmup
+from rlhf.losses import AdaptiveKLController
+from rlhf.ppo import build_trainer
 from rlhf.rewards import RewardSpec, RewardSum, SpanReward
 from rlhf.rewards import Span as RewardSpan
 from rlhf.stages.ppo import build_trainer
 
 
-def count_e(prompts, completions, **columns):
-    """The share of the letter e: something a random model can vary in."""
-    return [text.count("e") / max(1, len(text)) for text in completions]
-
-
 def half_and_span(prompts, completions, **columns):
     return [SpanReward(0.5, (RewardSpan(0, 1, -0.25),)) if text else 0.5 for text in completions]
-
-
-COUNT_E = RewardSpec(path="test_trainer.count_e")
-
-
-def make_config(model, data, **options) -> PPOConfig:
-    defaults = {
-        "output_dir": "unused",
-        "model": ModelConfig(name_or_path=str(model)),
-        "data": DataConfig(train=data),
-        "rewards": [COUNT_E],
-        "lora": LoraConfig(r=4, alpha=8),
-        "sampling": SamplingConfig(max_new_tokens=10),
-        "num_updates": 4,
-        "batch_size": 8,
-        "num_generations": 2,
-        "mini_batch_size": 4,
-        "micro_batch_size": 4,
-        "num_ppo_epochs": 2,
-        "learning_rate": 1e-2,
-        "tracking": TrackingConfig(tensorboard=False),
-    }
-    return PPOConfig(**defaults | options)
-
-
-def make_trainer(tiny_models, pairs, architecture="gpt2", **options):
-    config = make_config(tiny_models[architecture], pairs, **options)
-    return build_trainer(config, RewardSum.from_specs(config.rewards))
-
-
-def parameters(trainer) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for _, p in trainer.policy.trainable])
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])

@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 import vllm_standin
+from processes import launch
 from small_llama import SHORT_RUN, save_small_llama
-from test_distributed import launch
-from test_trainer import make_config
+from tiny_runs import make_config
 
 import rlhf.sampling.vllm_engine
 from rlhf.cli import main

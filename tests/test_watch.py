@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
-from test_trainer import make_config
+from tiny_runs import make_config
 
 from rlhf.config import WatchConfig
 from rlhf.config.watch import require_untrained_gold

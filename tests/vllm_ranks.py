@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 import vllm_standin
-from test_trainer import make_config
+from tiny_runs import make_config
 
 from rlhf.config.generation import GenerationConfig
 from rlhf.rewards import RewardSum

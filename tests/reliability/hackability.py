@@ -1,7 +1,7 @@
 """How easily is each React reward fooled? Scores right, wrong and hacked completions and prints a table.
 
-    python scripts/hackability.py             # print
-    python scripts/hackability.py --write     # put the table into docs/rewards.md
+    python tests/reliability/hackability.py             # print
+    python tests/reliability/hackability.py --write     # put the table into docs/rewards.md
 
 The tasks in tests/rewards/cases hold a prompt, the reference, a right component that renders the same, and one that
 is right but different; everything else is made from these. Needs what the rendering rewards need.
@@ -21,7 +21,7 @@ from docs_tables import replace_between
 
 from rlhf.rewards import RewardSpec, load_reward
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 REWARDS = (
     "react_heuristic",
     "react_structure",
@@ -43,7 +43,7 @@ HACKS = (
     "truncated",
 )
 KINDS = (*RIGHT, "wrong", *HACKS)
-START, END = "<!-- hackability: made by scripts/hackability.py -->", "<!-- /hackability -->"
+START, END = "<!-- hackability: made by tests/reliability/hackability.py -->", "<!-- /hackability -->"
 
 
 @dataclass(frozen=True)

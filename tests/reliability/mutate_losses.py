@@ -1,6 +1,6 @@
 """Mutation check: break the maths in one place at a time and see whether the tests notice.
 
-    python scripts/mutate_losses.py [--jobs 2] [--only PATTERN] [--write docs/maths.md]
+    python tests/reliability/mutate_losses.py [--jobs 2] [--only PATTERN] [--write docs/maths.md]
 
 Every sign, comparison, clip, mask, constant and detach in the maths modules is changed in turn; each mutant runs the
 maths tests in a process of its own on a copy of the package. A mutant that passes them all has survived, and the exit
@@ -52,13 +52,13 @@ def survives(mutant: Mutant | None) -> bool:
         if mutant:
             (work / "rlhf" / mutant.module).write_text(mutated_source(mutant))
         os.chdir(work)
-        sys.path.insert(0, folder)
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.dup2(silence, 2)
         signal.signal(signal.SIGALRM, too_long)
         signal.alarm(TIME_LIMIT)
-        return pytest.main(["-x", "-q", "-p", "no:cacheprovider", *(str(work / "tests" / t) for t in TESTS)]) == 0
+        options = ["-x", "-q", "-p", "no:cacheprovider", "--rootdir", folder, "-o", "pythonpath=."]
+        return pytest.main([*options, *(str(work / "tests" / test) for test in TESTS)]) == 0
 
 
 def report(everything: list[Mutant], surviving: list[Mutant], seconds: float) -> str:

@@ -1,8 +1,8 @@
 """Where the time of an optimizer step goes: shares of processor time by kind of operation, from torch.profiler.
 
-    python scripts/bench_parts.py [--setting a|b] [--dtype fp32|bf16] [--threads 1] [--steps 4]
+    python benchmarks/bench_parts.py [--setting a|b] [--dtype fp32|bf16] [--threads 1] [--steps 4]
 
-Forward pass, clipped losses and backward pass of one minibatch in a setting of scripts/bench_ppo.py (full-length
+Forward pass, clipped losses and backward pass of one minibatch in a setting of bench_ppo.py (full-length
 responses, critic: shared), without the optimizer. The last line is JSON.
 """
 

@@ -1,7 +1,8 @@
 """How fast is PPO? This library against TRL's PPOTrainer on equal work, and against the arithmetic floor.
 
-    python scripts/bench_ppo.py --setting a|b|llama|ragged [--threads 1] [--dtype fp32|bf16] [--critic shared|adapter]
-    python scripts/bench_ppo.py --table FILE [FILE ...]      the Markdown tables of earlier runs (--json)
+    python benchmarks/bench_ppo.py --setting a|b|llama|ragged [--threads 1]
+        [--dtype fp32|bf16] [--critic shared|adapter]
+    python benchmarks/bench_ppo.py --table FILE [FILE ...]      the Markdown tables of earlier runs (--json)
 
 Model shape, prompts, response tokens, epochs, minibatches and LoRA (r=16) are the same; the model cannot end a response
 early. Each side is a process of its own; one update of each in turn, the first of each not counted. With one thread on

@@ -19,7 +19,7 @@ from endurance.task import CHECKPOINT_EVERY
 from rlhf.runs.files import read_jsonl
 from rlhf.runs.folder import METRICS_FILE, SAMPLES_FILE, WARNINGS_FILE
 
-SCRIPT = Path(__file__).with_name("life.py")
+SCRIPT = Path(__file__).parents[1] / "life.py"
 SECONDS_PER_UPDATE, SECONDS_TO_START = 2.0, 120.0
 """A process that takes longer has hung: it is killed, and the long run ends with an error."""
 

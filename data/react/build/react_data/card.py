@@ -72,8 +72,8 @@ as an example of good product code. What to keep in mind:
 ## Rebuild
 
 ```
-python scripts/build_react_data.py            # writes data/react, byte for byte the same
-python scripts/build_react_data.py --check    # exits 1 and names each file that differs
+python data/react/build/rebuild.py            # writes data/react, byte for byte the same
+python data/react/build/rebuild.py --check    # exits 1 and names each file that differs
 ```
 
 A new family leaves the training and evaluation rows of the others unchanged (the preference files are dealt anew).

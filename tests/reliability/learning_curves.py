@@ -1,6 +1,6 @@
 """Short learning curves of everything that learns, on very small models: a change of numbers is noticed, and explained.
 
-    python scripts/learning_curves.py [--output tests/golden/learning_curves.json]
+    python tests/reliability/learning_curves.py [--output tests/golden/learning_curves.json]
 
 One thread, seed 0, a few seconds. tests/test_reproducible.py makes the curves again: two processes must agree in every
 bit, and within TOLERANCE with the committed file, which comes from another machine. Where numbers were meant to change,
@@ -38,7 +38,7 @@ from rlhf.stages.sft import run_sft
 from rlhf.toy import bandit, tiny_lm
 from rlhf.toy.config import BanditConfig, TinyLMConfig
 
-GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden" / "learning_curves.json"
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "learning_curves.json"
 TOLERANCE = {"rel_tol": 1e-4, "abs_tol": 1e-5}
 """Numbers of another machine differ in their last bits: with the instruction sets of older processors (PyTorch, MKL and
 oneDNN kept to SSE4) no value moved by more than a tenth of this, and no sampled token became another one; the curves

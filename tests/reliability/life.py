@@ -1,17 +1,16 @@
-"""One process of a long run: `python scripts/endurance/life.py FOLDER NAME UPDATES UPDATE_SECONDS [FAULT]`.
+"""One process of a long run: `python tests/reliability/life.py FOLDER NAME UPDATES UPDATE_SECONDS [FAULT]`.
 
-Started by scripts/long_run.py. FAULT is a `Fault` as JSON. Readings go to standard output, line by line.
+Started by tests/reliability/long_run.py. FAULT is a `Fault` as JSON. Readings go to standard output, line by line.
 """
 
 import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from endurance.faults import Fault, Strike
 from endurance.gauge import Gauge
 from endurance.task import config
+
 from rlhf.cli import quiet_libraries
 from rlhf.stages.ppo import run_ppo
 

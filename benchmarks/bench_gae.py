@@ -1,6 +1,6 @@
 """How fast is GAE? The doubling of `rlhf.maths.advantages` against the plain reversed loop over T.
 
-    python scripts/bench_gae.py [--batch 512] [--tokens 1024] [--threads 2] [--device cpu]
+    python benchmarks/bench_gae.py [--batch 512] [--tokens 1024] [--threads 2] [--device cpu]
 
 Prints the best of repeated calls (the least disturbed by whatever else runs), and the largest error against the loop
 in float64.

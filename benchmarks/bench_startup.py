@@ -1,6 +1,6 @@
 """How long a user waits: for `rlhf --help`, and for the first update of `rlhf ppo` on a finished pipeline run.
 
-    python scripts/bench_startup.py [--run runs/quickstart] [--repeats 5]
+    python benchmarks/bench_startup.py [--run runs/quickstart] [--repeats 5]
 
 Wall seconds from the command; the PPO stage is given the run's own config and fine-tuned model, and is ended after its
 first update. The last line is JSON with the medians.

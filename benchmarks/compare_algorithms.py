@@ -1,7 +1,7 @@
 """Critics, advantage estimators and KL coefficients side by side: a Markdown table over seeds, and a plot with bands.
 
-`python scripts/compare_algorithms.py [--seeds 0 1 2]` takes model, data and settings from configs/quickstart.yaml on a
-smaller budget (comparison.BUDGET) and changes one thing at a time (STUDIES). Finished parts are not repeated.
+`python benchmarks/compare_algorithms.py [--seeds 0 1 2]` takes model, data and settings from configs/quickstart.yaml
+on a smaller budget (comparison.BUDGET) and changes one thing at a time (STUDIES). Finished parts are not repeated.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """How many components a second the React rewards score.
 
-    python scripts/bench_rewards.py [--texts 400]
+    python benchmarks/bench_rewards.py [--texts 400]
 
 `react_render` on two cores, which two workers and this program share; `react_static` on one. Two sets of texts: the
 shipped training data (median 0.25 kB) and pages of three components (2 kB). The last line is JSON, with the slower

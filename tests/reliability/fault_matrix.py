@@ -1,4 +1,6 @@
-"""Faults injected into real runs, one after the other: `python scripts/fault_matrix.py [--only TEXT] [--jobs 2]`.
+"""Faults injected into real runs, one after the other.
+
+    python tests/reliability/fault_matrix.py [--only TEXT] [--jobs 2]
 
 Very small models are trained by the real commands, in processes of their own, on the CPU. Each run is disturbed,
 looked at, continued by the same command, and compared bit for bit with a run that was left alone. Prints a row for
@@ -14,13 +16,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-
-from faults import damage, disks, kills, numbers, ranks, resuming, reward_faults, signals, trackers  # noqa: E402
-from faults.fault import Fault, Result, inject  # noqa: E402
-from faults.lab import Lab  # noqa: E402
-from faults.table import line, summary, write_into  # noqa: E402
+from faults import damage, disks, kills, numbers, ranks, resuming, reward_faults, signals, trackers
+from faults.fault import Fault, Result, inject
+from faults.lab import Lab
+from faults.table import line, summary, write_into
 
 GROUPS = (kills, signals, disks, damage, numbers, reward_faults, trackers, ranks, resuming)
 

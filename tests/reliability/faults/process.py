@@ -73,7 +73,7 @@ class Command:
         change_environment(environment, self.environment)
         environment |= {
             "FAULTS": json.dumps(self.injections), "STEPS": str(self.steps), "ACCELERATE_USE_CPU": "true",
-            "PYTHONPATH": os.pathsep.join(["scripts", "."]),
+            "PYTHONPATH": os.pathsep.join(["tests/reliability", "."]),
         }  # fmt: skip
         with open(outputs[0], "wb") as out, open(outputs[1], "wb") as err:
             process = subprocess.Popen(

@@ -1,6 +1,6 @@
 """A long run that is struck by a fault in every 50 updates, against the same run left alone.
 
-    python scripts/long_run.py [--updates 2000] [--every 50] [--seed 0]
+    python tests/reliability/long_run.py [--updates 2000] [--every 50] [--seed 0]
 
 Trains a very small model by PPO twice, on one thread: in a single process, and in as many as the faults make of it,
 each restarted by the same command. Prints what the faults cost and whether memory, handles, threads, step time or the

@@ -1,6 +1,6 @@
-"""Build data/react from the component families in scripts/react_data.
+"""Build data/react from the component families in data/react/build/react_data.
 
-    python scripts/build_react_data.py [--output_dir data/react] [--check]
+    python data/react/build/rebuild.py [--output_dir data/react] [--check]
 
 The files are the same, byte for byte, on every machine. With --check nothing is written: the files are built
 in memory and compared, and the exit status is 1 if one of them differs.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from react_data.build import build
 
-DEFAULT = Path(__file__).resolve().parent.parent / "data" / "react"
+DEFAULT = Path(__file__).resolve().parents[1]
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """Head to head with TRL's own PPOTrainer (trl.experimental.ppo): reward, KL and cost as a Markdown table and a plot.
 
-`python scripts/compare_trl.py [--seeds 0 1 2]` gives both trainers the same SFT model, prompts, reward, LoRA, number of
-responses, temperature, KL coefficient, epochs and minibatches (configs/quickstart.yaml with BUDGET). TRL's learning
+`python benchmarks/compare_trl.py [--seeds 0 1 2]` gives both trainers the same SFT model, prompts, reward, LoRA, number
+of responses, temperature, KL coefficient, epochs and minibatches (configs/quickstart.yaml with BUDGET). TRL's learning
 rates are the best of TRL_LEARNING_RATES on the first seed. Finished parts are not repeated.
 """
 

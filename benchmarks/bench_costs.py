@@ -1,8 +1,8 @@
 """How the cost of PPO grows: response tokens per second against batch, response length, samples per prompt and threads.
 
-    python scripts/bench_costs.py [--dtype fp32|bf16] [--repeats 3] [--figure docs/figures/costs.png]
+    python benchmarks/bench_costs.py [--dtype fp32|bf16] [--repeats 3] [--figure docs/figures/costs.png]
 
-All on setting a of scripts/bench_ppo.py, of which each curve changes one thing (samples per prompt: with prompts of 128
+All on setting a of bench_ppo.py, of which each curve changes one thing (samples per prompt: with prompts of 128
 tokens). One thread and processor seconds, but for the threads, where it is wall seconds. The last line is JSON.
 """
 

@@ -18,9 +18,9 @@ from tiny_runs import make_config
 from torch.utils.flop_counter import FlopCounterMode
 
 from rlhf.config import ModelConfig, SamplingConfig
-from rlhf.generation import sample
-from rlhf.models import load_causal_lm
+from rlhf.models.load import load_causal_lm
 from rlhf.rewards import RewardSpec
+from rlhf.sampling.decode import sample
 
 ROOT = Path(__file__).resolve().parent.parent
 LLAMA = replace(settings.TINY, architecture="llama", heads=4, hidden=32, kv_heads=2, feed_forward=48)

@@ -19,9 +19,9 @@ from transformers import AutoTokenizer, StoppingCriteria
 import rlhf
 import rlhf.config as native
 from rlhf import AutoModelForCausalLMWithValueHead, LengthSampler, PPOConfig, PPOTrainer, create_reference_model
+from rlhf.config.rewards import RewardSpec
 from rlhf.errors import UserError
-from rlhf.rewards.spec import RewardSpec
-from rlhf.tensors import logprobs_from_logits
+from rlhf.maths.tensors import logprobs_from_logits
 
 SAMPLING = {"do_sample": True, "top_k": 0, "top_p": 1.0, "max_new_tokens": 6}
 

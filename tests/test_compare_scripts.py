@@ -11,11 +11,11 @@ import torch
 import trl_ppo
 from tiny_runs import make_config
 
-from rlhf.checkpoint import load_policy
 from rlhf.config import PPOConfig
-from rlhf.data import load_examples, tokenize
+from rlhf.data.examples import load_examples, tokenize
+from rlhf.models.tokenizer import load_tokenizer
+from rlhf.policy.files import load_policy
 from rlhf.rewards import RewardSpec, RewardSum
-from rlhf.tokenizer import load_tokenizer
 
 RESPONSES = ["export default function A() {}", "<p>\n</p>", ""]
 

@@ -110,7 +110,7 @@ def test_prints_a_table_and_writes_nothing(tiny_models, prompts, tmp_path, monke
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     options = ["--model.name_or_path", str(tiny_models["gpt2"]), "--data.train", prompts, "--output_dir", "run"]
-    options += ["--batch_size", "8", "--minibatch_size", "8", "--sampling.max_response_tokens", "20", "--lora.r", "4"]
+    options += ["--batch_size", "8", "--mini_batch_size", "8", "--sampling.max_new_tokens", "20", "--lora.r", "4"]
     main(["doctor", *options, "--rewards", json.dumps([{"path": "tiny_runs.count_e"}])])
     output = capsys.readouterr().out
     assert "padding invariance" in output

@@ -116,7 +116,7 @@ def test_every_file_arrives_in_a_private_repository(folder):
 def test_a_pipeline_uploads_a_card_with_its_held_out_results(tmp_path):
     hub = serve()
     config = pipeline_config(tmp_path / "run", write_pairs(tmp_path), "gpt2")
-    config["ppo"] |= {"updates": 1, "push_to_hub": {"model_id": "me/policy"}}
+    config["ppo"] |= {"num_updates": 1, "push_to_hub": {"model_id": "me/policy"}}
     config["sft"]["epochs"] = 1
     file = tmp_path / "pipeline.yaml"
     file.write_text(yaml.safe_dump(config))

@@ -304,7 +304,7 @@ def test_stages_warn_of_leaks(tmp_path, tiny_models, pairs, capsys):
         "output_dir": str(tmp_path / "sft"),
         "model": {"name_or_path": str(tiny_models["gpt2"])},
         "data": {"train": pairs, "eval": pairs},
-        "num_ppo_epochs": 1,
+        "num_train_epochs": 1,
         "batch_size": 8,
     }
     (tmp_path / "sft.yaml").write_text(yaml.safe_dump(config))

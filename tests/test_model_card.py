@@ -47,7 +47,7 @@ def run_code(folder: Path, block: str, monkeypatch) -> dict:
 def config(tiny_models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cards")
     data = DataConfig(train=write_pairs(folder), system_prompt='Say "yes".', max_prompt_tokens=64)
-    options = {"output_dir": str(folder / "run"), "updates": 3, "checkpoint": CheckpointConfig(every=1)}
+    options = {"output_dir": str(folder / "run"), "num_updates": 3, "checkpoint": CheckpointConfig(save_steps=1)}
     return dataclasses.replace(make_config(tiny_models["gpt2"], data.train, **options), data=data)
 
 

@@ -55,18 +55,9 @@ def test_old_names_in_a_file_and_on_the_command_line(tmp_path) -> None:
 
 def test_the_command_line_says_it_once_in_plain_words(tmp_path, capsys) -> None:
     (tmp_path / "empty.jsonl").write_text("")
+    common = ["ppo", "--data.train", str(tmp_path / "empty.jsonl"), "--rewards", '[{"path": "length"}]']
     with pytest.raises(SystemExit):
-        main(
-            [
-                "ppo",
-                "--data.train",
-                str(tmp_path / "empty.jsonl"),
-                "--rewards",
-                '[{"path": "length"}]',
-                "--updates",
-                "0",
-            ]
-        )
+        main([*common, "--updates", "0"])
     assert capsys.readouterr().err.splitlines()[0] == "rlhf ppo: error: num_updates is 0; it must be greater than 0"
     with pytest.raises(SystemExit):
         main([*common, "--model.name_or_path", "none/none", "--updates", "1", "--output_dir", str(tmp_path / "run")])

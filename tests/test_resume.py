@@ -15,8 +15,9 @@ from tiny_runs import COUNT_E, Crash, command_line, make_config
 
 from rlhf.config import CheckpointConfig, InspectConfig, ValueWarmup
 from rlhf.errors import Interrupted, UserError
-from rlhf.files import read_jsonl
-from rlhf.ppo import run_ppo
+from rlhf.ppo.callbacks import Callback
+from rlhf.runs.files import read_jsonl
+from rlhf.stages.ppo import run_ppo
 
 OPTIONS = {
     "num_updates": 5,

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import datasets
-import licences
+import licenses
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -20,15 +20,16 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from tiny_data import write_jsonl
 
-from rlhf.cli import STAGES, main, parse
+from rlhf.cli import STAGES, main
 from rlhf.config import ModelConfig
+from rlhf.config.command_line import parse
 from rlhf.config.files import one_line
-from rlhf.data import load_examples
+from rlhf.data.examples import load_examples
 from rlhf.errors import UserError
-from rlhf.evaluate import policy_of
-from rlhf.models import load_causal_lm
+from rlhf.models.load import load_causal_lm
+from rlhf.models.tokenizer import load_tokenizer
 from rlhf.rewards import RewardError, RewardSpec, load_reward
-from rlhf.tokenizer import load_tokenizer
+from rlhf.stages.evaluate import policy_of
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = """

@@ -12,8 +12,8 @@ from tiny_data import write_pairs
 from tiny_runs import make_trainer
 
 from rlhf.errors import UserError
-from rlhf.rollout_files import save_rollout
-from rlhf.sharding import shard_base, sharded
+from rlhf.policy.sharding import shard_base, sharded
+from rlhf.ppo.rollout_files import save_rollout
 
 VARIANTS = {
     "gpt2": {"architecture": "gpt2", "mini_batch_size": 3, "micro_batch_size": 1},

@@ -7,8 +7,7 @@ import torch
 from tiny_runs import make_config, make_trainer, parameters
 
 from rlhf.config import SamplingConfig, ValueWarmup
-from rlhf.losses import AdaptiveKLController
-from rlhf.ppo import build_trainer
+from rlhf.maths.kl import AdaptiveKLController
 from rlhf.rewards import RewardSpec, RewardSum, SpanReward
 from rlhf.rewards import Span as RewardSpan
 from rlhf.stages.ppo import build_trainer

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 
 from rlhf import AutoModelForCausalLMWithValueHead, PPOConfig, PPOTrainer
 from rlhf.config import LoraConfig
-from rlhf.models import lora_adapters
+from rlhf.models.load import lora_adapters
 
 PROMPTS = ["Show a button saying Save.\n", "Show a button", "Show", "export default function Open() {\n  return"]
 RESPONSES = [torch.tensor(ids) for ids in ([31, 40, 52], [40, 300, 41, 99, 33], [77, 1], [35, 36, 37, 38])]

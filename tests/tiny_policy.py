@@ -3,8 +3,8 @@
 import torch
 
 from rlhf.config import LoraConfig, ModelConfig
-from rlhf.models import load_causal_lm
-from rlhf.policy import Policy
+from rlhf.models.load import load_causal_lm
+from rlhf.policy.policy import Policy
 
 CRITICS = ["shared", "detached", "adapter"]
 

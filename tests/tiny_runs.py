@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 import yaml
 
-from rlhf.callbacks import Callback
 from rlhf.config import DataConfig, LoraConfig, ModelConfig, PPOConfig, SamplingConfig, TrackingConfig
-from rlhf.ppo import build_trainer
+from rlhf.ppo.callbacks import Callback
 from rlhf.rewards import RewardSpec, RewardSum
-from rlhf.runs import as_plain
+from rlhf.runs.folder import as_plain
+from rlhf.stages.ppo import build_trainer
 
 
 def count_e(prompts, completions, **columns):
@@ -28,13 +28,13 @@ def make_config(model, data, **options) -> PPOConfig:
         "data": DataConfig(train=data),
         "rewards": [COUNT_E],
         "lora": LoraConfig(r=4, alpha=8),
-        "sampling": SamplingConfig(max_response_tokens=10),
-        "updates": 4,
+        "sampling": SamplingConfig(max_new_tokens=10),
+        "num_updates": 4,
         "batch_size": 8,
-        "samples_per_prompt": 2,
-        "minibatch_size": 4,
+        "num_generations": 2,
+        "mini_batch_size": 4,
         "micro_batch_size": 4,
-        "epochs": 2,
+        "num_ppo_epochs": 2,
         "learning_rate": 1e-2,
         "tracking": TrackingConfig(tensorboard=False),
     }
@@ -68,17 +68,18 @@ def pipeline_config(folder: Path, data: str, architecture: str) -> dict:
         "output_dir": str(folder),
         "seed": 3,
         "sft": {
-            "model": {"scratch": scratch}, "data": data_section, "epochs": 6, "batch_size": 4, "learning_rate": 0.01,
+            "model": {"scratch": scratch}, "data": data_section, "num_train_epochs": 6, "batch_size": 4,
+            "learning_rate": 0.01,
         },
         "ppo": {
             "data": data_section,
             "rewards": [{"path": "react_heuristic"}, {"path": "react_parses", "weight": 0.5}],
             "lora": {"r": 2, "alpha": 4},
-            "sampling": {"max_response_tokens": 24},
-            "updates": 3, "batch_size": 8, "minibatch_size": 8, "micro_batch_size": 4, "epochs": 1,
+            "sampling": {"max_new_tokens": 24},
+            "num_updates": 3, "batch_size": 8, "mini_batch_size": 8, "micro_batch_size": 4, "num_ppo_epochs": 1,
             "learning_rate": 0.001,
         },
-        "evaluation": {"prompts": 4, "samples_per_prompt": 2, "metrics": metrics},
+        "evaluation": {"prompts": 4, "num_generations": 2, "metrics": metrics},
     }  # fmt: skip
 
 

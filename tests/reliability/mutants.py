@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ("tensors.py", "kl.py", "advantages.py", "losses.py")
+MODULES = ("maths/tensors.py", "maths/kl.py", "maths/advantages.py", "maths/losses.py")
 
 SWAPPED = {
     ast.Add: ("sign", ast.Sub()), ast.Sub: ("sign", ast.Add()), ast.Mult: ("factor", ast.Div()),

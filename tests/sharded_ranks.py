@@ -13,7 +13,7 @@ from rlhf.config import SamplingConfig
 from rlhf.errors import UserError
 from rlhf.parallel.ranks import Ranks, require_same_weights
 from rlhf.policy.sharding import shard_base, sharded
-from rlhf.ppo.rollout import evaluate_responses
+from rlhf.ppo.rollout import policy_outputs
 from rlhf.ppo.rollout_files import load_rollout
 from rlhf.sampling.responses import sample_responses
 
@@ -53,9 +53,9 @@ def unequal_work(variant: dict) -> bool:
     responses = sample_responses(divided.policy, divided.tokenizer, prompts, sampling, divided.generator)
     numbers = []
     for policy in (divided.policy, plain.policy):
-        said = evaluate_responses(policy, responses, 1.0, 1, with_values=True, with_entropy=True)
+        said = policy_outputs(policy, responses, 1.0, 1, with_values=True, with_entropy=True)
         with policy.reference():
-            reference = evaluate_responses(policy, responses, 1.0, 1, with_values=False, with_entropy=True)
+            reference = policy_outputs(policy, responses, 1.0, 1, with_values=False, with_entropy=True)
         numbers.append(torch.stack([*said, *reference]))
     return all(RANKS.exchange(lambda: torch.equal(*numbers)))
 

@@ -389,7 +389,7 @@ def test_fingerprint_sees_a_single_bit():
     ids=lambda value: value[0].path if isinstance(value, list) else None,
 )
 def test_rewards_that_teach_nothing(trainer, specs, name, verdict, words):
-    trainer.rewards = RewardSum.from_specs(specs)
+    trainer.reward_fn = RewardSum.from_specs(specs)
     check = by_name(check_rewards(patient_of(trainer)))[name]
     assert check.verdict == verdict
     assert words in check.found

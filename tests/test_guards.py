@@ -8,8 +8,8 @@ from tiny_runs import COUNT_E, make_config, make_trainer, parameters
 
 from rlhf.config import WatchConfig
 from rlhf.errors import UserError
-from rlhf.ppo.callbacks import Callback
 from rlhf.ppo.rollout_files import load_rollout
+from rlhf.ppo.trainer import Callback
 from rlhf.ppo.update import NonFiniteError
 from rlhf.rewards import RewardSpec
 from rlhf.runs.files import read_jsonl

@@ -12,9 +12,9 @@ from tiny_runs import Crash, make_config, make_trainer, parameters
 from rlhf.config import InspectConfig, SamplingConfig
 from rlhf.errors import UserError
 from rlhf.maths.tensors import RunningMoments
-from rlhf.ppo.callbacks import Callback
-from rlhf.ppo.rollout import evaluate_responses
+from rlhf.ppo.rollout import policy_outputs
 from rlhf.ppo.rollout_files import load_rollout
+from rlhf.ppo.trainer import Callback
 from rlhf.rewards import RewardSpec, RewardSum, Scores
 from rlhf.runs.files import read_jsonl
 from rlhf.stages.ppo import build_trainer, run_ppo
@@ -241,6 +241,6 @@ def test_new_logprobs_are_those_of_the_updated_policy(tiny_models, pairs, tmp_pa
     inspection.after_update()
     rollout = load_rollout(tmp_path / "000001")
     stored = load_file(tmp_path / "000001" / "rollout.safetensors")["new_logprobs"]
-    now = evaluate_responses(trainer.policy, rollout, 1.0, 4, with_values=False, with_entropy=False).logprobs
+    now = policy_outputs(trainer.policy, rollout, 1.0, 4, with_values=False, with_entropy=False).logprobs
     torch.testing.assert_close(stored, now)
     assert not torch.allclose(stored, rollout.old_logprobs)

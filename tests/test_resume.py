@@ -15,7 +15,7 @@ from tiny_runs import COUNT_E, Crash, command_line, make_config
 
 from rlhf.config import CheckpointConfig, InspectConfig, ValueWarmup
 from rlhf.errors import Interrupted, UserError
-from rlhf.ppo.callbacks import Callback
+from rlhf.ppo.trainer import Callback
 from rlhf.runs.files import read_jsonl
 from rlhf.stages.ppo import run_ppo
 

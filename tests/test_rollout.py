@@ -9,7 +9,7 @@ from rlhf.models.load import load_causal_lm
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.parallel.ranks import Ranks
 from rlhf.policy.policy import Policy
-from rlhf.ppo.rollout import evaluate_responses
+from rlhf.ppo.rollout import policy_outputs
 from rlhf.ppo.spans import span_rewards, token_ends
 from rlhf.rewards import Span
 from rlhf.sampling.decode import Sampled
@@ -89,8 +89,8 @@ def test_evaluation_in_parts_equals_evaluation_at_once(tiny_models, tokenizer):
     sampled = sample_responses(
         policy, tokenizer, prompts, SamplingConfig(max_new_tokens=9), torch.Generator().manual_seed(0)
     )
-    at_once = evaluate_responses(policy, sampled, 1.0, 5, with_values=True, with_entropy=True)
-    in_parts = evaluate_responses(policy, sampled, 1.0, 2, with_values=True, with_entropy=True)
+    at_once = policy_outputs(policy, sampled, 1.0, 5, with_values=True, with_entropy=True)
+    in_parts = policy_outputs(policy, sampled, 1.0, 2, with_values=True, with_entropy=True)
     for whole, parts in zip(at_once, in_parts, strict=True):
         torch.testing.assert_close(whole, parts)
     assert (at_once.logprobs[sampled.response_mask] < 0).all()

@@ -26,7 +26,7 @@ import trl.experimental.ppo.ppo_trainer as trl_ppo
 from accelerate import Accelerator
 from trl.experimental.ppo import PPOConfig as TRLConfig
 
-from rlhf.classic.batch import read_batch
+from rlhf.classic.batch import StepTrainer, read_batch
 from rlhf.classic.model import AutoModelForCausalLMWithValueHead
 from rlhf.config import DataConfig, PPOConfig, SamplingConfig
 from rlhf.config.rewards import RewardSpec
@@ -34,8 +34,6 @@ from rlhf.maths.advantages import gae
 from rlhf.maths.losses import clipped_value_loss
 from rlhf.maths.tensors import whiten
 from rlhf.policy.policy import Policy
-from rlhf.ppo.stopwatch import Stopwatch
-from rlhf.ppo.trainer import PPOTrainer
 
 N_ROWS, N_TOKENS = 8, 7
 TEMPERATURE, LEARNING_RATE, KL_COEF, VF_COEF, CLIP, GAMMA, LAMBDA = 0.7, 3e-4, 0.1, 0.3, 0.05, 0.95, 0.9
@@ -157,10 +155,9 @@ def our_update(given: Given, epochs=2, minibatches=2) -> SimpleNamespace:
         sampling=SamplingConfig(temperature=TEMPERATURE),
     )  # fmt: skip
     shuffler = torch.Generator().manual_seed(0)
-    trainer = PPOTrainer(config, policy, given.tokenizer, None, None, shuffler, Accelerator(cpu=True))
-    batch = read_batch(given.queries, given.responses, SCORES, None, given.tokenizer)
-    clock = Stopwatch()
-    update = trainer.learn(lambda: trainer.judge(batch.responses, lambda: batch.scores, clock), clock)
+    trainer = StepTrainer(config, policy, given.tokenizer, None, None, shuffler, Accelerator(cpu=True))
+    trainer.given = read_batch(given.queries, given.responses, SCORES, None, given.tokenizer)
+    update = trainer.update()
     wrapper = policy.wrapper
     return SimpleNamespace(**update._asdict(), model=wrapper.pretrained_model, head=wrapper.v_head.summary)
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 import vllm_standin
+from accelerate import Accelerator
 from processes import launch
 from small_llama import SHORT_RUN, save_small_llama
 from tiny_runs import make_config
@@ -20,7 +21,7 @@ from rlhf.errors import UserError
 from rlhf.models.load import load_causal_lm
 from rlhf.policy.merged import merged
 from rlhf.policy.policy import Policy
-from rlhf.ppo.callbacks import Callback
+from rlhf.ppo.trainer import Callback
 from rlhf.rewards import RewardSum
 from rlhf.sampling.decode import stop_strings
 from rlhf.sampling.responses import sample_responses
@@ -260,7 +261,7 @@ def test_divided_base_is_refused(tiny_models, pairs, vllm):
     trainer.policy.divided_blocks = [torch.nn.Identity()]
     config = dataclasses.replace(trainer.config, generation=COLOCATED)
     with pytest.raises(UserError, match="divide the base with fsdp"):
-        VLLMSampler(config, trainer.policy, trainer.tokenizer, trainer.epochs.accelerator)
+        VLLMSampler(config, trainer.policy, trainer.tokenizer, Accelerator(cpu=True))
 
 
 @pytest.mark.parametrize("name", ["react_llama_vllm", "react_llama_vllm_server"])

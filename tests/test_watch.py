@@ -81,7 +81,7 @@ def test_a_real_run_gone_wrong(tiny_models, pairs, monkeypatch, finding, options
     config = make_config(tiny_models["gpt2"], pairs, num_updates=12, lr_schedule="constant", **options)
     trainer = build_trainer(config, RewardSum.from_specs(config.rewards))
     if finding == "negative_kl":  # a sampler that never gets the new weights
-        monkeypatch.setattr("rlhf.ppo.rollout.decoding", lambda policy, n_rows: policy.reference())
+        monkeypatch.setattr("rlhf.sampling.responses.decoding", lambda policy, n_rows: policy.reference())
     guard = watch(gold=None)
     found = names(guard, [trainer.update().metrics for _ in range(12)])
     assert finding in [name for _, name in found]

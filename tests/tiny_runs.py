@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from rlhf.config import DataConfig, LoraConfig, ModelConfig, PPOConfig, SamplingConfig, TrackingConfig
-from rlhf.ppo.callbacks import Callback
+from rlhf.ppo.trainer import Callback
 from rlhf.rewards import RewardSpec, RewardSum
 from rlhf.runs.folder import as_plain
 from rlhf.stages.ppo import build_trainer

@@ -18,7 +18,7 @@ from ppo_bench.model import EOS_ID, PROMPTS_FILE
 from ppo_bench.settings import Critic, Setting
 from rlhf.cli import quiet_libraries
 from rlhf.config import DataConfig, InspectConfig, LoraConfig, ModelConfig, PPOConfig, SamplingConfig, TrackingConfig
-from rlhf.ppo.callbacks import Callback
+from rlhf.ppo.trainer import Callback
 from rlhf.rewards import RewardSpec, RewardSum
 
 ENDLESS = 100_000

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -11,10 +12,9 @@ from torch import Tensor
 from rlhf.config.checks import require
 from rlhf.data.examples import Example, TokenizedExample
 from rlhf.errors import UserError
-from rlhf.ppo.callbacks import Callback
 from rlhf.ppo.credit import advantages_and_returns
 from rlhf.ppo.rollout import Rollout
-from rlhf.ppo.trainer import PPOTrainer
+from rlhf.ppo.trainer import Callback, PPOTrainer
 from rlhf.rewards import Scores
 from rlhf.sampling.decode import Sampled
 from rlhf.sampling.responses import Responses, collate_responses
@@ -31,17 +31,32 @@ class Batch(NamedTuple):
     token_rewards: list[list[float]]
 
 
-class TokenRewards(Callback):
-    """Adds the rewards per token that came with a step, before advantages are final.
+class StepTrainer(PPOTrainer):
+    """The update of PPO on responses and scores that the caller brings.
 
     Attributes:
-        given: [B] of this rank's rows, set before each update; empty for a row that has a score alone.
+        given: What was brought, set before each update.
     """
 
-    given: Sequence[list[float]] = ()
+    given: Batch
+
+    def next_prompts(self) -> list[TokenizedExample]:
+        """None: the responses are there."""
+        return []
+
+    def sample_and_score(self, prompts: list[TokenizedExample]) -> tuple[Responses, list[Future[Scores]]]:
+        """The caller's responses and scores."""
+        scores: Future[Scores] = Future()
+        scores.set_result(self.given.scores)
+        return self.given.responses.to(self.policy.device), [scores]
+
+
+class TokenRewards(Callback):
+    """Adds the rewards per token that came with a step, before advantages are final."""
 
     def after_advantages(self, trainer: PPOTrainer, rollout: Rollout) -> Rollout | None:
-        rows = [row for share in trainer.ranks.exchange(lambda: list(self.given)) for row in share]
+        assert isinstance(trainer, StepTrainer)
+        rows = [row for share in trainer.ranks.gather(trainer.given.token_rewards) for row in share]
         if not any(rows):
             return None
         given = torch.zeros_like(rollout.rewards)  # [B, T]

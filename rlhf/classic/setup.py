@@ -2,17 +2,16 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rlhf.classic.batch import StepTrainer, TokenRewards
 from rlhf.classic.config import PPOConfig
 from rlhf.config.checks import require
 from rlhf.parallel.launch import join_processes, require_data_parallel
 from rlhf.policy.policy import Policy
-from rlhf.ppo.callbacks import Callback
-from rlhf.ppo.trainer import PPOTrainer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -74,18 +73,17 @@ def build_native(
     policy: Policy,
     tokenizer: "PreTrainedTokenizerFast",
     accelerator: "Accelerator",
-    callbacks: Sequence[Callback],
-) -> PPOTrainer:
-    """The trainer whose `learn` is behind each step."""
-    return PPOTrainer(
+) -> StepTrainer:
+    """The trainer whose update is behind each step."""
+    return StepTrainer(
         config.to_native(accelerator.num_processes),
         policy,
         tokenizer,
-        rewards=None,  # type: ignore[arg-type]  # scores come with each step
+        reward_fn=None,  # type: ignore[arg-type]  # scores come with each step
         prompts=None,  # type: ignore[arg-type]  # and so do queries
         shuffler=torch.Generator().manual_seed(config.seed),
         accelerator=accelerator,
-        callbacks=callbacks,
+        callbacks=[TokenRewards()],
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import rlhf.config as native
-from rlhf.classic.batch import TokenRewards, id_rows, read_batch, without_queries
+from rlhf.classic.batch import id_rows, read_batch, without_queries
 from rlhf.classic.checkpoints import save_checkpoint
 from rlhf.classic.config import PPOConfig
 from rlhf.classic.generate import distribution_mismatch, sample_batch, sampler
@@ -21,8 +21,7 @@ from rlhf.config.command_line import parse
 from rlhf.config.watch import WatchConfig
 from rlhf.models.load import context_length
 from rlhf.policy.merged import merged
-from rlhf.ppo.callbacks import Callback
-from rlhf.ppo.stopwatch import Stopwatch
+from rlhf.ppo.trainer import Callback
 from rlhf.watch.watch import Watch
 
 if TYPE_CHECKING:
@@ -72,8 +71,7 @@ class PPOTrainer:
         transformers.set_seed(config.seed + self.accelerator.process_index)
         self.config, self.model, self.ref_model, self.tokenizer = config, model, ref_model, tokenizer
         self.policy = build_policy(config, model, ref_model, self.accelerator)
-        self.token_rewards = TokenRewards()
-        self.native = build_native(config, self.policy, tokenizer, self.accelerator, [self.token_rewards])
+        self.native = build_native(config, self.policy, tokenizer, self.accelerator)
         target = config.target if config.adap_kl_ctrl else None
         self.watch = Watch(WatchConfig(), target, context_length(self.policy.language_model))
         self.optimizer, self.lr_scheduler = optimizer or self.native.epochs.optimizer, lr_scheduler
@@ -147,11 +145,8 @@ class PPOTrainer:
             responses = without_queries(id_rows("queries", queries), id_rows("responses", responses)) or responses
         batch = read_batch(queries, responses, scores, response_masks, self.tokenizer)
         self._check_token_rewards(batch.token_rewards)
-        self.token_rewards.given = batch.token_rewards
-        clock = Stopwatch()
-        update = self.native.learn(
-            lambda: self.native.judge(batch.responses.to(self.current_device), lambda: batch.scores, clock), clock
-        )
+        self.native.given = batch
+        update = self.native.update()
         for finding in self.watch.check(self.native.updates_done, update.metrics):
             warnings.warn(finding.message, stacklevel=2)
         stats = classic_stats(update.rollout, update.metrics, self.config.vf_coef)

@@ -20,6 +20,7 @@ from rlhf.config.watch import WatchConfig, require_untrained_gold
 
 Critic = Literal["shared", "detached", "adapter"]
 Advantage = Literal["gae", "rloo", "group_relative", "reward_per_token"]
+Aggregation = Literal["token_mean", "sequence_mean"]
 KLEstimator = Literal["k1", "k2", "k3", "abs"]
 
 
@@ -91,6 +92,8 @@ class PPOConfig:
         max_skipped_steps: Give up after more optimizer steps than this in a row were skipped because the loss or a
             gradient was not finite; the minibatch is saved.
         clip_range: Of the policy ratio.
+        dual_clip: Bounds the policy loss by -dual_clip * advantage where that is negative (above 1); None is off.
+        loss_aggregation: token_mean: every token of a minibatch weighs the same; sequence_mean: every response does.
         target_kl: End the epochs of an update once the policy has moved further than this from the one that
             sampled, in nats per token (k2 estimate, over the minibatch); None for no limit.
         value_clip_range: Of the value; None turns value clipping off.
@@ -142,6 +145,8 @@ class PPOConfig:
     max_grad_norm: float = 1.0
     max_skipped_steps: int = 8
     clip_range: float = 0.2
+    dual_clip: float | None = None
+    loss_aggregation: Aggregation = "token_mean"
     target_kl: float | None = None
     value_clip_range: float | None = 0.2
     vf_coef: float = 0.5
@@ -187,6 +192,9 @@ class PPOConfig:
         require(
             self.num_generations > 1 or self.advantage not in ("rloo", "group_relative"),
             f"num_generations is 1; advantage {self.advantage} compares samples of one prompt: at least 2",
+        )
+        require(
+            self.dual_clip is None or self.dual_clip > 1, f"dual_clip is {self.dual_clip}; it must be greater than 1"
         )
         require_untrained_gold(self.watch, self.rewards)
         for name in ("gamma", "gae_lambda"):

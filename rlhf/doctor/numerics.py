@@ -29,7 +29,7 @@ def check_padding_invariance(patient: Patient) -> Check:
     worst = 0.0
     for row in rows.split(1):
         alone = halves.rows(row.to(half.device))
-        logprobs = patient.trainer.evaluate(alone, with_values=False, with_entropy=False).logprobs
+        logprobs = patient.trainer.forward(alone, with_values=False, with_entropy=False).logprobs
         worst = max(worst, float((logprobs - patient.old.logprobs[row, : logprobs.shape[1]]).abs().max()))
     return compared(
         "padding invariance",
@@ -45,7 +45,7 @@ def check_decoding(patient: Patient) -> Check:
     ordered = sorted(patient.prompts, key=lambda prompt: len(prompt.prompt_ids))
     spread = [ordered[i * (len(ordered) - 1) // (DECODED_ROWS - 1)] for i in range(DECODED_ROWS)]  # short to long
     decoded, responses = decode(patient, spread)
-    forward = patient.trainer.evaluate(responses, with_values=False, with_entropy=False).logprobs
+    forward = patient.trainer.forward(responses, with_values=False, with_entropy=False).logprobs
     return compared(
         "decoding",
         float((decoded - forward)[responses.response_mask].abs().max()),
@@ -127,7 +127,7 @@ def check_reference(patient: Patient) -> Iterator[Check]:
             noise = torch.randn(parameter.shape, generator=generator, device=parameter.device, dtype=parameter.dtype)
             parameter.add_(STIR * noise)
         reference = patient.reference_logprobs()
-        stirred = patient.trainer.evaluate(patient.responses, with_values=False, with_entropy=False).logprobs
+        stirred = patient.trainer.forward(patient.responses, with_values=False, with_entropy=False).logprobs
         for parameter, original in zip(parameters, originals, strict=True):
             parameter.copy_(original)
     moved = float((reference - patient.ref.logprobs).abs().max())

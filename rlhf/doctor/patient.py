@@ -9,7 +9,7 @@ from torch import Tensor
 from rlhf.config import PPOConfig, ValueWarmup
 from rlhf.data.examples import TokenizedExample
 from rlhf.data.prompts import ShuffledPasses
-from rlhf.policy.policy import Evaluation
+from rlhf.policy.policy import PolicyOutput
 from rlhf.ppo.trainer import PPOTrainer
 from rlhf.rewards import RewardSum
 from rlhf.sampling.responses import Responses
@@ -39,8 +39,8 @@ class Patient:
     trainer: PPOTrainer
     prompts: list[TokenizedExample]
     responses: Responses
-    old: Evaluation
-    ref: Evaluation
+    old: PolicyOutput
+    ref: PolicyOutput
     seconds_per_response: float
 
     @property
@@ -51,7 +51,7 @@ class Patient:
     def reference_logprobs(self) -> Tensor:
         """The reference's log-probabilities of the responses, as it is now."""
         with self.trainer.policy.reference():
-            return self.trainer.evaluate(self.responses, with_values=False, with_entropy=False).logprobs
+            return self.trainer.forward(self.responses, with_values=False, with_entropy=False).logprobs
 
 
 def build_trial(config: PPOConfig, rewards: RewardSum) -> PPOTrainer:
@@ -80,9 +80,9 @@ def admit(config: PPOConfig, trainer: PPOTrainer) -> Patient:
     started = time.perf_counter()
     responses = trainer.sample(trainer.next_prompts())
     seconds = (time.perf_counter() - started) / len(responses)
-    old = trainer.evaluate(responses, with_values=False, with_entropy=True)
+    old = trainer.forward(responses, with_values=False, with_entropy=True)
     with torch.no_grad(), trainer.policy.reference():
-        ref = trainer.evaluate(responses, with_values=False, with_entropy=False)
+        ref = trainer.forward(responses, with_values=False, with_entropy=False)
     return Patient(
         config=config,
         trainer=trainer,

@@ -20,7 +20,7 @@ def check_rewards(patient: Patient) -> Iterator[Check]:
         yield failure("rewards", str(error), "mend the reward; `rlhf score` runs it on a file of completions")
         return
     seconds = time.perf_counter() - started
-    for reward in patient.trainer.rewards.rewards:
+    for reward in patient.trainer.reward_fn.rewards:
         yield check_component(reward.name, reward.weight, scores)
     yield check_total(scores)
     yield check_speed(patient, seconds / len(patient.responses))

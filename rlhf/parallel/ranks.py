@@ -1,6 +1,7 @@
 """Several processes that train one policy: each samples and differentiates its share, all of them know the whole."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
@@ -41,28 +42,40 @@ class Ranks:
         """Which of n items are this rank's: contiguous, and as many as any other's, give or take one."""
         return slice(n * self.index // self.count, n * (self.index + 1) // self.count)
 
-    def exchange(self, work: Callable[[], T]) -> list[T]:
-        """What `work` returns on each rank, in their order, on all ranks.
-
-        The results are pickled and should live on the CPU. If `work` fails on one rank no other waits for it for ever:
-        that rank raises its own error, the others OtherRankError, which names it.
-        """
+    def gather(self, item: T) -> list[T]:
+        """The items of all ranks, in their order, on all of them; they are pickled and should live on the CPU."""
         if self.count == 1:
-            return [work()]
-        result, error = None, None
+            return [item]
+        gathered: list[T] = [item] * self.count
+        torch.distributed.all_gather_object(gathered, item)
+        return gathered
+
+    @contextlib.contextmanager
+    def failing_together(self) -> Iterator[None]:
+        """Work that each rank does on its own, after which all of them go on or none does.
+
+        If it fails on one rank no other waits for that one for ever: it raises its own error, the others
+        OtherRankError, which names it.
+        """
+        error = None
         try:
-            result = work()
+            yield
         except Exception as problem:
+            if self.count == 1:
+                raise
             error = problem
-        reason = None if error is None else with_kind(error)
-        gathered: list[tuple[T, str | None]] = [None] * self.count  # type: ignore[list-item]
-        torch.distributed.all_gather_object(gathered, (result, reason))
+        failures = self.gather(None if error is None else with_kind(error))
         if error is not None:
             raise error
-        for rank, (_, failure) in enumerate(gathered):
+        for rank, failure in enumerate(failures):
             if failure is not None:
                 raise OtherRankError(f"rank {rank} failed ({failure})")
-        return [part for part, _ in gathered]
+
+    def exchange(self, work: Callable[[], T]) -> list[T]:
+        """What `work` returns on each rank, on all ranks; they fail together."""
+        with self.failing_together():
+            result = work()
+        return self.gather(result)
 
     def first(self, work: Callable[[], T]) -> T:
         """What `work` returns on the first rank, which alone does it, on all ranks."""
@@ -70,7 +83,7 @@ class Ranks:
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is up on any rank."""
-        return any(self.exchange(lambda: flag))
+        return any(self.gather(flag))
 
     def sum(self, x: Tensor) -> Tensor:
         """The sum of x over all ranks, on all of them."""
@@ -96,7 +109,7 @@ def require_same_weights(ranks: Ranks, module: nn.Module) -> None:
     if ranks.count == 1:
         return
     sums = torch.stack([parameter.detach().sum(dtype=torch.float64) for parameter in module.parameters()]).cpu()
-    for rank, others in enumerate(ranks.exchange(lambda: sums)):
+    for rank, others in enumerate(ranks.gather(sums)):
         require(
             torch.allclose(others, sums, rtol=1e-6, atol=1e-6, equal_nan=True),
             f"rank {rank} has loaded other weights than rank {ranks.index}; is the model's folder the same everywhere?",

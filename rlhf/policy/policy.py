@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Evaluation(NamedTuple):
+class PolicyOutput(NamedTuple):
     """What the networks say about sampled responses; each [B, T], 0 outside the response mask.
 
     `values` and `entropy` are 0 throughout where they were not asked for.
@@ -142,7 +142,7 @@ class Policy(nn.Module):
         temperature: float = 1.0,
         with_values: bool = True,
         with_entropy: bool = False,
-    ) -> Evaluation:
+    ) -> PolicyOutput:
         """Log-probabilities, values and entropy of given responses.
 
         Args:
@@ -165,7 +165,7 @@ class Policy(nn.Module):
         def spread(x: Tensor) -> Tensor:  # [N] -> [B, T]
             return x.new_zeros(response_mask.shape).index_put((rows, steps), x)
 
-        return Evaluation(spread(logprobs), spread(values), spread(entropy))
+        return PolicyOutput(spread(logprobs), spread(values), spread(entropy))
 
     def start_values_at(self, value: float) -> None:
         """Make a new critic say `value` everywhere: climbing there from 0 would cost it several updates."""

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-def final_scores(config: PPOConfig, raw: Scores, has_eos: Tensor, moments: RunningMoments) -> Tensor:
+def final_scores(config: PPOConfig, component_scores: Scores, has_eos: Tensor, moments: RunningMoments) -> Tensor:
     """The rewards' totals, normalized by the running moments, clipped, minus the penalty for a missing EOS: [B].
 
     The moments take in this batch first.
     """
-    scores = torch.tensor(raw.total, device=has_eos.device)
+    scores = torch.tensor(component_scores.total, device=has_eos.device)
     if config.score_normalization != "none":
         moments.update(scores)
         scores = moments.normalize(scores) if config.score_normalization == "standardize" else moments.scale(scores)
@@ -42,14 +42,14 @@ def assign_credit(
     config: PPOConfig,
     experience: Experience,
     scores: Tensor,
-    raw: Scores,
+    component_scores: Scores,
     kl_coef: float,
     tokenizer: "PreTrainedTokenizerFast",
 ) -> Rollout:
     """Spread scores [B], the rewards' spans and the KL penalty over the tokens; advantages and returns from them."""
     mask = experience.response_mask
     kl = kl_estimate(experience.old_logprobs, experience.ref_logprobs, config.kl_estimator)
-    rewards = kl_shaped_rewards(scores, kl, mask, kl_coef) + span_rewards(raw.spans, experience, tokenizer)
+    rewards = kl_shaped_rewards(scores, kl, mask, kl_coef) + span_rewards(component_scores.spans, experience, tokenizer)
     if config.whiten_rewards:
         rewards = scale_to_unit_variance(rewards, mask)
     advantages, returns = advantages_and_returns(config, rewards, experience.old_values, mask)

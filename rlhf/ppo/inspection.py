@@ -53,10 +53,10 @@ class Inspection:
             return []
         (step, rollout, scores), self.pending = self.pending, None
         trainer = self.trainer
-        new = trainer.evaluate(rollout, with_values=False, with_entropy=False)
+        new = trainer.forward(rollout, with_values=False, with_entropy=False)
         if not trainer.ranks.is_first:
             return []
-        rewards = trainer.rewards.rewards
+        rewards = trainer.reward_fn.rewards
         columns: list[dict[str, Any]] = [
             {
                 "rewards": {name: component[row] for name, component in scores.components.items()},
@@ -83,10 +83,10 @@ class Inspection:
         trainer, config = self.trainer, self.trainer.config
         generator = torch.Generator(device=trainer.policy.device).manual_seed(config.seed)
         responses = sample_responses(trainer.policy, trainer.tokenizer, self.prompts, config.sampling, generator)
-        experience, raw = trainer.judge(responses, lambda: trainer.score(responses), Stopwatch())
-        experience = experience.to(trainer.policy.device)
-        scores = final_scores(config, raw, experience.has_eos, copy.copy(trainer.score_moments))
+        experience = trainer.evaluate(responses, Stopwatch())
+        component_scores = trainer.score(responses)
+        scores = final_scores(config, component_scores, experience.has_eos, copy.copy(trainer.score_moments))
         if trainer.policy.new_critic and config.uses_critic:  # the update that follows lets it begin at the mean score
             experience = with_values(experience, float(scores.mean()))
         kl_coef = trainer.kl_controller.kl_coef
-        return assign_credit(config, experience, scores, raw, kl_coef, trainer.tokenizer), raw
+        return assign_credit(config, experience, scores, component_scores, kl_coef, trainer.tokenizer), component_scores

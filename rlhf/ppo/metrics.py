@@ -5,7 +5,7 @@ from rlhf.ppo.rollout import Rollout
 from rlhf.rewards import Scores
 
 
-def rollout_metrics(rollout: Rollout, raw: Scores, kl_coef: float, with_critic: bool) -> dict[str, float]:
+def rollout_metrics(rollout: Rollout, component_scores: Scores, kl_coef: float, with_critic: bool) -> dict[str, float]:
     """Metrics of one rollout, before the policy is updated on it.
 
     objective/kl is the mean over responses of the summed k1 estimate, in nats; objective/rlhf_reward is the score
@@ -32,5 +32,5 @@ def rollout_metrics(rollout: Rollout, raw: Scores, kl_coef: float, with_critic: 
             "critic/returns_mean": masked_mean(rollout.returns, mask),
             "critic/explained_variance": explained_variance(rollout.old_values, rollout.returns, mask),
         }
-    components = {f"reward/{name}": mean for name, mean in raw.component_means().items()}
+    components = {f"reward/{name}": mean for name, mean in component_scores.component_means().items()}
     return {name: value.item() for name, value in metrics.items()} | {"objective/kl_coef": kl_coef} | components

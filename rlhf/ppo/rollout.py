@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlhf.policy.policy import Evaluation, Policy
+from rlhf.policy.policy import Policy, PolicyOutput
 from rlhf.sampling.responses import Responses
 
 
@@ -46,9 +46,9 @@ class Rollout(Experience):
 
 
 @torch.no_grad()
-def evaluate_responses(
+def policy_outputs(
     policy: Policy, responses: Responses, temperature: float, n_rows: int, *, with_values: bool, with_entropy: bool
-) -> Evaluation:
+) -> PolicyOutput:
     """`Policy.forward` over a whole batch without gradients, n_rows at a time: each result [B, T]."""
     parts, order = [], []
     for index, part in responses.split_by_length(n_rows):
@@ -59,4 +59,4 @@ def evaluate_responses(
         parts.append([torch.nn.functional.pad(x, to_full_width) for x in result])
         order.append(index)
     original_order = torch.cat(order).argsort()
-    return Evaluation(*(torch.cat(column)[original_order] for column in zip(*parts, strict=True)))
+    return PolicyOutput(*(torch.cat(column)[original_order] for column in zip(*parts, strict=True)))

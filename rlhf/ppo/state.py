@@ -26,7 +26,7 @@ def training_state(trainer: PPOTrainer, watch: Watch) -> dict[str, Any]:
         "optimizer": trainer.epochs.optimizer.state_dict(),
         "skipped_in_a_row": trainer.epochs.skipped_in_a_row,
         "watch": watch.state_dict(),
-        "random": trainer.ranks.exchange(lambda: ours),
+        "random": trainer.ranks.gather(ours),
     }
 
 

@@ -1,7 +1,8 @@
-"""PPO: sample, score, estimate advantages, update, report."""
+"""PPO: sample, score, evaluate, exchange, assign credit, clipped epochs, report."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -12,12 +13,11 @@ from rlhf.data.prompts import PromptSource, in_batches
 from rlhf.maths.kl import AdaptiveKLController, FixedKLController
 from rlhf.maths.tensors import RunningMoments, explained_variance
 from rlhf.parallel.ranks import Ranks
-from rlhf.policy.policy import Evaluation, Policy
+from rlhf.policy.policy import Policy, PolicyOutput
 from rlhf.policy.sharding import sharded
-from rlhf.ppo.callbacks import Callback
 from rlhf.ppo.credit import assign_credit, final_scores, with_values
 from rlhf.ppo.metrics import rollout_metrics
-from rlhf.ppo.rollout import Experience, Rollout, evaluate_responses
+from rlhf.ppo.rollout import Experience, Rollout, policy_outputs
 from rlhf.ppo.stopwatch import Stopwatch
 from rlhf.ppo.update import ClippedEpochs, Metrics
 from rlhf.rewards import RewardSum, Scores
@@ -33,11 +33,31 @@ RANK_SEED_STRIDE = 1_000_003
 
 
 class Update(NamedTuple):
-    """What one round of PPO was about: the rollout of all ranks, what the rewards said, and the metrics."""
+    """One round of PPO: the rollout of all ranks, the scores of each reward, and the metrics."""
 
     rollout: Rollout
     scores: Scores
     metrics: Metrics
+
+
+class Callback:
+    """Methods that are called after each phase of an update; override those you need.
+
+    Whatever a method returns, unless None, takes the place of what it was given. On several processes `after_sampling`
+    gets this rank's responses, the others the whole batch; they must decide alike on all of them.
+    """
+
+    def after_sampling(self, trainer: "PPOTrainer", responses: Responses) -> Responses | None:
+        """Responses are sampled (`rollout_batch_size` of them) and not scored yet."""
+
+    def after_scoring(self, trainer: "PPOTrainer", responses: Responses, scores: Scores) -> Scores | None:
+        """Every reward has its scores; nothing is normalized or clipped yet."""
+
+    def after_advantages(self, trainer: "PPOTrainer", rollout: Rollout) -> Rollout | None:
+        """Credit is assigned; the policy has not moved yet."""
+
+    def after_update(self, trainer: "PPOTrainer", update: Update) -> None:
+        """The clipped epochs are over."""
 
 
 class PPOTrainer:
@@ -47,10 +67,10 @@ class PPOTrainer:
         config: The stage's settings.
         policy: Policy, critic and reference.
         tokenizer: Decodes responses; its EOS ends them.
-        rewards: The weighted sum of reward components.
+        reward_fn: The weighted sum of the rewards.
         prompts: Where the next prompts come from.
         shuffler: Draws the minibatches (and may draw the prompts); the same on all ranks.
-        accelerator: Runs the backward passes; knows the other processes.
+        accelerator: Knows the other processes.
         callbacks: Called after each phase.
     """
 
@@ -59,13 +79,13 @@ class PPOTrainer:
         config: PPOConfig,
         policy: Policy,
         tokenizer: "PreTrainedTokenizerFast",
-        rewards: RewardSum,
+        reward_fn: RewardSum,
         prompts: PromptSource,
         shuffler: torch.Generator,
         accelerator: "Accelerator",
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        self.config, self.policy, self.tokenizer, self.rewards = config, policy, tokenizer, rewards
+        self.config, self.policy, self.tokenizer, self.reward_fn = config, policy, tokenizer, reward_fn
         self.prompts, self.shuffler, self.callbacks = prompts, shuffler, callbacks
         self.ranks = Ranks.of(accelerator)
         self.kl_controller = kl_controller(config)
@@ -74,66 +94,41 @@ class PPOTrainer:
         self.generator = torch.Generator(device=policy.device).manual_seed(seed)
         uses_vllm = config.generation.engine == "vllm"
         self.vllm = VLLMSampler(config, policy, tokenizer, accelerator) if uses_vllm else None
-        self.epochs = ClippedEpochs(config, policy, accelerator, shuffler)
+        self.epochs = ClippedEpochs(config, policy, self.ranks, shuffler)
         self.background = Background()
         self.warming_up = config.uses_critic and config.value_warmup.max_updates > 0
         self.updates_done = 0
 
     def update(self) -> Update:
-        """One round of PPO: sample responses, score them, learn from them."""
-        prompts, clock = self.next_prompts(), Stopwatch()
-        return self.learn(lambda: self.collect(prompts, clock), clock)
+        """One round of PPO."""
+        clock = Stopwatch()
+        with self.ranks.failing_together():
+            # 1. Sample a response to each prompt; those that are there are scored while the next are sampled.
+            responses, scoring = self.sample_and_score(self.next_prompts())
+            clock.lap("rollout")
 
-    def collect(self, prompts: list[TokenizedExample], clock: Stopwatch) -> tuple[Experience, Scores]:
-        """Sampled responses to this rank's prompts, and what networks and rewards say of them."""
-        # 1. Sample; each batch of texts is scored while the next one is sampled and while the networks read.
-        if self.vllm is not None:
-            self.vllm.load_policy()
-        batches, scoring = [], []
-        for some in in_batches(prompts, self.config.rollout_batch_size):
-            responses = self.called_back("after_sampling", self.sample(some))
-            batches.append(responses)
-            scoring.append(self.background.submit(self.score, responses=responses))
-        clock.lap("rollout")
+            # 2. Evaluate them: log-probabilities under reference and policy, entropy, values.
+            experience = self.evaluate(responses, clock)
 
-        def scored() -> Scores:
-            return Scores.concatenate([batch.result() for batch in scoring])
+            # 3. Score: wait for what the rewards have not finished.
+            component_scores = Scores.concatenate([batch.result() for batch in scoring])
+            clock.lap("reward")
 
-        return self.judge(Responses.concatenate(batches), scored, clock)
+        # 4. Exchange: all ranks get what each has collected. From here on they compute the same numbers.
+        experience, component_scores = self.exchange(experience, component_scores)
+        component_scores = self.called_back("after_scoring", experience, component_scores)
 
-    def learn(self, collect: Callable[[], tuple[Experience, Scores]], clock: Stopwatch) -> Update:
-        """Advantages from this round's experience, the clipped epochs, and what there is to say about both."""
-        config = self.config
-
-        # 2. What each rank collected goes to all of them: from here on they compute the same numbers.
-        shares = self.ranks.exchange(collect)
-        experience = Experience.concatenate([share for share, _ in shares]).to(self.policy.device)
-        raw = Scores.concatenate([scores for _, scores in shares])
-        raw = self.called_back("after_scoring", experience, raw)
-        scores = final_scores(config, raw, experience.has_eos, self.score_moments)
-        experience = self.start_critic(experience, float(scores.mean()))
-
-        # 3. Score and KL penalty spread over the tokens; advantages and returns.
-        rollout = assign_credit(config, experience, scores, raw, self.kl_controller.kl_coef, self.tokenizer)
-        rollout = self.called_back("after_advantages", rollout)
-        self.end_warmup_when_explained(rollout)
+        # 5. Assign credit: scores and KL penalty over the tokens, advantages, returns.
+        rollout = self.credit(experience, component_scores)
         clock.lap("exchange")
 
-        # 4. Clipped epochs over the rollout.
+        # 6. Clipped epochs over the rollout.
         with sharded(self.policy):
             trained = self.epochs.run(rollout, self.learning_rate_factor(), critic_only=self.warming_up)
         clock.lap("update")
 
-        # 5. Report, and steer the KL coefficient.
-        said = rollout_metrics(rollout, raw, self.kl_controller.kl_coef, config.uses_critic)
-        update = Update(rollout, raw, said | trained | clock.metrics(int(rollout.lengths.sum())))
-        # During the warm-up the KL cannot follow the coefficient; one that is not finite would spoil it for good.
-        if not trained["policy/warmup"] and math.isfinite(said["objective/kl"]):
-            self.kl_controller.update(said["objective/kl"], len(rollout))
-        self.updates_done += 1
-        for callback in self.callbacks:
-            callback.after_update(self, update)
-        return update
+        # 7. Report, and steer the KL coefficient.
+        return self.report(rollout, component_scores, trained | clock.metrics(int(rollout.lengths.sum())))
 
     def next_prompts(self) -> list[TokenizedExample]:
         """This rank's share of the update's prompts, each `num_generations` times."""
@@ -142,6 +137,17 @@ class PPOTrainer:
         mine = drawn[self.ranks.share(len(drawn))]
         return [prompt for prompt in mine for _ in range(config.num_generations)]
 
+    def sample_and_score(self, prompts: list[TokenizedExample]) -> tuple[Responses, list[Future[Scores]]]:
+        """Responses, sampled `rollout_batch_size` at a time, and the scores of each such batch, once they are there."""
+        if self.vllm is not None:
+            self.vllm.load_policy()
+        batches, scoring = [], []
+        for some in in_batches(prompts, self.config.rollout_batch_size):
+            responses = self.called_back("after_sampling", self.sample(some))
+            batches.append(responses)
+            scoring.append(self.background.submit(self.score, responses=responses))
+        return Responses.concatenate(batches), scoring
+
     def sample(self, prompts: list[TokenizedExample]) -> Responses:
         """One response to each prompt."""
         if self.vllm is not None:
@@ -149,31 +155,28 @@ class PPOTrainer:
         return sample_responses(self.policy, self.tokenizer, prompts, self.config.sampling, self.generator)
 
     def score(self, responses: Responses) -> Scores:
-        """The rewards' verdict."""
+        """The scores of each reward."""
         prompts = [example.prompt for example in responses.examples]
-        return self.rewards(prompts, responses.texts, collate_columns(responses.examples))
+        return self.reward_fn(prompts, responses.texts, collate_columns(responses.examples))
 
-    def judge(self, responses: Responses, scored: Callable[[], Scores], clock: Stopwatch) -> tuple[Experience, Scores]:
-        """What reference, rewards, policy and critic say of the responses before the update; tensors on the CPU."""
+    def evaluate(self, responses: Responses, clock: Stopwatch) -> Experience:
+        """The responses with what reference, policy and critic compute for them before the update."""
         with self.policy.reference():
-            reference = self.evaluate(responses, with_values=False, with_entropy=False)
+            reference = self.forward(responses, with_values=False, with_entropy=False)
         clock.lap("reference")
-        scores = scored()
-        clock.lap("reward")
-        old = self.evaluate(responses, with_values=self.config.uses_critic, with_entropy=True)
+        old = self.forward(responses, with_values=self.config.uses_critic, with_entropy=True)
         clock.lap("evaluation")
-        experience = Experience(
+        return Experience(
             **vars(responses),
             old_logprobs=old.logprobs,
             ref_logprobs=reference.logprobs,
             entropy=old.entropy,
             old_values=old.values,
         )
-        return experience.to("cpu"), scores
 
-    def evaluate(self, responses: Responses, *, with_values: bool, with_entropy: bool) -> Evaluation:
+    def forward(self, responses: Responses, *, with_values: bool, with_entropy: bool) -> PolicyOutput:
         """Log-probabilities (and values, entropy) of sampled responses, without gradients."""
-        return evaluate_responses(
+        return policy_outputs(
             self.policy,
             responses,
             self.config.sampling.temperature,
@@ -182,12 +185,37 @@ class PPOTrainer:
             with_entropy=with_entropy,
         )
 
-    def start_critic(self, experience: Experience, mean_score: float) -> Experience:
-        """A new critic begins at the mean score, as if it had said so before the update."""
-        if not (self.policy.new_critic and self.config.uses_critic):
-            return experience
-        self.policy.start_values_at(mean_score)
-        return with_values(experience, mean_score)
+    def exchange(self, experience: Experience, component_scores: Scores) -> tuple[Experience, Scores]:
+        """The experience and the scores of all ranks, on each of them."""
+        shares = self.ranks.gather((experience.to("cpu"), component_scores))
+        together = Experience.concatenate([experience for experience, _ in shares]).to(self.policy.device)
+        return together, Scores.concatenate([scores for _, scores in shares])
+
+    def credit(self, experience: Experience, component_scores: Scores) -> Rollout:
+        """The rollout that is learned from; a new critic begins at its mean score, the warm-up may end with it."""
+        config = self.config
+        scores = final_scores(config, component_scores, experience.has_eos, self.score_moments)
+        if self.policy.new_critic and config.uses_critic:
+            self.policy.start_values_at(float(scores.mean()))
+            experience = with_values(experience, float(scores.mean()))
+        kl_coef = self.kl_controller.kl_coef
+        rollout = assign_credit(config, experience, scores, component_scores, kl_coef, self.tokenizer)
+        rollout = self.called_back("after_advantages", rollout)
+        self.end_warmup_when_explained(rollout)
+        return rollout
+
+    def report(self, rollout: Rollout, component_scores: Scores, trained: Metrics) -> Update:
+        """The update with its metrics; the KL coefficient follows the KL that was measured."""
+        kl_coef = self.kl_controller.kl_coef
+        measured = rollout_metrics(rollout, component_scores, kl_coef, self.config.uses_critic)
+        update = Update(rollout, component_scores, measured | trained)
+        # During the warm-up the KL cannot follow the coefficient; one that is not finite would spoil it for good.
+        if not trained["policy/warmup"] and math.isfinite(measured["objective/kl"]):
+            self.kl_controller.update(measured["objective/kl"], len(rollout))
+        self.updates_done += 1
+        for callback in self.callbacks:
+            callback.after_update(self, update)
+        return update
 
     def end_warmup_when_explained(self, rollout: Rollout) -> None:
         """Leave the warm-up once the critic explains enough of returns it was not trained on, or at its limit."""

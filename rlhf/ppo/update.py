@@ -1,22 +1,16 @@
 """The clipped epochs of PPO: how a rollout becomes optimizer steps."""
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from rlhf.config import PPOConfig
 from rlhf.errors import UserError
-from rlhf.maths.losses import clipped_policy_loss, clipped_value_loss
-from rlhf.maths.tensors import masked_mean
+from rlhf.maths.losses import aggregate, clipped_policy_loss, clipped_value_loss
 from rlhf.parallel.ranks import Ranks
 from rlhf.policy.policy import Policy
 from rlhf.ppo.rollout import Rollout
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 Metrics = dict[str, float]
 
@@ -39,15 +33,12 @@ class ClippedEpochs:
     Args:
         config: The stage's settings.
         policy: What is optimized; the policy's parameters and the critic's have a learning rate each.
-        accelerator: Runs the backward pass; knows the other processes.
+        ranks: The processes that share each minibatch.
         shuffler: Draws the minibatches; must draw the same on all ranks.
     """
 
-    def __init__(
-        self, config: PPOConfig, policy: Policy, accelerator: "Accelerator", shuffler: torch.Generator
-    ) -> None:
-        self.config, self.accelerator, self.shuffler = config, accelerator, shuffler
-        self.policy, self.ranks = policy, Ranks.of(accelerator)
+    def __init__(self, config: PPOConfig, policy: Policy, ranks: Ranks, shuffler: torch.Generator) -> None:
+        self.config, self.policy, self.ranks, self.shuffler = config, policy, ranks, shuffler
         groups = [
             {"params": policy.policy_parameters(), "peak_lr": config.learning_rate},
             {"params": policy.critic_parameters(), "peak_lr": config.critic_learning_rate},
@@ -58,53 +49,57 @@ class ClippedEpochs:
     def run(self, rollout: Rollout, lr_factor: float, critic_only: bool) -> Metrics:
         """`num_ppo_epochs` passes over the rollout in shuffled minibatches; the mean of each statistic over the steps.
 
-        Ends early where the policy has moved further than `target_kl`. Steps that were skipped because something
-        was not finite are counted, and left out of the means. Raises NonFiniteError after too many of those in a row.
+        The last minibatch of an epoch may be smaller. Ends early, without using the gradient at hand, where the policy
+        has moved further than `target_kl`. A step is skipped, counted and left out of the means where the loss or its
+        gradient is not finite: AdamW would never recover from it. Raises NonFiniteError after too many of those in a
+        row.
         """
+        config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * lr_factor
+        minibatches = (
+            index
+            for _ in range(config.num_ppo_epochs)
+            for index in torch.randperm(len(rollout), generator=self.shuffler).split(config.mini_batch_size)
+        )
         steps: list[Metrics] = []
-        skipped = 0
-        for minibatch in self.minibatches(rollout):
+        n_skipped = 0
+        for index in minibatches:
+            minibatch = rollout.rows(index.to(self.policy.device))
             stats = self.gradient(minibatch, critic_only)
-            if self.went_too_far(stats):
+            if config.target_kl is not None and stats["policy/approx_kl"] > config.target_kl:
                 break
-            if self.take_step(stats):
+            if all(math.isfinite(value) for value in stats.values()):
+                self.optimizer.step()
                 steps.append(stats)
                 self.skipped_in_a_row = 0
             else:
-                skipped += 1
+                n_skipped += 1
+                self.skipped_in_a_row += 1
                 self.give_up_after_too_many(minibatch)
-        means = {name: sum(step[name] for step in steps) / len(steps) for name in (steps[0] if steps else ())}
-        if steps:
-            means["policy/ratio_first_minibatch"] = steps[0]["policy/ratio_mean"]
-        return means | {
+        return mean_stats(steps) | {
             "policy/learning_rate": self.optimizer.param_groups[0]["lr"],
             "policy/warmup": float(critic_only),
             "policy/steps": float(len(steps)),
-            "policy/skipped_steps": float(skipped),
+            "policy/skipped_steps": float(n_skipped),
         }
-
-    def minibatches(self, rollout: Rollout) -> Iterator[Rollout]:
-        """The rollout in shuffled minibatches, once per epoch; the last one of an epoch may be smaller."""
-        for _ in range(self.config.num_ppo_epochs):
-            order = torch.randperm(len(rollout), generator=self.shuffler).to(self.policy.device)
-            for index in order.split(self.config.mini_batch_size):
-                yield rollout.rows(index)
 
     def gradient(self, minibatch: Rollout, critic_only: bool) -> Metrics:
         """The gradient of the minibatch's mean loss, clipped, and its statistics; the same on all ranks.
 
-        Every rank runs its share in micro-batches whose losses weigh as much as their part of the minibatch's tokens.
+        Every rank runs its share in micro-batches, whose losses weigh as much as their part of what the mean is over:
+        the minibatch's tokens or, with loss_aggregation sequence_mean, its responses.
         """
-        n_tokens = minibatch.response_mask.sum()
+        n_tokens, n_terms = minibatch.response_mask.sum(), self.terms(minibatch)
         sums: dict[str, Tensor] = {}
         self.optimizer.zero_grad(set_to_none=True)
         for _, micro_batch in minibatch.split_by_length(self.config.micro_batch_size, self.ranks):
-            share = micro_batch.response_mask.sum() / n_tokens
-            loss, stats = self.loss(micro_batch, critic_only)
-            self.accelerator.backward(loss * share)
-            sums = {name: sums.get(name, 0.0) + value * share for name, value in stats.items()}
+            loss, losses, stats = self.loss(micro_batch, critic_only)
+            share, token_share = self.terms(micro_batch) / n_terms, micro_batch.response_mask.sum() / n_tokens
+            (loss * share).backward()
+            parts = {name: value * token_share for name, value in stats.items()}
+            parts |= {name: value * share for name, value in losses.items()}
+            sums = {name: sums.get(name, 0.0) + part for name, part in parts.items()}
         self.ranks.sum_gradients([parameter for _, parameter in self.policy.trainable])
         values = self.ranks.sum(torch.stack(list(sums.values()))).tolist()
         metrics = dict(zip(sums, values, strict=True))
@@ -113,30 +108,16 @@ class ClippedEpochs:
             metrics[f"{name}/grad_norm"] = float(norm)
         return metrics
 
-    def went_too_far(self, stats: Metrics) -> bool:
-        """Whether the policy has left the one that sampled by more than the limit; the gradient is then not used."""
-        limit = self.config.target_kl
-        return limit is not None and stats["policy/approx_kl"] > limit
+    def terms(self, batch: Rollout) -> Tensor:
+        """What the mean of the loss is over: response tokens, or responses that have any."""
+        is_token = batch.response_mask
+        return is_token.sum() if self.config.loss_aggregation == "token_mean" else is_token.any(-1).sum()
 
-    def take_step(self, stats: Metrics) -> bool:
-        """One optimizer step, unless the loss or a gradient is not finite: AdamW would never recover from it."""
-        if not all(math.isfinite(value) for value in stats.values()):
-            return False
-        self.optimizer.step()
-        return True
+    def loss(self, batch: Rollout, critic_only: bool) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """policy loss + vf_coef * value loss - entropy_coef * entropy; during the warm-up the value loss alone.
 
-    def give_up_after_too_many(self, minibatch: Rollout) -> None:
-        """Raise NonFiniteError once `max_skipped_steps` steps in a row were skipped."""
-        self.skipped_in_a_row += 1
-        if self.skipped_in_a_row > self.config.max_skipped_steps:
-            raise NonFiniteError(
-                f"the loss or its gradient was not finite in {self.skipped_in_a_row} optimizer steps in a row "
-                f"(max_skipped_steps is {self.config.max_skipped_steps}); lower learning_rate or look at the minibatch",
-                minibatch,
-            )
-
-    def loss(self, batch: Rollout, critic_only: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """policy loss + vf_coef * value loss - entropy_coef * entropy; during the warm-up the value loss alone."""
+        Also the losses one by one, and statistics that are means over tokens.
+        """
         config, mask = self.config, batch.response_mask
         now = self.policy(
             batch.sequence_ids,
@@ -147,18 +128,42 @@ class ClippedEpochs:
             with_entropy=config.entropy_coef > 0,
         )
         loss, policy_stats = clipped_policy_loss(
-            now.logprobs, batch.old_logprobs, batch.advantages, mask, config.clip_range
+            now.logprobs,
+            batch.old_logprobs,
+            batch.advantages,
+            mask,
+            config.clip_range,
+            config.dual_clip,
+            config.loss_aggregation,
         )
-        stats = {f"policy/{name}": value for name, value in policy_stats.items()} | {"policy/loss": loss.detach()}
+        losses = {"policy/loss": loss.detach()}
+        stats = {f"policy/{name}": value for name, value in policy_stats.items()}
         if config.entropy_coef > 0:
-            loss = loss - config.entropy_coef * masked_mean(now.entropy, mask)
+            loss = loss - config.entropy_coef * aggregate(now.entropy, mask, config.loss_aggregation)
         if critic_only:
             loss = torch.zeros_like(loss)
         if config.uses_critic:
             value_loss, value_stats = clipped_value_loss(
-                now.values, batch.old_values, batch.returns, mask, config.value_clip_range
+                now.values, batch.old_values, batch.returns, mask, config.value_clip_range, config.loss_aggregation
             )
             loss = loss + config.vf_coef * value_loss
             stats |= {f"critic/{name}": value for name, value in value_stats.items()}
-            stats["critic/loss"] = value_loss.detach()
-        return loss, stats
+            losses["critic/loss"] = value_loss.detach()
+        return loss, losses, stats
+
+    def give_up_after_too_many(self, minibatch: Rollout) -> None:
+        """Raise NonFiniteError once `max_skipped_steps` steps in a row were skipped."""
+        if self.skipped_in_a_row > self.config.max_skipped_steps:
+            raise NonFiniteError(
+                f"the loss or its gradient was not finite in {self.skipped_in_a_row} optimizer steps in a row "
+                f"(max_skipped_steps is {self.config.max_skipped_steps}); lower learning_rate or look at the minibatch",
+                minibatch,
+            )
+
+
+def mean_stats(steps: list[Metrics]) -> Metrics:
+    """The mean of each statistic over the optimizer steps, and the first minibatch's ratio; empty without a step."""
+    if not steps:
+        return {}
+    means = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
+    return means | {"policy/ratio_first_minibatch": steps[0]["policy/ratio_mean"]}

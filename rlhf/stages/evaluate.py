@@ -16,7 +16,7 @@ from rlhf.models.load import context_length, load_causal_lm
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.policy.files import is_policy_folder, load_policy
 from rlhf.policy.policy import Policy
-from rlhf.ppo.rollout import evaluate_responses
+from rlhf.ppo.rollout import policy_outputs
 from rlhf.report.tables import print_table
 from rlhf.rewards import RewardSum
 from rlhf.rewards.explanation import explanation
@@ -131,9 +131,9 @@ def measure(
 
 def _rows(policy: Policy, responses: Responses, rewards: RewardSum, batch_size: int) -> list[dict[str, Any]]:
     """Everything measured about each response; KL and entropy at temperature 1, so that greedy can be measured too."""
-    now = evaluate_responses(policy, responses, 1.0, batch_size, with_values=False, with_entropy=True)
+    now = policy_outputs(policy, responses, 1.0, batch_size, with_values=False, with_entropy=True)
     with policy.reference():
-        reference = evaluate_responses(policy, responses, 1.0, batch_size, with_values=False, with_entropy=False)
+        reference = policy_outputs(policy, responses, 1.0, batch_size, with_values=False, with_entropy=False)
     examples, texts = responses.examples, responses.texts
     prompts = [example.prompt for example in examples]
     scores = rewards(prompts, texts, collate_columns(examples))

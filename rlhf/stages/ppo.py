@@ -26,10 +26,9 @@ from rlhf.parallel.launch import engine, join_processes, require_fsdp2_or_ddp, s
 from rlhf.parallel.ranks import Ranks, require_same_weights
 from rlhf.policy.policy import Policy
 from rlhf.policy.sharding import shard_base
-from rlhf.ppo.callbacks import Callback
 from rlhf.ppo.loop import train
 from rlhf.ppo.state import POLICY_FOLDER
-from rlhf.ppo.trainer import PPOTrainer
+from rlhf.ppo.trainer import Callback, PPOTrainer
 from rlhf.rewards import RewardSum
 from rlhf.sampling.vllm_engine import require_vllm
 from rlhf.stages.frame import run_once

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rlhf.ppo.callbacks import Callback
+from rlhf.ppo.trainer import Callback
 from rlhf.runs.folder import METRICS_FILE
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 import torch
 
-from rlhf.ppo.callbacks import Callback
+from rlhf.ppo.trainer import Callback
 
 if TYPE_CHECKING:
     from rlhf.ppo.trainer import PPOTrainer, Update

@@ -13,6 +13,7 @@ from rlhf.errors import with_kind
 from rlhf.rewards.contract import RewardError
 
 BUILTINS = {
+    "instructions": "rlhf.rewards.instructions.reward.Instructions",
     "json_valid": "rlhf.rewards.json_valid.JsonValid",
     "keywords": "rlhf.rewards.keywords.Keywords",
     "length": "rlhf.rewards.length.Length",

@@ -94,6 +94,8 @@ def measure_accuracy(rows: Iterable[Mapping[str, Any]]) -> Accuracy:
 
 def _outcomes(row: Mapping[str, Any]) -> list[tuple[str, tuple[bool, bool]]]:
     """For each instruction of a row its name, and whether it is followed strictly and loosely."""
+    if not isinstance(row, Mapping):
+        raise RewardError(f"the row is {type(row).__name__}; it must be an object")
     response = row.get("response")
     if not isinstance(response, str):
         raise RewardError(f"'response' is {type(response).__name__}; it must be text")

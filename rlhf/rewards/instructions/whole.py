@@ -51,12 +51,12 @@ def response_language(response: str, *, language: str) -> Judgement:
 
 
 def english_capital(response: str) -> Judgement:
-    """English without a small letter; closeness is the share of capitals among its letters."""
+    """English without a small letter; closeness is the share of capitals among the letters, .5 in another language."""
     return _english(response, response.isupper(), "capitals", [c.isupper() for c in response if c.lower() != c.upper()])
 
 
 def english_lowercase(response: str) -> Judgement:
-    """English without a capital; closeness is the share of small letters among its letters."""
+    """English without a capital; closeness is the share of small letters among the letters, .5 in another language."""
     return _english(
         response, response.islower(), "small letters", [c.islower() for c in response if c.lower() != c.upper()]
     )
@@ -72,4 +72,4 @@ def _english(response: str, in_case: bool, case: str, right: list[bool]) -> Judg
     if not in_case:
         return judged(False, f"{sum(right)} of {len(right)} letters are {case}", sum(right) / max(1, len(right)))
     found = language_of(response)
-    return judged(found in ("en", None), f"all letters are {case}; language {found or 'unknown'}")
+    return judged(found in ("en", None), f"all letters are {case}; language {found or 'unknown'}", 0.5)

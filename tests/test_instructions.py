@@ -84,6 +84,7 @@ VALUES = [
     (NTH_WORD, {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "two"}, "One.\n\n\n\nTwo.", 0, 1 / 2),
     ("length_constraints:number_paragraphs", {"num_paragraphs": 2}, "***\nOne.\n***\nTwo.\n***", 1, 1),
     ("length_constraints:number_paragraphs", {"num_paragraphs": 2}, "One.\n\nTwo.", 0, 2 / 3),
+    ("length_constraints:number_paragraphs", {"num_paragraphs": 2}, "One.***Two.***Three.", 0, 3 / 4),
     ("length_constraints:number_paragraphs", {"num_paragraphs": 2}, "One.\n***\n***\nTwo.", 0, 0),
     ("length_constraints:number_sentences", {"num_sentences": 2, "relation": "at least"},
      "Dr. Orr came. He left!", 1, 1),
@@ -239,7 +240,7 @@ def test_an_unknown_language_is_named(libraries):
 def test_the_language_of_a_text_is_the_same_each_time(libraries):
     from rlhf.rewards.instructions.language import language_of
 
-    assert len({language_of("no se ser un") for _ in range(20)}) == 1  # without a seed es and pt take turns
+    assert len({language_of("me do so la") for _ in range(40)}) == 1  # without a seed it is pt one time in four
 
 
 def test_a_missing_library_is_named():

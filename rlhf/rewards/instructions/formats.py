@@ -12,8 +12,9 @@ POSTSCRIPTS = {"P.S.": r"p\.\s?s\.", "P.P.S": r"p\.\s?p\.\s?s"}
 
 def number_bullet_lists(response: str, *, num_bullets: int) -> Judgement:
     """How many lines start with `-`, or with one `*` and something else behind it."""
-    stars = re.findall(r"^\s*\*[^*].*", response, re.MULTILINE)
-    dashes = re.findall(r"^\s*-", response, re.MULTILINE)
+    # White space up to the end of the line only: beyond it, a response of blank lines would take quadratic time.
+    stars = re.findall(r"^[^\S\n]*\*[^*].*", response, re.MULTILINE)
+    dashes = re.findall(r"^[^\S\n]*-", response, re.MULTILINE)
     return counted(len(stars) + len(dashes), "exactly", num_bullets, "bullets")
 
 

@@ -17,15 +17,22 @@ from rlhf.rewards.contract import RewardError
 
 
 class Stage(NamedTuple):
-    """A subcommand: its configuration class in rlhf.config, the function that runs it, and a line of help."""
+    """A subcommand: its configuration class in rlhf.config, the function that runs it, and a line of help.
+
+    `first` is the option whose value may come first without its name: `rlhf fetch smollm2`.
+    """
 
     config: str
     run: str
     help: str
+    first: str | None = None
 
 
 STAGES = {
     "pipeline": Stage("PipelineConfig", "rlhf.pipeline:run_pipeline", "SFT, evaluation, PPO, evaluation, summary"),
+    "fetch": Stage(
+        "FetchConfig", "rlhf.fetch:run_fetch", "a small chat model to begin with: rlhf fetch smollm2", "model"
+    ),
     "sft": Stage("SFTConfig", "rlhf.sft:run_sft", "supervised fine-tuning on prompt/completion pairs"),
     "reward": Stage("RewardModelConfig", "rlhf.reward_model:run_reward", "a reward model from preference pairs"),
     "ppo": Stage("PPOConfig", "rlhf.ppo:run_ppo", "proximal policy optimization against rewards"),
@@ -95,6 +102,8 @@ def parse(name: str, stage: Stage, argv: list[str]) -> Any:
     from rlhf.config import files
 
     config_class = getattr(importlib.import_module("rlhf.config"), stage.config)
+    if stage.first and argv and not argv[0].startswith("-"):
+        argv = [f"--{stage.first}", *argv]
     parser = jsonargparse.ArgumentParser(
         prog=f"rlhf {name}", description=stage.help, exit_on_error=False, parser_mode=files.strict_parser_mode()
     )

@@ -1,27 +1,31 @@
 """PPO fine-tuning of language models: SFT, reward scoring and PPO on the Hugging Face stack.
 
-The names that TRL 0.11 had are here, each loaded when it is first used: docs/from-trl.md.
+The names that TRL 0.11 had (docs/from-trl.md) and the stages, each loaded when it is first used.
 """
 
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
-__all__ = [
-    "AutoModelForCausalLMWithValueHead",
-    "LengthSampler",
-    "PPOConfig",
-    "PPOTrainer",
-    "create_reference_model",
-]
+from rlhf import moved
 
+__version__ = "0.1.0"
 _HOMES = {
-    "AutoModelForCausalLMWithValueHead": "rlhf.classic.value_head",
-    "LengthSampler": "rlhf.classic.generation",
+    "AutoModelForCausalLMWithValueHead": "rlhf.classic.model",
+    "LengthSampler": "rlhf.classic.generate",
     "PPOConfig": "rlhf.classic.config",
     "PPOTrainer": "rlhf.classic.trainer",
-    "create_reference_model": "rlhf.classic.value_head",
+    "create_reference_model": "rlhf.classic.model",
+    "run_evaluate": "rlhf.stages.evaluate",
+    "run_generate": "rlhf.stages.generate",
+    "run_pipeline": "rlhf.stages.pipeline",
+    "run_ppo": "rlhf.stages.ppo",
+    "run_reward": "rlhf.stages.reward_model",
+    "run_score": "rlhf.stages.score",
+    "run_sft": "rlhf.stages.sft",
 }
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+moved.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -11,9 +11,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from rlhf.errors import Interrupted, OtherRankError, UserError
-from rlhf.launch import end_with_launcher, let_others_speak, rank, require_one_process, said_once
-from rlhf.rewards.contract import RewardError
+from rlhf.config.command_line import parse
+from rlhf.errors import Interrupted, OtherRankError, RewardError, UserError
+from rlhf.parallel.launch import end_with_launcher, let_others_speak, rank, require_one_process, said_once
 
 
 class Stage(NamedTuple):
@@ -27,19 +27,27 @@ class Stage(NamedTuple):
     help: str
     first: str | None = None
 
+    @property
+    def config_class(self) -> type[Any]:
+        """The class that `config` names."""
+        config_class: type[Any] = getattr(importlib.import_module("rlhf.config"), self.config)
+        return config_class
+
 
 STAGES = {
-    "pipeline": Stage("PipelineConfig", "rlhf.pipeline:run_pipeline", "SFT, evaluation, PPO, evaluation, summary"),
-    "fetch": Stage(
-        "FetchConfig", "rlhf.fetch:run_fetch", "a small chat model to begin with: rlhf fetch smollm2", "model"
+    "pipeline": Stage(
+        "PipelineConfig", "rlhf.stages.pipeline:run_pipeline", "SFT, evaluation, PPO, evaluation, summary"
     ),
-    "sft": Stage("SFTConfig", "rlhf.sft:run_sft", "supervised fine-tuning on prompt/completion pairs"),
-    "reward": Stage("RewardModelConfig", "rlhf.reward_model:run_reward", "a reward model from preference pairs"),
-    "ppo": Stage("PPOConfig", "rlhf.ppo:run_ppo", "proximal policy optimization against rewards"),
+    "fetch": Stage(
+        "FetchConfig", "rlhf.stages.fetch:run_fetch", "a small chat model to begin with: rlhf fetch smollm2", "model"
+    ),
+    "sft": Stage("SFTConfig", "rlhf.stages.sft:run_sft", "supervised fine-tuning on prompt/completion pairs"),
+    "reward": Stage("RewardModelConfig", "rlhf.stages.reward_model:run_reward", "a reward model from preference pairs"),
+    "ppo": Stage("PPOConfig", "rlhf.stages.ppo:run_ppo", "proximal policy optimization against rewards"),
     "doctor": Stage("PPOConfig", "rlhf.doctor.stage:run_doctor", "checks before a PPO run: is it worth starting?"),
-    "evaluate": Stage("EvaluateConfig", "rlhf.evaluate:main", "sample on held-out prompts and measure"),
-    "generate": Stage("GenerateConfig", "rlhf.generate:run_generate", "completions for prompts"),
-    "score": Stage("ScoreConfig", "rlhf.score:run_score", "every reward component for a file of completions"),
+    "evaluate": Stage("EvaluateConfig", "rlhf.stages.evaluate:main", "sample on held-out prompts and measure"),
+    "generate": Stage("GenerateConfig", "rlhf.stages.generate:run_generate", "completions for prompts"),
+    "score": Stage("ScoreConfig", "rlhf.stages.score:run_score", "every reward component for a file of completions"),
 }
 ON_SEVERAL_PROCESSES = ("sft", "reward", "ppo")
 REPORT_HELP = "one HTML page and PNGs from run folders: rlhf report RUN [RUN ...]"
@@ -85,42 +93,19 @@ def dispatch(name: str, argv: list[str]) -> None:
 def run_stage(name: str, argv: list[str]) -> None:
     """Read the configuration of a stage from `--config` and the command line, then run it."""
     stage = STAGES[name]
-    with said_once():
-        config = parse(name, stage, argv)
+    with said_once(), warnings.catch_warnings(record=True) as notices:
+        warnings.simplefilter("always", FutureWarning)
+        if stage.first and argv and not argv[0].startswith("-"):
+            argv = [f"--{stage.first}", *argv]
+        config = parse(stage.config_class, argv, f"rlhf {name}", stage.help)
+    for notice in dict.fromkeys(str(warning.message) for warning in notices) if rank() == 0 else ():
+        print(f"rlhf {name}: {notice}", file=sys.stderr)
     end_with_launcher()
     quiet_libraries()
     spare_a_core()
     module, function = stage.run.split(":")
     run: Callable[[Any], Any] = getattr(importlib.import_module(module), function)
     run(config)
-
-
-def parse(name: str, stage: Stage, argv: list[str]) -> Any:
-    """The stage's configuration object; raises UserError for an unknown key, a wrong type or a missing file."""
-    import jsonargparse
-
-    from rlhf.config import files
-
-    config_class = getattr(importlib.import_module("rlhf.config"), stage.config)
-    if stage.first and argv and not argv[0].startswith("-"):
-        argv = [f"--{stage.first}", *argv]
-    parser = jsonargparse.ArgumentParser(
-        prog=f"rlhf {name}", description=stage.help, exit_on_error=False, parser_mode=files.strict_parser_mode()
-    )
-    parser.add_argument("--config", action="config", help="YAML file; later options override it")
-    parser.add_class_arguments(config_class, sub_configs=True)
-    try:
-        parsed = parser.parse_args(argv)
-        files.check_sections(config_class, parsed)
-        values = vars(parser.instantiate(parsed))
-    except jsonargparse.ArgumentError as error:
-        raise UserError(files.one_line(error)) from error
-    except UnicodeDecodeError as error:
-        raise files.refuse_undecodable(error) from error
-    given = [str(file) for file in values.pop("config") or []]
-    config = config_class(**values)
-    files.require_own_code(config, given)
-    return config
 
 
 def overview() -> str:
@@ -157,7 +142,7 @@ def spare_a_core() -> None:
     """Leave one of four or more cores to the rest of the machine, unless OMP_NUM_THREADS says otherwise.
 
     Torch's threads wait for the slowest of them after every operation: with a thread on each core, one busy
-    neighbour made a training step more than ten times slower.
+    neighbor made a training step more than ten times slower.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if cores >= 4 and "OMP_NUM_THREADS" not in os.environ:

@@ -5,6 +5,10 @@ class UserError(ValueError):
     """Something the user can mend: the message gives the name, the value, the constraint and what to do."""
 
 
+class RewardError(ValueError):
+    """A reward could not be loaded, or gave something that is not a reward. The message is one line."""
+
+
 class OtherRankError(UserError):
     """Another process has failed, and says so itself."""
 

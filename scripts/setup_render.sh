@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Fetches React and sucrase, as pinned by rlhf/rewards/render/package-lock.json, for the rewards that render.
+# Fetches React and sucrase, as pinned by rlhf/rewards/react/render/package-lock.json, for the rewards that render.
 # They go to ${XDG_CACHE_HOME:-~/.cache}/rlhf/render. Needs Node 18 or newer with npm; run it again after an update.
 set -euo pipefail
 
-here="$(cd "$(dirname "${BASH_SOURCE[0]}")/../rlhf/rewards/render" && pwd)"
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")/../rlhf/rewards/react/render" && pwd)"
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/rlhf/render"
 
 command -v node >/dev/null && command -v npm >/dev/null || {

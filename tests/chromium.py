@@ -87,7 +87,7 @@ class Browser:
             self.complaints.append(f"dialog: {details['message']}")
 
     def open(self, file: Path, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
-        """Load a page at a size and in a colour scheme; returns once it has loaded."""
+        """Load a page at a size and in a color scheme; returns once it has loaded."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from test_classic import RESPONSES, TOKEN_REWARDS, make_trainer, parameters, prompt_ids
+from tiny_classic import RESPONSES, TOKEN_REWARDS, make_trainer, parameters, prompt_ids
 
 from rlhf import AutoModelForCausalLMWithValueHead
 

@@ -1,31 +1,21 @@
 """Small real models on disk, shared by the tests."""
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_data import TEXTS, write_pairs
 
 os.environ["WANDB_MODE"] = "disabled"  # where a test wants W&B it says so
 torch.set_num_threads(1)  # two test processes share two cores; and one thread is bitwise reproducible
-
-TEXTS = [
-    f"Show a button saying {word}.\nexport default function {word}() {{\n  return <button>{word}</button>;\n}}"
-    for word in ("Save", "Send", "Open", "Close", "Start", "Stop", "More", "Less")
-]
-
-
-def write_jsonl(path: Path, rows: list[dict]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
 
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory) -> dict[str, Path]:
     """A random GPT-2 and a random Llama with a trained tokenizer, each in a folder as `from_pretrained` reads it."""
     from rlhf.config import ScratchModel
-    from rlhf.models import build_from_scratch
+    from rlhf.models.load import build_from_scratch
 
     folders = {}
     for architecture in ("gpt2", "llama"):
@@ -46,5 +36,4 @@ def tiny_models(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture
 def pairs(tmp_path) -> str:
     """A file with eight prompt/completion pairs."""
-    rows = [dict(zip(("prompt", "completion"), text.split("\n", 1), strict=True)) for text in TEXTS]
-    return write_jsonl(tmp_path / "pairs.jsonl", rows)
+    return write_pairs(tmp_path)

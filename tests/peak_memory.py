@@ -10,17 +10,23 @@ from pathlib import Path
 
 import torch
 
-import rlhf.generation
+import rlhf.sampling.decode
 from rlhf.config import DataConfig, ModelConfig, PPOConfig, SamplingConfig
 from rlhf.doctor.footprint import footprint
-from rlhf.ppo import build_trainer
 from rlhf.rewards import RewardSpec, RewardSum
+from rlhf.stages.ppo import build_trainer
 
 
 def main(model: str, prompts: str, options: str = "{}") -> None:
     """Two updates: the second one has the optimizer's moments from the start."""
-    given = {"batch_size": 32, "minibatch_size": 32, "micro_batch_size": 32, "epochs": 1, **json.loads(options)}
-    sampling = SamplingConfig(max_response_tokens=given.pop("response_tokens", 96))
+    given = {
+        "batch_size": 32,
+        "mini_batch_size": 32,
+        "micro_batch_size": 32,
+        "num_ppo_epochs": 1,
+        **json.loads(options),
+    }
+    sampling = SamplingConfig(max_new_tokens=given.pop("response_tokens", 96))
     base = ModelConfig(
         name_or_path=model,
         dtype=given.pop("dtype", "float32"),
@@ -46,7 +52,7 @@ def peak() -> int:
 
 def never_end(tokenizer) -> None:
     """Keep responses from ending, as the estimate assumes, and from tokens that the tokenizer does not know."""
-    choose = rlhf.generation.choose
+    choose = rlhf.sampling.decode.choose
 
     def without_eos(logits, sampling, generator):
         logits = logits.clone()
@@ -54,7 +60,7 @@ def never_end(tokenizer) -> None:
         logits[:, len(tokenizer) :] = -1e9
         return choose(logits, sampling, generator)
 
-    rlhf.generation.choose = without_eos
+    rlhf.sampling.decode.choose = without_eos
 
 
 if __name__ == "__main__":

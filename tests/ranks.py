@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 import torch
-from test_trainer import make_config
+from tiny_runs import make_config
 
 from rlhf.errors import UserError
-from rlhf.launch import rank
-from rlhf.ppo import build_trainer
+from rlhf.parallel.launch import rank
+from rlhf.ppo.rollout_files import load_rollout
 from rlhf.rewards import RewardSum
-from rlhf.rollout_files import load_rollout
+from rlhf.stages.ppo import build_trainer
 
 torch.set_num_threads(1)
 
@@ -34,7 +34,7 @@ def failure_on_one_rank(folder: Path) -> list[str]:
     """How each rank hears of an error that only the second one meets."""
     from accelerate import Accelerator
 
-    from rlhf.distributed import Ranks
+    from rlhf.parallel.ranks import Ranks
 
     ranks = Ranks.of(Accelerator())
 

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import yaml
-from conftest import write_jsonl
 from safetensors.numpy import load_file, save_file
+from tiny_data import write_jsonl
 
 from rlhf.cli import main
 from rlhf.report.compare import Group, group_runs
@@ -38,9 +38,10 @@ def ppo_run(folder: Path, model: Path) -> Path:
             {"path": "repetition", "name": "gold", "weight": 0},
         ],
         "lora": {"r": 2, "alpha": 4},
-        "sampling": {"max_response_tokens": 32},
-        "updates": 4, "batch_size": 8, "minibatch_size": 8, "micro_batch_size": 8, "epochs": 2, "learning_rate": 0.01,
-        "kl_target": 0.5,
+        "sampling": {"max_new_tokens": 32},
+        "num_updates": 4, "batch_size": 8, "mini_batch_size": 8, "micro_batch_size": 8, "num_ppo_epochs": 2,
+        "learning_rate": 0.01,
+        "adaptive_kl_target": 0.5,
         "watch": {"gold": "gold"},
         "inspect": {"prompts": 3, "every": 2},
         "tracking": {"wandb": "disabled", "tensorboard": False},

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from test_sharding import VARIANTS, make_trainer
+from tiny_runs import make_trainer
 
 from rlhf.config import SamplingConfig
-from rlhf.distributed import Ranks, require_same_weights
 from rlhf.errors import UserError
-from rlhf.rollout import evaluate_responses, sample_responses
-from rlhf.rollout_files import load_rollout
-from rlhf.sharding import shard_base, sharded
+from rlhf.parallel.ranks import Ranks, require_same_weights
+from rlhf.policy.sharding import shard_base, sharded
+from rlhf.ppo.rollout import policy_outputs
+from rlhf.ppo.rollout_files import load_rollout
+from rlhf.sampling.responses import sample_responses
 
 torch.set_num_threads(1)
 FOLDER = Path(sys.argv[1])
@@ -48,13 +49,13 @@ def unequal_work(variant: dict) -> bool:
     divided, plain = (make_trainer(GIVEN["models"], GIVEN["data"], **variant) for _ in range(2))
     shard_base(divided.policy)
     prompts = plain.prompts.prompts[: 3 - 2 * RANKS.index]
-    sampling = SamplingConfig(max_response_tokens=10 - 5 * RANKS.index)
+    sampling = SamplingConfig(max_new_tokens=10 - 5 * RANKS.index)
     responses = sample_responses(divided.policy, divided.tokenizer, prompts, sampling, divided.generator)
     numbers = []
     for policy in (divided.policy, plain.policy):
-        said = evaluate_responses(policy, responses, 1.0, 1, with_values=True, with_entropy=True)
+        said = policy_outputs(policy, responses, 1.0, 1, with_values=True, with_entropy=True)
         with policy.reference():
-            reference = evaluate_responses(policy, responses, 1.0, 1, with_values=False, with_entropy=True)
+            reference = policy_outputs(policy, responses, 1.0, 1, with_values=False, with_entropy=True)
         numbers.append(torch.stack([*said, *reference]))
     return all(RANKS.exchange(lambda: torch.equal(*numbers)))
 
@@ -76,13 +77,15 @@ if __name__ == "__main__":
     from safetensors.torch import save_file
 
     rollout = load_rollout(FOLDER / "rollout")
-    results = {name: train_on(rollout, variant) for name, variant in VARIANTS.items()}
+    results = {name: train_on(rollout, variant) for name, variant in GIVEN["variants"].items()}
     found = {
         "held": {name: held for name, (_, held) in results.items()},
-        "unequal_work": {name: unequal_work(VARIANTS[name]) for name in ("gpt2", "llama")},
+        "unequal_work": {name: unequal_work(GIVEN["variants"][name]) for name in ("gpt2", "llama")},
         "weights": other_weights(),
     }
     if RANKS.is_first:
         save_file({name: parameters for name, (parameters, _) in results.items()}, FOLDER / "parameters.safetensors")
         (FOLDER / "found.json").write_text(json.dumps(found))
-    time.sleep(1.0)  # FSDP keeps gloo's threads (see rlhf.launch); they give their last tensors back before Python ends
+    time.sleep(
+        1.0
+    )  # FSDP keeps gloo's threads (see rlhf.parallel.launch); they give their tensors back before Python ends

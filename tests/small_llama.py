@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 
 from rlhf.config import ScratchModel
-from rlhf.models import build_from_scratch
+from rlhf.models.load import build_from_scratch
 
 SHORT_RUN = (
-    "--data.train data/react/five.jsonl --data.eval null --updates 2 --batch_size 4 --minibatch_size 4 "
-    "--micro_batch_size 2 --sampling.max_response_tokens 8 --value_warmup.max_updates 0"
+    "--data.train data/react/five.jsonl --data.eval null --num_updates 2 --batch_size 4 --mini_batch_size 4 "
+    "--micro_batch_size 2 --sampling.max_new_tokens 8 --value_warmup.max_updates 0"
 )
 
 

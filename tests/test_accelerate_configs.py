@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import write_jsonl
 from safetensors.torch import load_file
-from test_trainer import make_config
+from tiny_data import write_jsonl
+from tiny_runs import make_config
 
 from rlhf import cli
-from rlhf import launch as launching
 from rlhf.errors import OtherRankError, UserError
-from rlhf.ppo import launch as launch_ppo
+from rlhf.parallel import launch as launching
+from rlhf.stages.ppo import launch as launch_ppo
 
 CONFIGS = {path.stem: path for path in sorted(Path("configs/accelerate").glob("*.yaml"))}
 EXPECTED = {  # distributed type, processes in all, machines, what divides the model
@@ -38,11 +38,11 @@ LENGTH = {"path": "test_accelerate_configs.slow_length"}
 PPO = {
     "rewards": [LENGTH],
     "lora": {"r": 4, "alpha": 8},
-    "sampling": {"max_response_tokens": 10},
-    "updates": 8,
+    "sampling": {"max_new_tokens": 10},
+    "num_updates": 8,
     "batch_size": 8,
-    "minibatch_size": 4,
-    "epochs": 1,
+    "mini_batch_size": 4,
+    "num_ppo_epochs": 1,
     "inspect": {"prompts": 0},
     "tracking": {"tensorboard": False, "wandb": "disabled"},
 }
@@ -85,7 +85,7 @@ def test_the_command_at_its_top_launches_what_it_says(name, monkeypatch):
     assert (arguments.num_processes, arguments.num_machines) == (n_processes, n_machines)
     asked_for = arguments.training_script_args
     assert asked_for[:3] == ["ppo", "--config", "FILE"]
-    assert asked_for[3:] in ([], ["--processes", str(n_processes)])
+    assert asked_for[3:] in ([], ["--num_processes", str(n_processes)])
     if engine != "deepspeed":  # its own launcher needs the library
         prepare = accelerate_launch.prepare_multi_gpu_env if n_processes > 1 else one_process_environment
         for key, value in prepare(arguments).items():
@@ -198,7 +198,7 @@ def test_two_launchers_make_one_run(ppo, tmp_path):
     machines = [
         start(
             *("--config_file", str(CONFIGS["multi_node"]), "--num_processes", "2", "--machine_rank", str(index)),
-            *("--main_process_port", port, "-m", "rlhf", "ppo", "--config", str(ppo), "--processes", "2"),
+            *("--main_process_port", port, "-m", "rlhf", "ppo", "--config", str(ppo), "--num_processes", "2"),
         )
         for index in range(2)
     ]
@@ -252,7 +252,7 @@ def test_processes_that_would_train_on_their_own_are_noticed(monkeypatch):
     ("environment", "options", "message"),
     [
         ({"ACCELERATE_MIXED_PRECISION": "bf16"}, {}, "mixed_precision is bf16; model.dtype sets the precision"),
-        ({}, {"processes": 2}, "processes is 2, but 1 were launched"),
+        ({}, {"num_processes": 2}, "num_processes is 2, but 1 were launched"),
         ({"ACCELERATE_USE_DEEPSPEED": "true"}, {}, "ppo does not run on deepspeed"),
     ],
 )
@@ -297,10 +297,10 @@ def test_two_processes_fine_tune_like_one(tiny_models, tmp_path, stage):
     wanted = ("prompt", "completion") if stage == "sft" else ("prompt", "chosen", "rejected")
     data = write_jsonl(tmp_path / "rows.jsonl", [{name: row[name] for name in wanted} for row in rows])
     command = [stage, "--model.name_or_path", str(tiny_models["gpt2"]), "--data.train", data, "--data.eval", data]
-    command += ["--epochs", "2", "--batch_size", "4", "--micro_batch_size", "2", "--learning_rate", "0.01"]
+    command += ["--num_train_epochs", "2", "--batch_size", "4", "--micro_batch_size", "2", "--learning_rate", "0.01"]
     command += ["--tracking", "{tensorboard: false, wandb: disabled}"]
     cli.main([*command, "--output_dir", str(tmp_path / "alone")])
-    together = ["--output_dir", str(tmp_path / "together"), "--processes", "2"]
+    together = ["--output_dir", str(tmp_path / "together"), "--num_processes", "2"]
     finished(*with_config("cpu_2", "-m", "rlhf", *command, *together))
     models = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("alone", "together")]
     base = load_file(tiny_models["gpt2"] / "model.safetensors")
@@ -344,8 +344,8 @@ def test_a_common_mistake_is_said_by_the_first_process(monkeypatch):
 STALLED = """
 import time
 from datetime import timedelta
-from rlhf import launch
-from rlhf.distributed import Ranks
+from rlhf.parallel import launch
+from rlhf.parallel.ranks import Ranks
 
 launch.STALL_LIMIT = timedelta(seconds=2)
 ranks = Ranks.of(launch.join(2))

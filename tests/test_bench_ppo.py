@@ -7,25 +7,22 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import bench_costs
+import bench_parts
 import pytest
 import torch
+import trl_ppo
+from ppo_bench import floor, model, settings
+from ppo_bench.conclude import conclude
+from tiny_runs import make_config
 from torch.utils.flop_counter import FlopCounterMode
 
+from rlhf.config import ModelConfig, SamplingConfig
+from rlhf.models.load import load_causal_lm
+from rlhf.rewards import RewardSpec
+from rlhf.sampling.decode import sample
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import bench_costs  # noqa: E402
-import bench_parts  # noqa: E402
-import trl_ppo  # noqa: E402
-from ppo_bench import floor, model, settings  # noqa: E402
-from ppo_bench.conclude import conclude  # noqa: E402
-from test_trainer import make_config  # noqa: E402
-
-from rlhf.config import ModelConfig, SamplingConfig  # noqa: E402
-from rlhf.generation import sample  # noqa: E402
-from rlhf.models import load_causal_lm  # noqa: E402
-from rlhf.rewards import RewardSpec  # noqa: E402
-
 LLAMA = replace(settings.TINY, architecture="llama", heads=4, hidden=32, kv_heads=2, feed_forward=48)
 
 
@@ -82,7 +79,7 @@ def lengths(shape, folder: Path) -> list[int]:
     model.write_workload(shape, folder)
     language_model = load_causal_lm(ModelConfig(name_or_path=str(folder)))
     prompts = torch.randint(1, shape.vocabulary, (256, shape.prompt_tokens)).tolist()
-    sampling = SamplingConfig(max_response_tokens=shape.response_tokens)
+    sampling = SamplingConfig(max_new_tokens=shape.response_tokens)
     return sample(language_model, prompts, sampling, model.EOS_ID).response_mask.sum(-1).tolist()
 
 
@@ -115,7 +112,7 @@ def test_ratios() -> None:
 
 @pytest.mark.long
 def test_both_sides_do_the_same_work(tmp_path) -> None:
-    script, file = str(ROOT / "scripts" / "bench_ppo.py"), str(tmp_path / "tiny.json")
+    script, file = str(ROOT / "benchmarks" / "bench_ppo.py"), str(tmp_path / "tiny.json")
     run = [sys.executable, script, "--setting", "tiny", "--repeats", "1", "--json", file]
     done = subprocess.run(run, capture_output=True, text=True, check=True)
     result = json.loads(done.stdout.splitlines()[-1])
@@ -147,7 +144,7 @@ def test_trl_makes_one_step_of_several_micro_batches(tiny_models, pairs, tmp_pat
         rewards=[RewardSpec(path="length", args={"maximum": 50})],
         updates=1,
         batch_size=4,
-        samples_per_prompt=1,
+        num_generations=1,
         micro_batch_size=1,
         epochs=3,
     )
@@ -164,7 +161,7 @@ def test_each_curve_of_the_costs_changes_one_thing() -> None:
         changed = {field for field, value in vars(point.setting).items() if value != getattr(settings.A, field)}
         assert changed - along_with.get(point.curve, set()) <= {point.curve.replace(" ", "_")}
         assert point.value == (vars(point.setting) | {"threads": point.threads})[point.curve.replace(" ", "_")]
-        assert point.setting.batch % point.setting.samples_per_prompt == 0
+        assert point.setting.batch % point.setting.num_generations == 0
         seen[point.curve].append(point.value)
     assert all(values == sorted(set(values)) and values for values in seen.values())
 

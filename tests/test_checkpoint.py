@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_policy import CRITICS, batch, make_policy
+from tiny_policy import CRITICS, batch, make_policy
 
-from rlhf.checkpoint import load_policy, save_merged, save_policy
 from rlhf.config import ModelConfig
 from rlhf.errors import UserError
-from rlhf.models import load_causal_lm
+from rlhf.models.load import load_causal_lm
+from rlhf.policy.files import load_policy, save_merged, save_policy
 
 
 @pytest.mark.parametrize("critic", CRITICS)

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.checkpoint_manager import MANIFEST, CheckpointManager, damage
-from rlhf.config import CheckpointConfig
+from rlhf.config import CheckpointConfig, DataConfig, ModelConfig, SFTConfig
 from rlhf.errors import UserError
-from rlhf.state_files import load_state, save_state
+from rlhf.runs.checkpoints import MANIFEST, CheckpointManager, damage
+from rlhf.runs.state_files import load_state, save_state
 
 # Saves a checkpoint and kills itself just before file-system call number KILL_AT (a write counts as one): every call
 # that can change the disk raises an audit event, but fsync and write, which are wrapped.
 KILLED_WHILE_SAVING = """
 import io, os, signal, sys
 from pathlib import Path
-from rlhf.checkpoint_manager import CheckpointManager
+from rlhf.runs.checkpoints import CheckpointManager
 
 folder, step, content, kill_at = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 calls = []
@@ -342,7 +342,7 @@ def test_state_files_inside(tmp_path):
     assert torch.equal(state["x"], torch.arange(3))
 
 
-@pytest.mark.parametrize("name", ["every", "keep"])
+@pytest.mark.parametrize("name", ["save_steps", "save_total_limit"])
 def test_config_must_be_positive(name):
     with pytest.raises(UserError, match=f"{name} is 0"):
         CheckpointConfig(**{name: 0})
@@ -350,8 +350,9 @@ def test_config_must_be_positive(name):
 
 def test_a_whole_checkpoint_of_another_run_is_not_used(tmp_path, capsys):
     """Nor does it count among those that are kept; one without a name on it belongs to anybody."""
-    mine = CheckpointManager(tmp_path / "mine", keep=2, identity={"seed": 0, "lora": None})
-    theirs = CheckpointManager(tmp_path / "theirs", identity={"seed": 7, "lora": None})
+    described = {"model": ModelConfig(name_or_path="m"), "data": DataConfig(train="d")}
+    mine = CheckpointManager(tmp_path / "mine", keep=2, config=SFTConfig(**described, seed=0))
+    theirs = CheckpointManager(tmp_path / "theirs", config=SFTConfig(**described, seed=7))
     nobodys = CheckpointManager(tmp_path / "mine")
     nobodys.save(1, filled("nobody's"))
     assert content_of(mine.latest()) == "nobody's"

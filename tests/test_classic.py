@@ -9,37 +9,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TEXTS
+from processes import launch
 from safetensors.torch import load_file
-from test_distributed import launch
+from tiny_classic import PROMPTS, RESPONSES, SMALL, TOKEN_REWARDS, make_trainer, parameters, prompt_ids
+from tiny_data import TEXTS
 from torch import nn
 from transformers import AutoTokenizer, StoppingCriteria
 
 import rlhf
 import rlhf.config as native
 from rlhf import AutoModelForCausalLMWithValueHead, LengthSampler, PPOConfig, PPOTrainer, create_reference_model
-from rlhf.config import LoraConfig
+from rlhf.config.rewards import RewardSpec
 from rlhf.errors import UserError
-from rlhf.models import lora_adapters
-from rlhf.rewards.spec import RewardSpec
-from rlhf.tensors import logprobs_from_logits
+from rlhf.maths.tensors import logprobs_from_logits
 
-PROMPTS = ["Show a button saying Save.\n", "Show a button", "Show", "export default function Open() {\n  return"]
 SAMPLING = {"do_sample": True, "top_k": 0, "top_p": 1.0, "max_new_tokens": 6}
-SMALL = {"batch_size": 4, "mini_batch_size": 4, "ppo_epochs": 1}
-
-
-def make_trainer(folder: Path, peft: bool = False, model=None, **settings) -> PPOTrainer:
-    """A trainer on a small model, its reference made by the trainer; `settings` go to the config."""
-    arguments = {name: settings.pop(name) for name in ("dataset", "optimizer", "lr_scheduler") if name in settings}
-    torch.manual_seed(0)
-    if model is None:
-        model = AutoModelForCausalLMWithValueHead.from_pretrained(folder)
-        if peft:
-            adapters = lora_adapters(LoraConfig(r=4), model.pretrained_model)
-            model = AutoModelForCausalLMWithValueHead.from_pretrained(folder, peft_config=adapters)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    return PPOTrainer(PPOConfig(**SMALL | settings), model, tokenizer=tokenizer, **arguments)
 
 
 @pytest.fixture
@@ -47,22 +31,9 @@ def folder(tiny_models) -> Path:
     return tiny_models["gpt2"]
 
 
-def prompt_ids(folder: Path) -> list[torch.Tensor]:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    return [torch.tensor(tokenizer.encode(prompt)) for prompt in PROMPTS]
-
-
 @pytest.fixture
 def queries(folder) -> list[torch.Tensor]:
     return prompt_ids(folder)
-
-
-RESPONSES = [torch.tensor(ids) for ids in ([31, 40, 52], [40, 300, 41, 99, 33], [77, 1], [35, 36, 37, 38])]
-TOKEN_REWARDS = [torch.tensor([1.0, 2.0, 3.0]), 2.5, torch.tensor([0.5, -0.5]), -1.0]
-
-
-def parameters(trainer: PPOTrainer) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in trainer.policy.trainable}
 
 
 def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
@@ -148,18 +119,19 @@ def test_native_settings():
         batch_size=24, mini_batch_size=2, gradient_accumulation_steps=4, learning_rate=3e-5, early_stopping=True,
         target_kl=0.2, kl_penalty="mse", target=4.0, horizon=500.0, lam=0.8, max_grad_norm=0.5, use_score_scaling=True,
         use_score_norm=True, score_clip=2.0, whiten_rewards=True, temperature=0.7, cliprange=0.1, cliprange_value=0.3,
-    ).to_native(processes=2)  # fmt: skip
+    ).to_native(num_processes=2)  # fmt: skip
     expected = {
-        "batch_size": 48, "minibatch_size": 16, "micro_batch_size": 2, "learning_rate": 3e-5, "epochs": 4,
-        "critic_learning_rate": 3e-5, "lr_schedule": "constant", "approx_kl_limit": pytest.approx(0.3),
-        "kl_estimator": "k2", "kl_target": 4.0, "kl_horizon": 500, "gae_lambda": 0.8, "max_grad_norm": 0.5,
-        "score_normalisation": "standardise", "score_clip": 2.0, "whiten_rewards": True, "clip_range": 0.1,
+        "batch_size": 48, "mini_batch_size": 16, "micro_batch_size": 2, "learning_rate": 3e-5, "num_ppo_epochs": 4,
+        "critic_learning_rate": 3e-5, "lr_schedule": "constant", "target_kl": pytest.approx(0.3),
+        "kl_estimator": "k2", "adaptive_kl_target": 4.0, "adaptive_kl_horizon": 500,
+        "gae_lambda": 0.8, "max_grad_norm": 0.5,
+        "score_normalization": "standardize", "score_clip": 2.0, "whiten_rewards": True, "clip_range": 0.1,
         "value_clip_range": 0.3, "vf_coef": 0.1, "critic": "shared", "kl_coef": 0.2, "advantage": "gae",
     }  # fmt: skip
     assert {name: getattr(ours, name) for name in expected} == expected
     assert ours.sampling.temperature == 0.7
     plain = PPOConfig(adap_kl_ctrl=False).to_native()
-    assert (plain.kl_target, plain.approx_kl_limit, plain.max_grad_norm) == (None, None, math.inf)
+    assert (plain.adaptive_kl_target, plain.target_kl, plain.max_grad_norm) == (None, None, math.inf)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +233,7 @@ def test_lengths_are_drawn_from_the_whole_range():
     assert {sampler() for _ in range(100)} == {2, 3, 4}
 
 
-def test_another_distribution_than_the_one_optimised_is_reported_once(folder, queries):
+def test_another_distribution_than_the_one_optimized_is_reported_once(folder, queries):
     trainer = make_trainer(folder, temperature=0.7)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -584,10 +556,10 @@ def test_the_native_way_in(folder, pairs, tmp_path):
         model=native.ModelConfig(name_or_path=str(folder)),
         data=native.DataConfig(train=pairs),
         rewards=[RewardSpec(path="length", args={"minimum": 5, "maximum": 9})],
-        sampling=native.SamplingConfig(max_response_tokens=6),
-        updates=1,
+        sampling=native.SamplingConfig(max_new_tokens=6),
+        num_updates=1,
         batch_size=4,
-        minibatch_size=4,
+        mini_batch_size=4,
     )
     assert (PPOTrainer.from_config(config).train() / "adapter_model.safetensors").is_file()
     assert isinstance(PPOTrainer.from_config("configs/ppo/react_gpt2.yaml").config, native.PPOConfig)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import write_jsonl
+from tiny_data import write_jsonl
 
-from rlhf.cli import STAGES, main, parse
+from rlhf.cli import STAGES, main
+from rlhf.config.command_line import parse
 
 CONFIGS = sorted(set(Path("configs").rglob("*.yaml")) - set(Path("configs/accelerate").iterdir()))
 STAGE_OF_FOLDER = {"configs": "pipeline", "sft": "sft", "ppo": "ppo", "evaluate": "evaluate", "reward": "reward"}
@@ -34,10 +35,10 @@ def ppo_config(tmp_path, tiny_models, pairs, **changes) -> str:
         "model": {"name_or_path": str(tiny_models["gpt2"])},
         "data": {"train": pairs},
         "rewards": [{"path": "react_heuristic"}],
-        "sampling": {"max_response_tokens": 8},
-        "updates": 1,
+        "sampling": {"max_new_tokens": 8},
+        "num_updates": 1,
         "batch_size": 4,
-        "minibatch_size": 4,
+        "mini_batch_size": 4,
         "micro_batch_size": 4,
     }
     file = tmp_path / "ppo.yaml"
@@ -60,7 +61,7 @@ def test_help_loads_no_heavy_library(command):
 
 def test_maths_and_toys_load_no_library_but_torch():
     program = (
-        "import sys, rlhf.losses, rlhf.toy, rlhf.rewards\n"
+        "import sys, rlhf.maths.losses, rlhf.toy, rlhf.rewards\n"
         "print(sorted({'transformers', 'trl', 'peft', 'datasets', 'wandb', 'matplotlib'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -70,15 +71,15 @@ def test_maths_and_toys_load_no_library_but_torch():
 @pytest.mark.parametrize("file", CONFIGS, ids=str)
 def test_shipped_configs_are_accepted(file):
     stage = STAGE_OF_FOLDER[file.parent.name]
-    config = parse(stage, STAGES[stage], ["--config", str(file)])
+    config = parse(STAGES[stage].config_class, ["--config", str(file)])
     assert config.output_dir.startswith("runs/")
 
 
 def test_dotted_overrides(tmp_path, tiny_models, pairs):
     file = ppo_config(tmp_path, tiny_models, pairs)
-    config = parse("ppo", STAGES["ppo"], ["--config", file, "--lora.r", "8", "--learning_rate", "5e-6"])
+    config = parse(STAGES["ppo"].config_class, ["--config", file, "--lora.r", "8", "--learning_rate", "5e-6"])
     assert (config.lora.r, config.learning_rate) == (8, 5e-6)
-    assert config.sampling.max_response_tokens == 8
+    assert config.sampling.max_new_tokens == 8
 
 
 @pytest.mark.parametrize(
@@ -88,11 +89,11 @@ def test_dotted_overrides(tmp_path, tiny_models, pairs):
         ({"sampling": {"temprature": 1}}, "Group 'sampling' does not accept option 'temprature'"),
         ({"batch_size": "many"}, "batch_size"),
         ({"critic": "none"}, "critic"),
-        ({"batch_size": 2}, "minibatch_size 4 is larger than batch_size 2"),
+        ({"batch_size": 2}, "mini_batch_size 4 is larger than batch_size 2"),
         ({"data": {"train": "nowhere.jsonl"}}, "'nowhere.jsonl' does not exist"),
         ({"model": {"name_or_path": "./nowhere"}}, "'./nowhere' does not exist"),
         ({"model": {}}, "model.name_or_path is not set"),
-        ({"sampling": {"max_response_tokens": 96}}, "more than the model's context of 96"),
+        ({"sampling": {"max_new_tokens": 96}}, "more than the model's context of 96"),
         ({"rewards": [{"path": "react_heuristik"}]}, "unknown reward 'react_heuristik'"),
         ({"rewards": [{"path": "test_cli.too_few"}]}, "reward 'too_few' returned 1 scores for 4 samples"),
         ({"rewards": [{"path": "test_cli.not_a_number"}]}, "reward 'not_a_number' returned the score nan"),

@@ -1,26 +1,21 @@
 """The comparison scripts: what TRL is given is what we train on, and what is compared differs in what it says."""
 
 import json
-import sys
 from dataclasses import fields
 from pathlib import Path
 
+import compare_algorithms
+import comparison
 import pytest
 import torch
+import trl_ppo
+from tiny_runs import make_config
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import compare_algorithms  # noqa: E402
-import comparison  # noqa: E402
-import trl_ppo  # noqa: E402
-from test_trainer import make_config  # noqa: E402
-
-from rlhf.checkpoint import load_policy  # noqa: E402
-from rlhf.config import PPOConfig  # noqa: E402
-from rlhf.data import load_examples, tokenize  # noqa: E402
-from rlhf.rewards import RewardSpec, RewardSum  # noqa: E402
-from rlhf.tokenizer import load_tokenizer  # noqa: E402
+from rlhf.config import PPOConfig
+from rlhf.data.examples import load_examples, tokenize
+from rlhf.models.tokenizer import load_tokenizer
+from rlhf.policy.files import load_policy
+from rlhf.rewards import RewardSpec, RewardSum
 
 RESPONSES = ["export default function A() {}", "<p>\n</p>", ""]
 
@@ -32,10 +27,10 @@ def ppo(tiny_models, pairs, tmp_path) -> PPOConfig:
         pairs,
         output_dir=str(tmp_path / "trl"),
         rewards=[RewardSpec(path="length", args={"minimum": 40, "maximum": 50})],
-        updates=2,
+        num_updates=2,
         batch_size=4,
-        samples_per_prompt=1,
-        minibatch_size=2,
+        num_generations=1,
+        mini_batch_size=2,
     )
 
 
@@ -79,7 +74,7 @@ def test_trl_trains_and_its_policy_becomes_ours(ppo, monkeypatch) -> None:
     assert [row["step"] for row in rows] == [1, 2]
     assert rows[0]["objective/kl"] == pytest.approx(0, abs=1e-4)
     assert abs(rows[1]["objective/kl"]) > 1e-3  # an estimate, of either sign
-    assert all(1 <= row["response/length"] <= ppo.sampling.max_response_tokens for row in rows)
+    assert all(1 <= row["response/length"] <= ppo.sampling.max_new_tokens for row in rows)
     ids = torch.tensor([[5, 6, 7, 8]])
     ours = load_policy(folder)(ids, torch.tensor([1]), torch.ones(1, 3, dtype=torch.bool)).logprobs
     theirs = trained["policy"](ids).logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
@@ -91,7 +86,7 @@ def test_variants_of_a_study_differ_in_nothing_else(study) -> None:
     expected = {
         "critic": {"critic", "value_warmup"},
         "advantage, 4 responses per prompt": {"advantage", "learning_rate"},
-        "KL coefficient": {"kl_coef", "kl_target", "kl_horizon"},
+        "KL coefficient": {"kl_coef", "adaptive_kl_target", "adaptive_kl_horizon"},
     }
     config, folder = comparison.quickstart(), Path("runs")
     variants = [

@@ -2,12 +2,12 @@
 
 import datasets
 import pytest
-from conftest import write_jsonl
+from tiny_data import write_jsonl
 
 from rlhf.config import DataConfig
-from rlhf.data import check_fits, collate_columns, load_examples, parse_row, tokenize
+from rlhf.data.examples import check_fits, collate_columns, load_examples, parse_row, tokenize
 from rlhf.errors import UserError
-from rlhf.tokenizer import load_tokenizer
+from rlhf.models.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_long_completions_are_left_out_and_long_prompts_refused(tokenizer):
 def test_prompt_must_leave_room_for_the_response(tokenizer):
     prompts = tokenize([parse_row({"prompt": "a"}, "file row 3")], tokenizer, DataConfig(train="x"), 96)
     check_fits(prompts, 90, 96)
-    with pytest.raises(UserError, match=r"file row 3: prompt of \d+ tokens \+ sampling.max_response_tokens 96"):
+    with pytest.raises(UserError, match=r"file row 3: prompt of \d+ tokens \+ sampling.max_new_tokens 96"):
         check_fits(prompts, 96, 96)
 
 

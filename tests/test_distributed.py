@@ -2,50 +2,35 @@
 
 import dataclasses
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import launch
 from safetensors.torch import load_file
-from test_trainer import make_config, make_trainer
+from tiny_data import write_pairs
+from tiny_runs import make_config, make_trainer
 
-from rlhf.distributed import Ranks
 from rlhf.errors import UserError
-from rlhf.ppo import build_trainer
+from rlhf.parallel.ranks import Ranks
+from rlhf.ppo.rollout_files import save_rollout
 from rlhf.rewards import RewardSum
-from rlhf.rollout_files import save_rollout
+from rlhf.stages.ppo import build_trainer
 
 VARIANTS = {
-    "adapter": {"minibatch_size": 4, "micro_batch_size": 2},
-    "uneven": {"minibatch_size": 3, "micro_batch_size": 1},  # 8 rows: minibatches of 3, 3 and 2
-    "odd_one_out": {"minibatch_size": 7, "micro_batch_size": 4, "critic": "shared"},  # the last has a single row
-    "early_stop": {"minibatch_size": 4, "approx_kl_limit": 5e-3},
+    "adapter": {"mini_batch_size": 4, "micro_batch_size": 2},
+    "uneven": {"mini_batch_size": 3, "micro_batch_size": 1},  # 8 rows: minibatches of 3, 3 and 2
+    "odd_one_out": {"mini_batch_size": 7, "micro_batch_size": 4, "critic": "shared"},  # the last has a single row
+    "early_stop": {"mini_batch_size": 4, "target_kl": 5e-3},
 }
-
-
-def launch(*arguments: str, processes: int = 2, **environment: str) -> subprocess.CompletedProcess:
-    """Run a script on several CPU processes as a user would."""
-    command = [
-        sys.executable,
-        *("-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu_2.yaml"),
-        *("--num_processes", str(processes), "--main_process_port", "0"),
-        *arguments,
-    ]
-    env = os.environ | {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": f"tests{os.pathsep}.", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=env | environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
 def two_processes(tiny_models, tmp_path_factory) -> tuple[Path, dict[str, torch.Tensor]]:
     """A folder that two processes worked in, and what one process makes of the same rollout."""
-    from conftest import TEXTS, write_jsonl
-
     folder = tmp_path_factory.mktemp("ranks")
-    rows = [dict(zip(("prompt", "completion"), text.split("\n", 1), strict=True)) for text in TEXTS]
-    data = write_jsonl(folder / "pairs.jsonl", rows)
+    data = write_pairs(folder)
     (folder / "config.json").write_text(json.dumps({"model": str(tiny_models["gpt2"]), "data": data}))
     trainer = make_trainer(tiny_models, data)
     rollout = trainer.update().rollout
@@ -103,4 +88,4 @@ def test_shares_cover_everything_evenly(n, count):
 
 def test_other_number_of_processes_than_asked_for_is_refused(tiny_models, pairs):
     with pytest.raises(UserError, match="processes is 2, but 1 were launched"):
-        make_trainer(tiny_models, pairs, processes=2)
+        make_trainer(tiny_models, pairs, num_processes=2)

@@ -15,22 +15,23 @@ import pytest
 import yaml
 from documents import ROOT, blocks, commands, text_of
 
-from rlhf.cli import STAGES, main, parse
+from rlhf.cli import STAGES, main
+from rlhf.config.command_line import parse
 from rlhf.rewards import RewardSpec, SpanReward, load_reward
 
 MODEL = "--{0}model.scratch.hidden_size 32 --{0}model.scratch.layers 1 --{0}model.scratch.heads 2 "
 PIPELINE = (
-    f"{MODEL.format('sft.')} --sft.model.scratch.vocab_size 400 --sft.epochs 0.01 --ppo.updates 1 --ppo.batch_size 4 "
-    "--ppo.minibatch_size 4 --ppo.micro_batch_size 4 --ppo.sampling.max_response_tokens 8 --ppo.inspect.prompts 2 "
-    "--evaluation.prompts 2 --evaluation.samples_per_prompt 1"
+    f"{MODEL.format('sft.')} --sft.model.scratch.vocab_size 400 --sft.num_train_epochs 0.01 --ppo.num_updates 1 "
+    "--ppo.batch_size 4 --ppo.mini_batch_size 4 --ppo.micro_batch_size 4 --ppo.sampling.max_new_tokens 8 "
+    "--ppo.inspect.prompts 2 --evaluation.prompts 2 --evaluation.num_generations 1"
 )
-EVALUATE = "--prompts 2 --samples_per_prompt 1 --sampling.max_response_tokens 8"
+EVALUATE = "--prompts 2 --num_generations 1 --sampling.max_new_tokens 8"
 
 # Run here, in this order, with these options besides; a shell pattern stands for several commands.
 HERE = {
     "bash scripts/quickstart.sh": PIPELINE,
     "bash scripts/quickstart.sh --seed ? --output_dir runs/seed-?": PIPELINE,
-    "python scripts/seed_table.py runs/seed-0 runs/seed-1 runs/seed-2": "",
+    "python benchmarks/seed_table.py runs/seed-0 runs/seed-1 runs/seed-2": "",
     "rlhf generate --model.name_or_path runs/quickstart/ppo/policy --prompt *": "",
     "rlhf evaluate --config configs/evaluate/react_new_families.yaml": EVALUATE,
     "rlhf evaluate --config configs/evaluate/react_new_families.yaml --model.name_or_path *": EVALUATE,
@@ -39,8 +40,8 @@ HERE = {
     "rlhf report runs/seed-0 runs/seed-1 runs/seed-2": "",
     "rlhf report runs/kl-0.02 runs/kl-0.2 --output leash.html": "",
     "rlhf toy bandit": "--seeds 1 --updates 2 --pulls 16",
-    "rlhf sft --config configs/sft/react_small.yaml": f"{MODEL.format('')} --epochs 0.01",
-    "rlhf reward --config configs/reward/react_small.yaml": "--epochs 0.01 --data.train preferences.jsonl",
+    "rlhf sft --config configs/sft/react_small.yaml": f"{MODEL.format('')} --num_train_epochs 0.01",
+    "rlhf reward --config configs/reward/react_small.yaml": "--num_train_epochs 0.01 --data.train preferences.jsonl",
 }
 
 # Run by another test.
@@ -48,8 +49,8 @@ ELSEWHERE = {
     "rlhf toy * --seeds 5": "test_tutorial.py::test_commands_run",
     "rlhf toy tiny-lm": "test_tutorial.py::test_commands_run",
     "rlhf toy figures": "test_tutorial.py::test_commands_run",
-    "python scripts/bench_ppo.py --*": "test_bench_ppo.py::test_both_sides_do_the_same_work",
-    "python scripts/fault_matrix.py *": "test_faults.py::test_survives",
+    "python benchmarks/bench_ppo.py --*": "test_bench_ppo.py::test_both_sides_do_the_same_work",
+    "python tests/reliability/fault_matrix.py *": "test_faults.py::test_survives",
 }
 
 # Not run, and why.
@@ -59,7 +60,7 @@ NOT_RUN = {
     "rlhf fetch smollm2": "downloads a model; tests/test_fetch.py runs it against a folder of wheels and a small hub",
     "pip install -e *": "changes the environment that the tests run in; scripts/setup.sh installs the same project",
     "bash scripts/setup_render.sh": "downloads from npm; scripts/test.sh calls it wherever npm is there",
-    "python scripts/compare_*.py": "a study of an hour or more; tests/test_compare_scripts.py runs its parts",
+    "python benchmarks/compare_*.py": "a study of an hour or more; tests/test_compare_scripts.py runs its parts",
 }
 
 # The test that runs all Python of a page, and fails for a block that it does not know.
@@ -184,5 +185,5 @@ def test_configs_are_accepted(block, tmp_path):
     rest = {"model": {"name_or_path": "gpt2"}, "data": {"train": "prompts.jsonl"}, "rewards": [{"path": "length"}]}
     file = tmp_path / "ppo.yaml"
     file.write_text(yaml.safe_dump(rest | yaml.safe_load(block.text)), encoding="utf-8")
-    config = parse("ppo", STAGES["ppo"], ["--config", str(file)])
+    config = parse(STAGES["ppo"].config_class, ["--config", str(file)])
     assert set(yaml.safe_load(block.text)) <= set(vars(config))

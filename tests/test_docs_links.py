@@ -8,7 +8,7 @@ from documents import FENCE, PAGES, ROOT, anchors, text_of
 
 INDEX = "docs/README.md"
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-FILES = re.compile(r"(?<![\w/.-])(?:scripts|tests|configs|data|rlhf|docs)/[\w./*{},-]*\w")
+FILES = re.compile(r"(?<![\w/.-])(?:scripts|benchmarks|tests|configs|data|rlhf|docs)/[\w./*{},-]*\w")
 NAMED = re.compile(r"`([^`\n]+)`")
 
 
@@ -41,10 +41,10 @@ def test_every_link_leads_somewhere(page):
 def test_links_that_lead_nowhere_are_found():
     assert wrong("README.md", "docs/report.md#token-by-token") is None
     assert wrong("docs/report.md", "#token-by-token") is None
-    assert wrong("docs/maths.md", "../rlhf/losses.py#L1-L2") is None
-    assert wrong("docs/maths.md", "rlhf/losses.py") == "no such file"
+    assert wrong("docs/maths.md", "../rlhf/maths/losses.py#L1-L2") is None
+    assert wrong("docs/maths.md", "rlhf/maths/losses.py") == "no such file"
     assert wrong("README.md", "docs/report.md#token-by-tokens") == "no such heading"
-    assert wrong("README.md", "rlhf/losses.py#L1-L100000") == "no such line"
+    assert wrong("README.md", "rlhf/maths/losses.py#L1-L100000") == "no such line"
     assert len(relative_links("README.md")) > 15
 
 
@@ -60,10 +60,10 @@ def test_the_index_names_every_page_once_and_each_in_a_line():
 def test_files_that_are_named_are_there(page):
     """Paths in code and in prose; braces and stars as a shell reads them."""
     named = {name for code in NAMED.findall(text_of(page)) for name in FILES.findall(code)}
-    assert sorted(name for name in named if not any(map(list, map(ROOT.glob, spelt_out(name))))) == []
+    assert sorted(name for name in named if not any(map(list, map(ROOT.glob, spelled_out(name))))) == []
 
 
-def spelt_out(path: str) -> list[str]:
+def spelled_out(path: str) -> list[str]:
     """`a{b,c}` as `ab`, `ac`."""
     braces = re.search(r"\{([^}]*)\}", path)
     if not braces:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import write_jsonl
-from test_trainer import make_config
+from tiny_data import write_jsonl
+from tiny_runs import make_config
 from transformers import AutoTokenizer
 
 from rlhf.cli import main
@@ -31,9 +31,9 @@ from rlhf.doctor.numerics import (
 from rlhf.doctor.patient import Patient, admit, build_trial
 from rlhf.doctor.rewards import check_rewards, duration
 from rlhf.doctor.update import check_update, fingerprint
-from rlhf.policy import Policy
+from rlhf.policy.policy import Policy
 from rlhf.rewards import RewardSpec, RewardSum
-from rlhf.rollout import sample_responses
+from rlhf.sampling.responses import sample_responses
 
 ARCHITECTURES = ["gpt2", "llama"]
 
@@ -72,7 +72,7 @@ def reward(name: str, **options) -> list[RewardSpec]:
 
 def config_for(tiny_models, prompts, architecture="gpt2", **options):
     config = make_config(
-        tiny_models[architecture], prompts, sampling=SamplingConfig(max_response_tokens=30, temperature=0.8)
+        tiny_models[architecture], prompts, sampling=SamplingConfig(max_new_tokens=30, temperature=0.8)
     )
     return dataclasses.replace(config, **options)
 
@@ -97,7 +97,7 @@ def patient_of(trainer, **options) -> Patient:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("options", [{}, {"advantage": "rloo", "samples_per_prompt": 2, "critic": "detached"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"advantage": "rloo", "num_generations": 2, "critic": "detached"}], ids=str)
 def test_healthy_run_has_no_failure(tiny_models, prompts, architecture, dtype, options):
     model = ModelConfig(name_or_path=str(tiny_models[architecture]), dtype=dtype)
     checks = list(examine(config_for(tiny_models, prompts, architecture, model=model, **options)))
@@ -110,8 +110,8 @@ def test_prints_a_table_and_writes_nothing(tiny_models, prompts, tmp_path, monke
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     options = ["--model.name_or_path", str(tiny_models["gpt2"]), "--data.train", prompts, "--output_dir", "run"]
-    options += ["--batch_size", "8", "--minibatch_size", "8", "--sampling.max_response_tokens", "20", "--lora.r", "4"]
-    main(["doctor", *options, "--rewards", json.dumps([{"path": "test_trainer.count_e"}])])
+    options += ["--batch_size", "8", "--mini_batch_size", "8", "--sampling.max_new_tokens", "20", "--lora.r", "4"]
+    main(["doctor", *options, "--rewards", json.dumps([{"path": "tiny_runs.count_e"}])])
     output = capsys.readouterr().out
     assert "padding invariance" in output
     assert "ready to run" in output
@@ -177,7 +177,7 @@ def test_template_that_does_not_end_with_eos(tiny_models, prompts, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"sampling": SamplingConfig(max_response_tokens=90)}, "is more than the model's context of 96"),
+        ({"sampling": SamplingConfig(max_new_tokens=90)}, "is more than the model's context of 96"),
         ({"data": {"max_prompt_tokens": 3}}, "more than data.max_prompt_tokens 3"),
         ({"data": {"train": "missing.jsonl"}}, "'missing.jsonl' does not exist"),
     ],
@@ -204,8 +204,8 @@ def test_responses_that_do_not_end(trainer):
     assert [verdict(n).verdict for n in (0, 7, 8, 16)] == ["warning", "warning", "ok", "ok"]
     assert "0 of 16 end by themselves, the rest is cut off at 30 tokens" in verdict(0).found
     assert "fine-tune it first" in verdict(0).fix
-    assert "raise sampling.max_response_tokens" in verdict(7).fix
-    for n_tokens, words in [(30, "fine-tune it first"), (31, "raise sampling.max_response_tokens")]:
+    assert "raise sampling.max_new_tokens" in verdict(7).fix
+    for n_tokens, words in [(30, "fine-tune it first"), (31, "raise sampling.max_new_tokens")]:
         known = [dataclasses.replace(prompt, completion_ids=[5] * n_tokens) for prompt in patient.prompts]
         patient = dataclasses.replace(patient, prompts=known)
         assert words in verdict(0).fix
@@ -389,16 +389,16 @@ def test_fingerprint_sees_a_single_bit():
     ids=lambda value: value[0].path if isinstance(value, list) else None,
 )
 def test_rewards_that_teach_nothing(trainer, specs, name, verdict, words):
-    trainer.rewards = RewardSum.from_specs(specs)
+    trainer.reward_fn = RewardSum.from_specs(specs)
     check = by_name(check_rewards(patient_of(trainer)))[name]
     assert check.verdict == verdict
     assert words in check.found
 
 
 def test_reward_that_does_not_exist_is_not_all_there_is_to_say(tiny_models, prompts):
-    checks = list(examine(config_for(tiny_models, prompts, rewards=reward("misspelt"))))
+    checks = list(examine(config_for(tiny_models, prompts, rewards=reward("misspelled"))))
     assert failures(checks) == ["rewards"]
-    assert "has no 'misspelt'" in checks[0].found
+    assert "has no 'misspelled'" in checks[0].found
     assert "decoding" in by_name(checks)
 
 
@@ -514,7 +514,7 @@ def test_checkpointing_keeps_less(tiny_models, prompts):
 def test_estimate_is_near_the_measured_peak(tiny_models, prompts, tmp_path):
     """A model whose activations dominate, in a process of its own; what is allowed is what docs/doctor.md claims."""
     from rlhf.config import ScratchModel
-    from rlhf.models import build_from_scratch
+    from rlhf.models.load import build_from_scratch
 
     scratch = ScratchModel(hidden_size=192, layers=6, heads=6, context_length=192, vocab_size=512)
     model, tokenizer = build_from_scratch(scratch, ["Show a button saying Save."])

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from rlhf.config import DataConfig, ModelConfig, SamplingConfig
-from rlhf.data import load_examples, tokenize
-from rlhf.evaluate import measure, policy_of
+from rlhf.data.examples import load_examples, tokenize
 from rlhf.rewards import RewardError, RewardSpec, RewardSum
-from rlhf.rewards.total import WeightedReward
+from rlhf.rewards.scores import WeightedReward
+from rlhf.stages.evaluate import measure, policy_of
 
 
 class Counting:
@@ -32,8 +32,8 @@ def measured(tiny_models, tmp_path, rewards: RewardSum):
     policy, tokenizer = policy_of(ModelConfig(name_or_path=str(tiny_models["gpt2"])))
     data = DataConfig(train=str(file))
     prompts = tokenize(load_examples(data.train, "train"), tokenizer, data, 96)
-    sampling = SamplingConfig(max_response_tokens=6)
-    return measure(policy, tokenizer, prompts, rewards, sampling, samples_per_prompt=2, batch_size=4, seed=0)
+    sampling = SamplingConfig(max_new_tokens=6)
+    return measure(policy, tokenizer, prompts, rewards, sampling, num_generations=2, batch_size=4, seed=0)
 
 
 def test_every_response_is_explained_without_being_scored_again(tiny_models, tmp_path):

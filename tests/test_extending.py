@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-from conftest import write_jsonl
+from tiny_data import write_jsonl
 
-from rlhf.files import read_jsonl
-from rlhf.rollout_files import save_rollout
+from rlhf.ppo.rollout_files import save_rollout
+from rlhf.runs.files import read_jsonl
 
 DOCUMENT = Path("docs/extending.md").resolve()
 

@@ -5,17 +5,17 @@ import pytest
 import torch
 from torch import nn
 
-from rlhf.attention import use_float32_backward
 from rlhf.config import LoraConfig, ModelConfig, SamplingConfig
-from rlhf.folding import decoding, folded_layers, merged
-from rlhf.generation import draw, sample
-from rlhf.lm_head import token_logprobs
-from rlhf.lora import FusedLinear
-from rlhf.models import fuse_activations, load_causal_lm
-from rlhf.packed import can_pack
-from rlhf.policy import Policy
-from rlhf.tensors import entropy_from_logits, logprobs_from_logits
-from rlhf.value_head import POLICY_ADAPTER
+from rlhf.fast.attention import use_float32_backward
+from rlhf.fast.lora import FusedLinear
+from rlhf.fast.packed import can_pack
+from rlhf.maths.tensors import entropy_from_logits, logprobs_from_logits
+from rlhf.models.load import fuse_activations, load_causal_lm
+from rlhf.policy.logprobs import token_logprobs
+from rlhf.policy.merged import decoding, folded_layers, merged
+from rlhf.policy.policy import Policy
+from rlhf.policy.value_head import POLICY_ADAPTER
+from rlhf.sampling.decode import draw, sample
 
 ARCHITECTURES = ["gpt2", "llama"]
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
@@ -111,8 +111,8 @@ def test_lm_head_equals_autograd_through_the_logits(monkeypatch, with_entropy):
     expected = torch.stack([logprobs_from_logits(logits, ids), with_entropy * entropy_from_logits(logits)])
     [gradient] = torch.autograd.grad((weights * expected).sum(), features)
     for rows, cached in ((4, 2 * 50), (256, 2**17)):  # three blocks of logits, two parts of each; one of one
-        monkeypatch.setattr("rlhf.lm_head.LOGIT_ROWS", rows)
-        monkeypatch.setattr("rlhf.lm_head.CACHED_LOGITS", cached)
+        monkeypatch.setattr("rlhf.policy.logprobs.LOGIT_ROWS", rows)
+        monkeypatch.setattr("rlhf.policy.logprobs.CACHED_LOGITS", cached)
         found = torch.stack(token_logprobs(features, ids, head, 0.7, with_entropy))
         torch.testing.assert_close(found, expected, **FLOAT32)
         torch.testing.assert_close(torch.autograd.grad((weights * found).sum(), features)[0], gradient, **FLOAT32)
@@ -120,7 +120,7 @@ def test_lm_head_equals_autograd_through_the_logits(monkeypatch, with_entropy):
 
 @pytest.mark.parametrize("rows", [4, 256])
 def test_a_head_that_is_trained_gets_its_gradient(monkeypatch, rows):
-    monkeypatch.setattr("rlhf.lm_head.LOGIT_ROWS", rows)
+    monkeypatch.setattr("rlhf.policy.logprobs.LOGIT_ROWS", rows)
     torch.manual_seed(0)
     head, features, ids = nn.Linear(6, 50), torch.randn(11, 6), torch.randint(50, (11,))
     token_logprobs(features, ids, head, 0.7, False)[0].sum().backward()
@@ -194,7 +194,7 @@ def test_packed_weights_decode_as_merged_ones(tiny_models, architecture, dtype):
 @needs_onednn
 def test_greedy_responses_are_the_same_from_packed_and_from_merged_weights(tiny_models):
     policy = stirred_policy(tiny_models["gpt2"])
-    how = SamplingConfig(max_response_tokens=20, temperature=0)
+    how = SamplingConfig(max_new_tokens=20, temperature=0)
     responses = []
     for context in (merged(policy), decoding(policy, 2)):
         with context:

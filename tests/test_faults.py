@@ -1,22 +1,16 @@
-"""A few faults of scripts/fault_matrix.py, some of them in a few of their ways only; and what it judges by."""
+"""A few faults of reliability/fault_matrix.py, some of them in a few of their ways only; and what it judges by."""
 
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from fault_matrix import all_faults  # noqa: E402
-from faults.disks import may_mount  # noqa: E402
-from faults.fault import Fault, Result, inject, once  # noqa: E402
-from faults.lab import Lab  # noqa: E402
-from faults.outcome import difference, outcome  # noqa: E402
-from faults.table import markdown, summary, write_into  # noqa: E402
-from faults.trial import Lost, NotSurvived, Trial  # noqa: E402
+from fault_matrix import all_faults
+from faults.disks import may_mount
+from faults.fault import Fault, Result, inject, once
+from faults.lab import Lab
+from faults.outcome import difference, outcome
+from faults.table import markdown, summary, write_into
+from faults.trial import Lost, NotSurvived, Trial
 
 EVERY = 2  # updates between two checkpoints
 SELECTED = [  # name, where, and which of its ways
@@ -103,7 +97,7 @@ def test_a_step_that_was_saved_and_is_repeated_is_a_loss(trial):
 
 
 def test_what_hangs_is_ended_and_reported(trial):
-    hold = {"do": "stop_forever", "at": "rlhf.optimization:ClippedEpochs.gradient", "nth": 1}
+    hold = {"do": "stop_forever", "at": "rlhf.ppo.update:ClippedEpochs.gradient", "nth": 1}
     with pytest.raises(NotSurvived, match="hung: it had not ended after 1 s"):
         trial.start(hold, limit=1)
 

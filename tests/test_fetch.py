@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlhf import fetch
 from rlhf.cli import main
 from rlhf.config import ModelConfig
-from rlhf.models import load_causal_lm
-from rlhf.tokenizer import load_tokenizer
+from rlhf.models.load import load_causal_lm
+from rlhf.models.tokenizer import load_tokenizer
+from rlhf.stages import fetch
 
 pytest.importorskip("gguf", reason="pip install -e '.[gguf]'")
 from gguf_writer import write_gguf

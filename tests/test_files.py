@@ -3,7 +3,7 @@
 import pytest
 
 from rlhf.errors import UserError
-from rlhf.files import staged, write_atomically
+from rlhf.runs.files import staged, write_atomically
 
 
 def test_atomic_write_leaves_nothing_behind(tmp_path):

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from rlhf.config import ModelConfig, SamplingConfig
-from rlhf.decoding import pad_left
-from rlhf.generation import choose, sample, stop_strings
-from rlhf.models import load_causal_lm
-from rlhf.tokenizer import load_tokenizer
+from rlhf.models.load import load_causal_lm
+from rlhf.models.tokenizer import load_tokenizer
+from rlhf.sampling.batch import pad_left
+from rlhf.sampling.decode import choose, sample, stop_strings
 
 PROMPTS = [[3, 4, 5, 6, 7, 8, 9], [10, 11], [12, 13, 14, 15], [16]]
 
@@ -28,7 +28,7 @@ def test_left_padded_batch_equals_unpadded_rows(tiny_models, architecture):
     model = load_causal_lm(ModelConfig(name_or_path=str(tiny_models[architecture])))
     free_running = [greedy_without_padding(model, prompt, 12, eos=-1) for prompt in PROMPTS]
     eos = free_running[1][3]  # a token that really comes up: rows end at different steps and are dropped
-    ids, mask, ended = sample(model, PROMPTS, SamplingConfig(max_response_tokens=12, temperature=0), eos)
+    ids, mask, ended = sample(model, PROMPTS, SamplingConfig(max_new_tokens=12, temperature=0), eos)
     expected = [greedy_without_padding(model, prompt, 12, eos) for prompt in PROMPTS]
     assert [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)] == expected
     assert len({len(row) for row in expected}) > 1
@@ -40,7 +40,7 @@ def test_left_padded_batch_equals_unpadded_rows(tiny_models, architecture):
 def test_a_repeated_prompt_is_read_once(tiny_models, monkeypatch):
     """And every row goes on from its own prompt: greedily, samples of one prompt are equal, those of others are not."""
     model = load_causal_lm(ModelConfig(name_or_path=str(tiny_models["gpt2"])))
-    sampling, counts = SamplingConfig(max_response_tokens=6, temperature=0), [2, 1, 3, 1]
+    sampling, counts = SamplingConfig(max_new_tokens=6, temperature=0), [2, 1, 3, 1]
     plain, _, _ = sample(model, PROMPTS, sampling, eos_token_id=0)
     rows_read, forward = [], model.base_model.forward
     monkeypatch.setattr(
@@ -56,10 +56,10 @@ def test_a_repeated_prompt_is_read_once(tiny_models, monkeypatch):
 def test_a_stop_string_ends_a_response_and_stays_part_of_it(tiny_models):
     folder = str(tiny_models["gpt2"])
     model, tokenizer = load_causal_lm(ModelConfig(name_or_path=folder)), load_tokenizer(folder)
-    free = SamplingConfig(max_response_tokens=12, temperature=0)
+    free = SamplingConfig(max_new_tokens=12, temperature=0)
     texts = [tokenizer.decode(row) for row in sample(model, PROMPTS, free, tokenizer.eos_token_id).response_ids]
     stop = texts[1][3:5]  # as text: it need not be a token, nor end where one ends
-    stopping = SamplingConfig(max_response_tokens=12, temperature=0, stop=[stop])
+    stopping = SamplingConfig(max_new_tokens=12, temperature=0, stop=[stop])
     ids, mask, ended = sample(model, PROMPTS, stopping, tokenizer.eos_token_id, None, stop_strings(stopping, tokenizer))
     for row, text in enumerate(texts):
         cut = tokenizer.decode(ids[row][mask[row]])
@@ -86,7 +86,7 @@ def test_top_p_keeps_the_smallest_sufficient_set():
 
 def test_same_seed_same_responses(tiny_models):
     model = load_causal_lm(ModelConfig(name_or_path=str(tiny_models["gpt2"])))
-    sampling = SamplingConfig(max_response_tokens=10)
+    sampling = SamplingConfig(max_new_tokens=10)
     runs = [sample(model, PROMPTS, sampling, 1, torch.Generator().manual_seed(seed))[0] for seed in (5, 5, 6)]
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import TEXTS
+from tiny_data import TEXTS
 
-from rlhf.checkpoint import POLICY_FILE, load_policy
 from rlhf.cli import main
 from rlhf.config import DataConfig, LoraConfig, ModelConfig, PPOConfig, RewardModelConfig, SFTConfig
 from rlhf.config.generation import GenerationConfig
+from rlhf.config.rewards import RewardSpec
 from rlhf.errors import UserError
-from rlhf.evaluate import policy_of
-from rlhf.models import build_from_scratch, load_causal_lm
-from rlhf.reward_model import _build as build_reward_model
-from rlhf.rewards.spec import RewardSpec
-from rlhf.sft import run_sft
-from rlhf.tokenizer import load_tokenizer
+from rlhf.models.load import build_from_scratch, load_causal_lm
+from rlhf.models.tokenizer import load_tokenizer
+from rlhf.policy.files import POLICY_FILE, load_policy
+from rlhf.stages.evaluate import policy_of
+from rlhf.stages.reward_model import _build as build_reward_model
+from rlhf.stages.sft import run_sft
 
 pytest.importorskip("gguf", reason="pip install -e '.[gguf]'")
 from gguf_writer import write_gguf

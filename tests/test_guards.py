@@ -4,16 +4,16 @@ import dataclasses
 
 import pytest
 import torch
-from test_trainer import COUNT_E, make_config, make_trainer, parameters
+from tiny_runs import COUNT_E, make_config, make_trainer, parameters
 
-from rlhf.callbacks import Callback
 from rlhf.config import WatchConfig
 from rlhf.errors import UserError
-from rlhf.files import read_jsonl
-from rlhf.optimization import NonFiniteError
-from rlhf.ppo import run_ppo
+from rlhf.ppo.rollout_files import load_rollout
+from rlhf.ppo.trainer import Callback
+from rlhf.ppo.update import NonFiniteError
 from rlhf.rewards import RewardSpec
-from rlhf.rollout_files import load_rollout
+from rlhf.runs.files import read_jsonl
+from rlhf.stages.ppo import run_ppo
 
 
 class Poison(Callback):
@@ -43,7 +43,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tiny_models, pairs):
 
 
 def test_a_skipped_step_leaves_no_trace(tiny_models, pairs):
-    trainer = make_trainer(tiny_models, pairs, epochs=1, minibatch_size=8)
+    trainer = make_trainer(tiny_models, pairs, num_ppo_epochs=1, mini_batch_size=8)
     trainer.callbacks = [Poison(1)]
     before = parameters(trainer)
     trainer.policy.start_values_at = lambda value: None
@@ -56,7 +56,12 @@ def test_a_skipped_step_leaves_no_trace(tiny_models, pairs):
 
 def test_too_many_in_a_row_end_the_run_with_the_minibatch_on_disk(tiny_models, pairs, tmp_path):
     config = make_config(
-        tiny_models["gpt2"], pairs, output_dir=str(tmp_path / "run"), epochs=1, minibatch_size=8, max_skipped_steps=1
+        tiny_models["gpt2"],
+        pairs,
+        output_dir=str(tmp_path / "run"),
+        num_ppo_epochs=1,
+        mini_batch_size=8,
+        max_skipped_steps=1,
     )
     with pytest.raises(UserError, match=r"not finite in 2 optimizer steps in a row .*non_finite_minibatch"):
         run_ppo(config, callbacks=[Poison(2, 3, 4)])
@@ -64,14 +69,14 @@ def test_too_many_in_a_row_end_the_run_with_the_minibatch_on_disk(tiny_models, p
     assert len(minibatch) == 8
     assert minibatch.advantages.isnan().sum() == 1
     assert len(read_jsonl(tmp_path / "run" / "metrics.jsonl")) == 2
-    trainer = make_trainer(tiny_models, pairs, epochs=1, minibatch_size=8, max_skipped_steps=0)
+    trainer = make_trainer(tiny_models, pairs, num_ppo_epochs=1, mini_batch_size=8, max_skipped_steps=0)
     with pytest.raises(NonFiniteError):  # replayed
         trainer.epochs.run(minibatch, 1.0, critic_only=False)
 
 
 def test_epochs_end_early_when_the_policy_has_moved_too_far(tiny_models, pairs):
-    free = make_trainer(tiny_models, pairs, epochs=4).update().metrics
-    trainer = make_trainer(tiny_models, pairs, epochs=4, approx_kl_limit=free["policy/approx_kl"] / 2)
+    free = make_trainer(tiny_models, pairs, num_ppo_epochs=4).update().metrics
+    trainer = make_trainer(tiny_models, pairs, num_ppo_epochs=4, target_kl=free["policy/approx_kl"] / 2)
     limited = trainer.update().metrics
     assert free["policy/steps"] == 8
     assert 1 <= limited["policy/steps"] < 8
@@ -86,9 +91,9 @@ def test_reward_hacking_is_flagged_and_can_end_the_run(tiny_models, pairs, tmp_p
         output_dir=str(tmp_path / "run"),
         rewards=[COUNT_E, RewardSpec(path="test_guards.no_e", weight=0.0)],
         watch=WatchConfig(gold="no_e", stop_on_hacking=True),
-        updates=60,
+        num_updates=60,
         batch_size=32,
-        minibatch_size=16,
+        mini_batch_size=16,
         micro_batch_size=16,
         kl_coef=0.0,
         lr_schedule="constant",

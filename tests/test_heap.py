@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from rlhf.heap import return_large_blocks
+from rlhf.fast.heap import return_large_blocks
 
 MEASURE = """
 import sys, psutil, torch
-from rlhf.heap import return_large_blocks
+from rlhf.fast.heap import return_large_blocks
 
 MIB = 2**20
 

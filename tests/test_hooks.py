@@ -1,4 +1,4 @@
-"""Changing the algorithm from outside: stop strings, prompts made up, callbacks, score normalisation."""
+"""Changing the algorithm from outside: stop strings, prompts made up, callbacks, score normalization."""
 
 import dataclasses
 import itertools
@@ -6,18 +6,18 @@ import threading
 
 import pytest
 import torch
-from conftest import TEXTS
-from test_trainer import make_config, make_trainer, parameters
+from tiny_data import TEXTS
+from tiny_runs import Crash, make_config, make_trainer, parameters
 
-from rlhf.callbacks import Callback
 from rlhf.config import InspectConfig, SamplingConfig
 from rlhf.errors import UserError
-from rlhf.files import read_jsonl
-from rlhf.ppo import build_trainer, run_ppo
+from rlhf.maths.tensors import RunningMoments
+from rlhf.ppo.rollout import policy_outputs
+from rlhf.ppo.rollout_files import load_rollout
+from rlhf.ppo.trainer import Callback
 from rlhf.rewards import RewardSpec, RewardSum, Scores
-from rlhf.rollout import evaluate_responses
-from rlhf.rollout_files import load_rollout
-from rlhf.tensors import RunningMoments
+from rlhf.runs.files import read_jsonl
+from rlhf.stages.ppo import build_trainer, run_ppo
 
 
 def ten_per_update(prompts, completions, **columns):
@@ -26,7 +26,7 @@ def ten_per_update(prompts, completions, **columns):
 
 
 def test_stop_strings_end_responses_in_training(tiny_models, pairs):
-    trainer = make_trainer(tiny_models, pairs, sampling=SamplingConfig(max_response_tokens=30, stop=["e"]))
+    trainer = make_trainer(tiny_models, pairs, sampling=SamplingConfig(max_new_tokens=30, stop=["e"]))
     rollout, _, metrics = trainer.update()
     assert any("e" in text for text in rollout.texts)
     for row, (text, complete) in enumerate(zip(rollout.texts, rollout.has_eos, strict=True)):
@@ -48,7 +48,7 @@ def test_prompts_from_an_iterator_and_their_columns_reach_the_reward(tiny_models
         pairs,
         output_dir=str(tmp_path / "run"),
         rewards=[RewardSpec(path="test_hooks.the_number")],
-        updates=2,
+        num_updates=2,
     )
     run_ppo(config, prompts=rows)
     samples = read_jsonl(tmp_path / "run" / "samples.jsonl")
@@ -62,14 +62,12 @@ def the_number(prompts, completions, number, **columns):
 
 
 def test_a_resumed_run_skips_the_prompts_that_it_has_used(tiny_models, pairs, tmp_path):
-    from test_resume import Crash
-
     config = make_config(
         tiny_models["gpt2"],
         pairs,
         output_dir=str(tmp_path / "run"),
-        updates=3,
-        checkpoint=dataclasses.replace(make_config("x", pairs).checkpoint, every=1),
+        num_updates=3,
+        checkpoint=dataclasses.replace(make_config("x", pairs).checkpoint, save_steps=1),
     )
 
     def rows():
@@ -110,7 +108,7 @@ def test_a_batch_is_scored_while_the_next_is_sampled(tiny_models, pairs):
         tiny_models,
         pairs,
         rollout_batch_size=3,
-        rewards=[RewardSpec(path="test_hooks.waits_for_the_second_batch"), RewardSpec(path="test_trainer.count_e")],
+        rewards=[RewardSpec(path="test_hooks.waits_for_the_second_batch"), RewardSpec(path="tiny_runs.count_e")],
     )
     sample, sizes = trainer.sample, []
 
@@ -165,23 +163,23 @@ def test_callbacks_see_every_phase_and_may_replace_what_they_see(tiny_models, pa
 
 
 @pytest.mark.parametrize(
-    ("normalisation", "expected"), [("scale", [1.0, 3.0]), ("standardise", [-1.0, 1.0]), ("none", [10.0, 30.0])]
+    ("normalization", "expected"), [("scale", [1.0, 3.0]), ("standardize", [-1.0, 1.0]), ("none", [10.0, 30.0])]
 )
-def test_scores_are_normalised_by_the_moments_of_all_scores_so_far(tiny_models, pairs, normalisation, expected):
+def test_scores_are_normalized_by_the_moments_of_all_scores_so_far(tiny_models, pairs, normalization, expected):
     """10 and 30 have mean 20 and standard deviation 10."""
     trainer = make_trainer(
-        tiny_models, pairs, rewards=[RewardSpec(path="test_hooks.ten_per_update")], score_normalisation=normalisation
+        tiny_models, pairs, rewards=[RewardSpec(path="test_hooks.ten_per_update")], score_normalization=normalization
     )
     assert trainer.update().rollout.scores[:2].tolist() == pytest.approx(expected)
-    assert trainer.score_moments == (RunningMoments() if normalisation == "none" else RunningMoments(8, 20.0, 100.0))
+    assert trainer.score_moments == (RunningMoments() if normalization == "none" else RunningMoments(8, 20.0, 100.0))
 
 
-def test_normalisation_comes_before_clipping_and_the_eos_penalty_after_both(tiny_models, pairs):
+def test_normalization_comes_before_clipping_and_the_eos_penalty_after_both(tiny_models, pairs):
     trainer = make_trainer(
         tiny_models,
         pairs,
         rewards=[RewardSpec(path="test_hooks.ten_per_update")],
-        score_normalisation="scale",
+        score_normalization="scale",
         score_clip=2.0,
         missing_eos_penalty=5.0,
     )
@@ -205,7 +203,7 @@ def test_inspected_rollouts(tiny_models, pairs, tmp_path):
         tiny_models["gpt2"],
         pairs,
         output_dir=str(tmp_path / "run"),
-        updates=3,
+        num_updates=3,
         inspect=InspectConfig(prompts=2, every=2),
     )
     plain = dataclasses.replace(config, output_dir=str(tmp_path / "plain"), inspect=InspectConfig(prompts=0))
@@ -234,7 +232,7 @@ def test_inspected_rollouts(tiny_models, pairs, tmp_path):
 def test_new_logprobs_are_those_of_the_updated_policy(tiny_models, pairs, tmp_path):
     from safetensors.torch import load_file
 
-    from rlhf.inspection import Inspection
+    from rlhf.ppo.inspection import Inspection
 
     trainer = make_trainer(tiny_models, pairs)
     inspection = Inspection(trainer, tmp_path)
@@ -243,6 +241,6 @@ def test_new_logprobs_are_those_of_the_updated_policy(tiny_models, pairs, tmp_pa
     inspection.after_update()
     rollout = load_rollout(tmp_path / "000001")
     stored = load_file(tmp_path / "000001" / "rollout.safetensors")["new_logprobs"]
-    now = evaluate_responses(trainer.policy, rollout, 1.0, 4, with_values=False, with_entropy=False).logprobs
+    now = policy_outputs(trainer.policy, rollout, 1.0, 4, with_values=False, with_entropy=False).logprobs
     torch.testing.assert_close(stored, now)
     assert not torch.allclose(stored, rollout.old_logprobs)

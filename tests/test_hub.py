@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import TEXTS, write_jsonl
-from test_pipeline import pipeline_config
+from tiny_data import write_pairs
+from tiny_runs import pipeline_config
 
 from rlhf.config import HubConfig
 from rlhf.errors import UserError
@@ -24,7 +24,7 @@ PUSH = """
 import sys
 from pathlib import Path
 from rlhf.config import HubConfig
-from rlhf.hub import push
+from rlhf.runs.hub import push
 print(push(Path(sys.argv[1]), HubConfig(model_id="me/policy")))
 """
 
@@ -114,9 +114,9 @@ def test_every_file_arrives_in_a_private_repository(folder):
 
 @pytest.mark.slow
 def test_a_pipeline_uploads_a_card_with_its_held_out_results(tmp_path):
-    hub, pairs = serve(), [dict(zip(("prompt", "completion"), text.split("\n", 1), strict=True)) for text in TEXTS]
-    config = pipeline_config(tmp_path / "run", write_jsonl(tmp_path / "pairs.jsonl", pairs), "gpt2")
-    config["ppo"] |= {"updates": 1, "push_to_hub": {"model_id": "me/policy"}}
+    hub = serve()
+    config = pipeline_config(tmp_path / "run", write_pairs(tmp_path), "gpt2")
+    config["ppo"] |= {"num_updates": 1, "push_to_hub": {"model_id": "me/policy"}}
     config["sft"]["epochs"] = 1
     file = tmp_path / "pipeline.yaml"
     file.write_text(yaml.safe_dump(config))
@@ -124,7 +124,7 @@ def test_a_pipeline_uploads_a_card_with_its_held_out_results(tmp_path):
     hub.shutdown()
     assert done.stdout.count("uploaded to ") == 1, done.stderr
     card = hub.files["README.md"].decode()
-    assert "On held-out prompts:" in card
+    assert re.search(r"^\| reward \| .* \| .* \| [+-]", card, re.MULTILINE)  # before, after, gain
     assert card == (tmp_path / "run/ppo/policy/README.md").read_text(encoding="utf-8")
     assert "adapter_model.safetensors" in hub.files
 

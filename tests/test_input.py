@@ -11,21 +11,22 @@ import pytest
 import torch
 import yaml
 from accelerate.state import AcceleratorState
-from conftest import write_jsonl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_data import write_jsonl
 
-from rlhf.chat import prompt_ids
-from rlhf.cli import STAGES, main, parse
+from rlhf.cli import STAGES, main
 from rlhf.config import DataConfig, GenerateConfig, ModelConfig, PPOConfig, SamplingConfig
-from rlhf.data import load_examples, parse_row, tokenize, warn_of_leak
+from rlhf.config.command_line import parse
+from rlhf.data.chat import prompt_ids
+from rlhf.data.examples import load_examples, parse_row, tokenize, warn_of_leak
+from rlhf.data.preferences import load_pairs
 from rlhf.errors import UserError
-from rlhf.evaluate import policy_of
-from rlhf.generate import run_generate
-from rlhf.preferences import load_pairs
+from rlhf.models.tokenizer import load_tokenizer
 from rlhf.rewards import RewardError
-from rlhf.rewards.reward_model import Settings, _encoder
-from rlhf.tokenizer import load_tokenizer
+from rlhf.rewards.learned import Settings, _encoder
+from rlhf.stages.evaluate import policy_of
+from rlhf.stages.generate import run_generate
 
 FAST = settings(
     max_examples=30, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
@@ -37,7 +38,7 @@ def read_config(folder: Path, content: bytes | dict, stage: str = "ppo"):
     """The config in a file with this content."""
     file = folder / "config.yaml"
     file.write_bytes(content if isinstance(content, bytes) else yaml.safe_dump(content).encode())
-    return parse(stage, STAGES[stage], ["--config", str(file)])
+    return parse(STAGES[stage].config_class, ["--config", str(file)])
 
 
 def config_or_refusal(folder: Path, content: bytes | dict) -> PPOConfig | str:
@@ -111,7 +112,10 @@ REFUSED_CONFIGS = {
     "alias bomb": (BOMB, "with its aliases spelled out it has more than 100000 values"),
     "an alias to itself": ("tracking: &t {samples: *t}", "an alias refers to what it is part of"),
     "depth": ("tracking: " + "[" * 100_000, "nested more than 40 deep"),
-    "a number of 5000 digits": ("updates: 1" + "0" * 5000, "updates is 10000000000000000000...; it must be at most"),
+    "a number of 5000 digits": (
+        "num_updates: 1" + "0" * 5000,
+        "num_updates is 10000000000000000000...; it must be at most",
+    ),
     "a tab": ("tracking:\n\t- a", "cannot start any token"),
     "an object": ("tracking: !!python/object/apply:os.getcwd []", "could not determine a constructor for the tag"),
     "a class": ("lora: {class_path: os.getcwd}", "'os.getcwd' is not accepted"),
@@ -164,8 +168,8 @@ def test_no_clipping_is_an_infinite_norm(tmp_path):
 
 
 def test_anchors_and_merge_keys_work(tmp_path):
-    content = yaml.safe_dump(BASE) + "sampling: &s {max_response_tokens: 7}\n"
-    assert read_config(tmp_path, content.encode()).sampling.max_response_tokens == 7
+    content = yaml.safe_dump(BASE) + "sampling: &s {max_new_tokens: 7}\n"
+    assert read_config(tmp_path, content.encode()).sampling.max_new_tokens == 7
     merged = content.replace("&s {", "{<<: &d {temperature: 0.5}, ")
     assert read_config(tmp_path, merged.encode()).sampling.temperature == 0.5
 
@@ -300,7 +304,7 @@ def test_stages_warn_of_leaks(tmp_path, tiny_models, pairs, capsys):
         "output_dir": str(tmp_path / "sft"),
         "model": {"name_or_path": str(tiny_models["gpt2"])},
         "data": {"train": pairs, "eval": pairs},
-        "epochs": 1,
+        "num_train_epochs": 1,
         "batch_size": 8,
     }
     (tmp_path / "sft.yaml").write_text(yaml.safe_dump(config))
@@ -322,7 +326,7 @@ def test_stages_warn_before_compute_is_spent(tmp_path, tiny_models, capsys, fres
     model = {"name_or_path": str(tiny_models["gpt2"])}
     rewards = [{"path": "react_heuristic"}]
     both = {"train": prompts, "eval": prompts}
-    ppo = {"data": both, "rewards": rewards, "sampling": {"max_response_tokens": 96}}
+    ppo = {"data": both, "rewards": rewards, "sampling": {"max_new_tokens": 96}}
     configs = {
         "ppo": (ppo | {"model": model}, "2 of 2", "more than the model's context"),
         "reward": (
@@ -418,7 +422,7 @@ def test_responses_to_unusual_prompts(tiny_models, tmp_path):
     config = GenerateConfig(
         model=ModelConfig(name_or_path=str(tiny_models["gpt2"])),
         prompt=prompts,
-        sampling=SamplingConfig(max_response_tokens=4),
+        sampling=SamplingConfig(max_new_tokens=4),
         output=str(tmp_path / "out.jsonl"),
     )
     assert [row["prompt"] for row in run_generate(config)] == prompts

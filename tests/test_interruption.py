@@ -8,7 +8,7 @@ import pytest
 
 from rlhf import cli
 from rlhf.errors import Interrupted
-from rlhf.interruption import catch_termination
+from rlhf.runs.interruption import catch_termination
 
 
 def send(number: int) -> None:

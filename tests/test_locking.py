@@ -11,19 +11,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import write_jsonl
-from test_resume import command_line
-from test_trainer import make_config
+from tiny_data import write_jsonl
+from tiny_runs import command_line, make_config
 
 from rlhf.cli import main
 from rlhf.errors import UserError
-from rlhf.locking import locked
-from rlhf.ppo import run_ppo
-from rlhf.runs import LOCK_FILE
+from rlhf.runs.folder import LOCK_FILE
+from rlhf.runs.locking import locked
+from rlhf.stages.ppo import run_ppo
 
 HOLD = """
 import os, sys, time
-from rlhf.locking import locked
+from rlhf.runs.locking import locked
 with locked(sys.argv[1]):
     print(os.getpid(), flush=True)
     {forking}
@@ -34,7 +33,7 @@ TAKE_TURNS = """
 import sys, time
 from pathlib import Path
 from rlhf.errors import UserError
-from rlhf.locking import locked
+from rlhf.runs.locking import locked
 folder, inside, turns = sys.argv[1], Path(sys.argv[1]).with_suffix(".inside"), 0
 while turns < 100:
     try:
@@ -71,7 +70,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 OPTIONS = {
-    "sft": "--model.name_or_path {gpt2} --data.train {pairs} --epochs 1",
+    "sft": "--model.name_or_path {gpt2} --data.train {pairs} --num_train_epochs 1",
     "reward": "--model.name_or_path {gpt2} --data.train {preferences} --data.eval {preferences}",
     "ppo": "--model.name_or_path {gpt2} --data.train {pairs} --rewards {rewards}",
     "evaluate": "--model.name_or_path {gpt2} --data.train {pairs} --rewards {rewards}",
@@ -102,7 +101,7 @@ def test_every_stage_is_refused_while_another_process_is_in_the_folder(
 @pytest.mark.slow
 def test_a_real_run_keeps_others_out_until_it_is_killed(tiny_models, pairs, tmp_path, capsys):
     """A second command, of the same config, is refused while the first one trains, and goes on when that is dead."""
-    config = dataclasses.replace(make_config(tiny_models["gpt2"], pairs), updates=500)
+    config = dataclasses.replace(make_config(tiny_models["gpt2"], pairs), num_updates=500)
     command = command_line(config, tmp_path)
     environment = os.environ | {"PYTHONPATH": f"tests{os.pathsep}.", "OMP_NUM_THREADS": "1"}
     first = subprocess.Popen(
@@ -116,7 +115,7 @@ def test_a_real_run_keeps_others_out_until_it_is_killed(tiny_models, pairs, tmp_
     first.communicate()
     assert (tmp_path / "run" / LOCK_FILE).exists()
     with pytest.raises(UserError, match="updates was 500 and is 2"):  # past the lock
-        run_ppo(dataclasses.replace(config, output_dir=str(tmp_path / "run"), updates=2))
+        run_ppo(dataclasses.replace(config, output_dir=str(tmp_path / "run"), num_updates=2))
 
 
 @pytest.mark.parametrize("forking", ["", FORK])

@@ -1,19 +1,13 @@
-"""scripts/long_run.py in small: a run that is struck by faults, and what counts as growth."""
+"""reliability/long_run.py in small: a run that is struck by faults, and what counts as growth."""
 
 import dataclasses
-import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from endurance.faults import KINDS, Fault, plan  # noqa: E402
-from endurance.gauge import Reading, parsed  # noqa: E402
-from endurance.growth import growth  # noqa: E402
-from endurance.lives import endure, live, outcome, repeated  # noqa: E402
-from endurance.task import CHECKPOINT_EVERY, prepare  # noqa: E402
+from endurance.faults import KINDS, Fault, plan
+from endurance.gauge import Reading, parsed
+from endurance.growth import growth
+from endurance.lives import endure, live, outcome, repeated
+from endurance.task import CHECKPOINT_EVERY, prepare
 
 STEADY = Reading(
     update=1, seconds=0.05, cpu_seconds=0.04, cpu_unit=0.001, memory=500_000_000, handles=7, threads=4,

@@ -7,25 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlhf import losses
-from rlhf.losses import (
-    AdaptiveKLController,
-    FixedKLController,
-    aggregate,
-    clipped_policy_loss,
-    clipped_value_loss,
+from rlhf.maths.advantages import (
     discounted_sum,
     gae,
     group_relative,
-    kl_estimate,
-    kl_from_logits,
     kl_shaped_rewards,
     last_token_index,
     leave_one_out,
-    reinforce_loss,
     reward_per_token,
-    target_kl_penalty,
 )
+from rlhf.maths.kl import AdaptiveKLController, FixedKLController, kl_estimate, kl_from_logits, target_kl_penalty
+from rlhf.maths.losses import aggregate, clipped_policy_loss, clipped_value_loss, reinforce_loss
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "ppo_maths.json").read_text())
 DOCUMENTS = GOLDEN["documents"]
@@ -42,7 +34,7 @@ def everywhere(x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3", "abs"])
-def test_kl_estimates(estimator: losses.KLEstimator) -> None:
+def test_kl_estimates(estimator: str) -> None:
     kl = kl_estimate(f64(GOLDEN["logprobs"]), f64(GOLDEN["ref_logprobs"]), estimator)
     expected = f64(GOLDEN["kl"][estimator])
     torch.testing.assert_close(kl[MASK], expected[MASK], **EXACT)
@@ -183,9 +175,9 @@ def test_group_relative_by_hand() -> None:
 
 @pytest.mark.parametrize("advantages", [leave_one_out, group_relative])
 def test_groups_that_do_not_fit_are_refused(advantages) -> None:
-    with pytest.raises(ValueError, match=r"samples_per_prompt is 1; .* at least 2"):
+    with pytest.raises(ValueError, match=r"num_generations is 1; .* at least 2"):
         advantages(torch.zeros(4), 1)
-    with pytest.raises(ValueError, match=r"shape \(4,\); it must be \[B\], B a multiple of samples_per_prompt = 3"):
+    with pytest.raises(ValueError, match=r"shape \(4,\); it must be \[B\], B a multiple of num_generations = 3"):
         advantages(torch.zeros(4), 3)
     with pytest.raises(ValueError, match=r"shape \(2, 2\)"):
         advantages(torch.zeros(2, 2), 2)
@@ -284,7 +276,7 @@ def test_value_loss_of_document_003() -> None:
 
 
 def test_value_loss_gradient_stops_beyond_the_clip() -> None:
-    values = f64([[1.0, 1.0, -1.0]]).requires_grad_()  # moved from 0: towards, past, and away from the return
+    values = f64([[1.0, 1.0, -1.0]]).requires_grad_()  # moved from 0: toward, past, and away from the return
     loss, stats = clipped_value_loss(values, torch.zeros(1, 3), f64([[2.0, 0.9, 2.0]]), everywhere(values), 0.2)
     (3 * loss).backward()
     assert values.grad is not None

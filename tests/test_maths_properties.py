@@ -9,23 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rlhf.losses import (
-    Aggregation,
-    aggregate,
-    clipped_policy_loss,
-    clipped_value_loss,
+from rlhf.maths.advantages import (
     discounted_sum,
     gae,
     group_relative,
-    kl_estimate,
-    kl_from_logits,
     kl_shaped_rewards,
     leave_one_out,
-    reinforce_loss,
     reward_per_token,
-    target_kl_penalty,
 )
-from rlhf.tensors import entropy_from_logits, logprobs_from_logits, masked_moments, whiten
+from rlhf.maths.kl import kl_estimate, kl_from_logits, target_kl_penalty
+from rlhf.maths.losses import aggregate, clipped_policy_loss, clipped_value_loss, reinforce_loss
+from rlhf.maths.tensors import entropy_from_logits, logprobs_from_logits, masked_moments, whiten
 
 GARBAGE = st.sampled_from([float("nan"), float("inf"), float("-inf"), 1e30, -7.0])
 settings.register_profile("maths", max_examples=30, deadline=None, derandomize=True)
@@ -65,7 +59,7 @@ def inputs(draw: st.DrawFn) -> Inputs:
     return Inputs(*tensors, mask, scores)
 
 
-def everything(x: Inputs, aggregation: Aggregation = "token_mean") -> tuple[list[Tensor], list[Tensor]]:
+def everything(x: Inputs, aggregation: str = "token_mean") -> tuple[list[Tensor], list[Tensor]]:
     """Scalars (losses, statistics, moments) and token-wise results [B, T] of all the maths that takes a mask."""
     policy, policy_stats = clipped_policy_loss(
         x.logprobs, x.old_logprobs, x.advantages, x.mask, 0.2, dual_clip=3.0, aggregation=aggregation
@@ -187,8 +181,8 @@ def test_comparisons_within_a_prompt(scores: list[float], shift: float, prompts:
         by_prompt = advantages.view(prompts, -1)
         torch.testing.assert_close(by_prompt, by_prompt[:1].expand_as(by_prompt), atol=1e-6, rtol=1e-6)
         assert by_prompt.sum(-1).abs().max() < 1e-6  # what is fair to one sample is taken from the others
-    centred = group - group.mean()
-    torch.testing.assert_close(leave_one_out(group, len(group)), centred * len(group) / (len(group) - 1))
+    centered = group - group.mean()
+    torch.testing.assert_close(leave_one_out(group, len(group)), centered * len(group) / (len(group) - 1))
 
 
 def test_kl_estimators_agree_with_the_exact_kl_by_sampling() -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from test_resume import Crash
-from test_trainer import make_config
+from tiny_data import write_pairs
+from tiny_runs import Crash, make_config
 
-from rlhf.card_parts import first_and_last, tenth
-from rlhf.checkpoint import load_policy
 from rlhf.config import CheckpointConfig, DataConfig, LoraConfig, ModelConfig, RewardModelConfig, SFTConfig
-from rlhf.model_card import CARD_FILE, NOT_HELD_OUT, add_held_out, ppo_card, reward_card, sft_card
-from rlhf.ppo import run_ppo
+from rlhf.policy.files import load_policy
+from rlhf.report.card_parts import first_and_last, tenth
+from rlhf.report.model_card import CARD_FILE, NOT_HELD_OUT, add_held_out, ppo_card, reward_card, sft_card
+from rlhf.stages.ppo import run_ppo
 
 METRICS = [
     {
@@ -45,12 +45,9 @@ def run_code(folder: Path, block: str, monkeypatch) -> dict:
 
 @pytest.fixture(scope="module")
 def config(tiny_models, tmp_path_factory):
-    from conftest import TEXTS, write_jsonl
-
     folder = tmp_path_factory.mktemp("cards")
-    rows = [dict(zip(("prompt", "completion"), text.split("\n", 1), strict=True)) for text in TEXTS]
-    data = DataConfig(train=write_jsonl(folder / "pairs.jsonl", rows), system_prompt='Say "yes".', max_prompt_tokens=64)
-    options = {"output_dir": str(folder / "run"), "updates": 3, "checkpoint": CheckpointConfig(every=1)}
+    data = DataConfig(train=write_pairs(folder), system_prompt='Say "yes".', max_prompt_tokens=64)
+    options = {"output_dir": str(folder / "run"), "num_updates": 3, "checkpoint": CheckpointConfig(save_steps=1)}
     return dataclasses.replace(make_config(tiny_models["gpt2"], data.train, **options), data=data)
 
 
@@ -70,9 +67,9 @@ def test_an_interrupted_run_has_the_card_of_a_whole_one(config, cards, tmp_path)
 
 
 def test_a_checkpoint_says_what_it_is(cards):
-    assert "as it was after update 2 of 3" in cards["checkpoint"]
+    assert "update 2 of 3" in cards["checkpoint"]
     assert "| updates | 2 of 3 |" in cards["checkpoint"]
-    assert "as it was after" not in cards["policy"]
+    assert "2 of 3" not in cards["policy"]
 
 
 def test_nothing_of_this_machine_is_in_it(config, cards, tiny_models):
@@ -104,7 +101,8 @@ def test_results_are_means_over_the_first_and_the_last_tenth(config):
     assert "| mean | first 2 updates | last 2 updates |" in card
     assert "| score, the weighted sum of the rewards | 1.500 | 19.500 |" in card
     assert "| reward/count_e | 3.000 | 3.000 |" in card
-    assert "Its KL to its base model is 39 nats per response, estimated from samples; the KL penalty" in card
+    assert "39 nats" in card
+    assert "no KL penalty" not in card
     assert "- The run warned: update 2: too far" in card
     assert "time/" not in card  # differs from run to run
 
@@ -123,9 +121,9 @@ def test_the_rows_between_are_not_read(tmp_path, n_rows, k):
 
 
 def test_a_run_without_a_leash_says_so(config):
-    assert "39 nats per response, estimated from samples, with no KL penalty." in ppo_card(
-        dataclasses.replace(config, kl_coef=0.0), 20, METRICS, []
-    )
+    card = ppo_card(dataclasses.replace(config, kl_coef=0.0), 20, METRICS, [])
+    assert "39 nats" in card
+    assert "no KL penalty" in card
 
 
 def test_hub_names_are_in_the_front_matter(config):
@@ -165,15 +163,15 @@ def test_the_code_of_an_sft_model(tiny_models, monkeypatch):
 def test_the_code_of_a_reward_model(tiny_models, tmp_path, monkeypatch, capsys):
     from transformers import AutoModelForSequenceClassification
 
-    from rlhf.reward_model import save
-    from rlhf.rewards.reward_model import Settings
-    from rlhf.tokenizer import load_tokenizer
+    from rlhf.models.tokenizer import load_tokenizer
+    from rlhf.rewards.learned import Settings
+    from rlhf.stages.reward_model import save
 
     config = RewardModelConfig(
         model=ModelConfig(name_or_path=str(tiny_models["gpt2"])), data=DataConfig(train="x.jsonl", eval="y.jsonl")
     )
     card = reward_card(config, [{"step": 9, "reward/loss": 0.5}], {"held_out_pairs": 7, "accuracy": 0.875})
-    assert "On 7 held-out pairs:" in card
+    assert "7 held-out pairs" in card
     assert "| accuracy | 0.875 |" in card
     model = AutoModelForSequenceClassification.from_pretrained(tiny_models["gpt2"], num_labels=1)
     tokenizer = load_tokenizer(str(tiny_models["gpt2"]))

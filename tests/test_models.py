@@ -8,9 +8,9 @@ from tokenizers import processors
 
 from rlhf.config import ModelConfig, ScratchModel
 from rlhf.errors import UserError
-from rlhf.models import build_from_scratch, load_causal_lm
-from rlhf.pretrained import resolve_model_path
-from rlhf.tokenizer import load_tokenizer
+from rlhf.models.load import build_from_scratch, load_causal_lm
+from rlhf.models.pretrained import resolve_model_path
+from rlhf.models.tokenizer import load_tokenizer
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
@@ -83,7 +83,7 @@ def test_unreachable_hub_model_is_one_line(monkeypatch):
 
 def test_bfloat16_base_keeps_adapters_and_logprobs_in_float32(tiny_models):
     from rlhf.config import LoraConfig
-    from rlhf.policy import Policy
+    from rlhf.policy.policy import Policy
 
     model = load_causal_lm(ModelConfig(name_or_path=str(tiny_models["llama"]), dtype="bfloat16"))
     policy = Policy.with_lora(model, LoraConfig(r=2), "adapter")

@@ -6,36 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import TEXTS, write_jsonl
+from tiny_data import write_jsonl, write_pairs
+from tiny_runs import pipeline_config
 
 from rlhf.cli import main
 from rlhf.config import ModelConfig
-from rlhf.evaluate import policy_of
-from rlhf.models import load_causal_lm
-from rlhf.tokenizer import load_tokenizer
-
-
-def pipeline_config(folder: Path, data: str, architecture: str) -> dict:
-    size = {"hidden_size": 32, "layers": 2, "heads": 2, "context_length": 128, "vocab_size": 320}
-    scratch = {"architecture": architecture, **size}
-    metrics = [{"path": "react_parses", "name": "parse_rate"}, {"path": "react_structure", "name": "jsx_rate"}]
-    data_section = {"train": data, "eval": data}
-    return {
-        "output_dir": str(folder),
-        "seed": 3,
-        "sft": {
-            "model": {"scratch": scratch}, "data": data_section, "epochs": 6, "batch_size": 4, "learning_rate": 0.01,
-        },
-        "ppo": {
-            "data": data_section,
-            "rewards": [{"path": "react_heuristic"}, {"path": "react_parses", "weight": 0.5}],
-            "lora": {"r": 2, "alpha": 4},
-            "sampling": {"max_response_tokens": 24},
-            "updates": 3, "batch_size": 8, "minibatch_size": 8, "micro_batch_size": 4, "epochs": 1,
-            "learning_rate": 0.001,
-        },
-        "evaluation": {"prompts": 4, "samples_per_prompt": 2, "metrics": metrics},
-    }  # fmt: skip
+from rlhf.models.load import load_causal_lm
+from rlhf.models.tokenizer import load_tokenizer
+from rlhf.stages.evaluate import policy_of
 
 
 def jsonl(file: Path) -> list[dict]:
@@ -46,8 +24,7 @@ def jsonl(file: Path) -> list[dict]:
 def finished(request, tmp_path_factory) -> Path:
     """A finished pipeline run."""
     folder = tmp_path_factory.mktemp(request.param)
-    rows = [dict(zip(("prompt", "completion"), text.split("\n", 1), strict=True)) for text in TEXTS]
-    config = pipeline_config(folder / "run", write_jsonl(folder / "pairs.jsonl", rows), request.param)
+    config = pipeline_config(folder / "run", write_pairs(folder), request.param)
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(config))
     main(["pipeline", "--config", str(folder / "pipeline.yaml")])
     return folder / "run"
@@ -116,7 +93,7 @@ def rlhf(command: str) -> None:
 
 
 def test_generate_from_every_kind_of_checkpoint(finished, tmp_path, capsys):
-    greedy = '--prompt ["Button?"] --sampling.temperature 0 --sampling.max_response_tokens 16'
+    greedy = '--prompt ["Button?"] --sampling.temperature 0 --sampling.max_new_tokens 16'
     for name in ("sft/model", "ppo/policy"):
         merged = tmp_path / "merged" / name
         rlhf(f"generate --model.name_or_path {finished / name} {greedy} --merge_to {merged}")
@@ -129,7 +106,7 @@ def test_generate_from_every_kind_of_checkpoint(finished, tmp_path, capsys):
 def test_generate_into_a_file(finished, tmp_path):
     rlhf(
         f"generate --model.name_or_path {finished / 'ppo' / 'policy'} --data.train {finished.parent / 'pairs.jsonl'} "
-        f"--sampling.max_response_tokens 8 --output {tmp_path / 'out.jsonl'} --samples_per_prompt 2"
+        f"--sampling.max_new_tokens 8 --output {tmp_path / 'out.jsonl'} --num_generations 2"
     )
     assert len(jsonl(tmp_path / "out.jsonl")) == 16
 
@@ -137,8 +114,8 @@ def test_generate_into_a_file(finished, tmp_path):
 def test_evaluate_stage_repeats_the_pipelines_numbers(finished, tmp_path):
     rlhf(
         f"evaluate --model.name_or_path {finished / 'ppo' / 'policy'} --output_dir {tmp_path / 'evaluation'} "
-        f"--data.train {finished.parent / 'pairs.jsonl'} --sampling.max_response_tokens 24 "
-        '--prompts 4 --samples_per_prompt 2 --rewards [{"path":"react_heuristic"}]'
+        f"--data.train {finished.parent / 'pairs.jsonl'} --sampling.max_new_tokens 24 "
+        '--prompts 4 --num_generations 2 --rewards [{"path":"react_heuristic"}]'
     )
     ours = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
     theirs = json.loads((finished / "summary.json").read_text())["ppo"]
@@ -149,7 +126,7 @@ def test_evaluate_stage_repeats_the_pipelines_numbers(finished, tmp_path):
 def test_sft_with_lora_on_a_model_from_disk(tiny_models, pairs, tmp_path):
     rlhf(
         f"sft --output_dir {tmp_path / 'run'} --model.name_or_path {tiny_models['llama']} --data.train {pairs} "
-        "--lora.r 4 --epochs 3 --batch_size 4 --micro_batch_size 2 --learning_rate 0.01"
+        "--lora.r 4 --num_train_epochs 3 --batch_size 4 --micro_batch_size 2 --learning_rate 0.01"
     )
     merged = load_causal_lm(ModelConfig(name_or_path=str(tmp_path / "run" / "model")))
     base = load_causal_lm(ModelConfig(name_or_path=str(tiny_models["llama"])))
@@ -166,7 +143,7 @@ def test_sft_loss_is_on_the_completion_only(tiny_models, tmp_path):
     file = write_jsonl(tmp_path / "row.jsonl", rows)
     rlhf(
         f"sft --output_dir {tmp_path / 'run'} --model.name_or_path {tiny_models['gpt2']} --data.train {file} "
-        "--epochs 1 --batch_size 1"
+        "--num_train_epochs 1 --batch_size 1"
     )
     tokenizer = load_tokenizer(str(tiny_models["gpt2"]))
     prompt = tokenizer("Show a button\n")["input_ids"]

@@ -5,36 +5,16 @@ import sys
 
 import pytest
 import torch
+from tiny_policy import CRITICS, batch, make_policy
 
-from rlhf.config import LoraConfig, ModelConfig
+from rlhf.config import ModelConfig
 from rlhf.errors import UserError
-from rlhf.folding import merged
-from rlhf.models import load_causal_lm
-from rlhf.policy import Policy
-from rlhf.value_head import check_head_is_last
+from rlhf.models.load import load_causal_lm
+from rlhf.policy.merged import merged
+from rlhf.policy.policy import Policy
+from rlhf.policy.value_head import check_head_is_last
 
 ARCHITECTURES = ["gpt2", "llama"]
-CRITICS = ["shared", "detached", "adapter"]
-
-
-def make_policy(folder, critic="adapter", stirred=True, **options) -> Policy:
-    """A policy on a tiny model, its adapters away from zero so that they matter."""
-    torch.manual_seed(1)
-    policy = Policy.with_lora(
-        load_causal_lm(ModelConfig(name_or_path=str(folder))), LoraConfig(r=4, alpha=8), critic, **options
-    )
-    if stirred:
-        for _, parameter in policy.trainable:
-            parameter.data.add_(torch.randn_like(parameter) * 0.1)
-    return policy
-
-
-def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Three sequences of 5+4, 3+2, 1+6 tokens."""
-    torch.manual_seed(2)
-    sequence_ids = torch.randint(2, 300, (3, 9))
-    lengths = torch.tensor([4, 2, 6])
-    return sequence_ids, torch.tensor([5, 3, 1]), torch.arange(6) < lengths.unsqueeze(-1)
 
 
 def zero_grad(policy: Policy) -> None:
@@ -111,7 +91,7 @@ def test_logits_in_chunks_equal_logits_at_once(tiny_models, monkeypatch):
     policy = make_policy(tiny_models["gpt2"])
     outputs, gradients = [], []
     for rows in (256, 5):  # everything at once; 5 of the 12 tokens at a time
-        monkeypatch.setattr("rlhf.lm_head.LOGIT_ROWS", rows)
+        monkeypatch.setattr("rlhf.policy.logprobs.LOGIT_ROWS", rows)
         zero_grad(policy)
         result = policy(*batch(), with_entropy=True)
         (result.logprobs.sum() + result.entropy.sum()).backward()
@@ -161,8 +141,8 @@ def test_a_policy_loads_no_trainers(tiny_models):
     program = (
         "import sys\n"
         "from rlhf.config import LoraConfig, ModelConfig\n"
-        "from rlhf.models import load_causal_lm\n"
-        "from rlhf.policy import Policy\n"
+        "from rlhf.models.load import load_causal_lm\n"
+        "from rlhf.policy.policy import Policy\n"
         f"model = load_causal_lm(ModelConfig(name_or_path={str(tiny_models['gpt2'])!r}))\n"
         "Policy.with_lora(model, LoraConfig(), 'adapter')\n"
         "print(sorted({'trl', 'datasets', 'pandas', 'pyarrow', 'wandb'} & set(sys.modules)))"

@@ -7,11 +7,11 @@ import sys
 import pytest
 from terminal import Screen, Terminal
 
-from rlhf.progress import ProgressBar, clock, sample_lines, table
+from rlhf.tracking.progress import ProgressBar, clock, sample_lines, table
 
 RUN = """
 import sys, time
-from rlhf.progress import ProgressBar
+from rlhf.tracking.progress import ProgressBar
 total, end = int(sys.argv[1]), sys.argv[2]
 with ProgressBar("ppo", total) as bar:
     for step in range(1, total + 1):
@@ -141,7 +141,7 @@ def test_other_ranks_are_silent(capfd):
 
 def test_lines_are_seconds_apart_and_the_time_left_is_that_of_this_process(monkeypatch, capsys):
     now = [100.0]
-    monkeypatch.setattr("rlhf.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("rlhf.tracking.progress.time.monotonic", lambda: now[0])
     with ProgressBar("sft", 1010, done=10) as bar:
         for _ in range(5):
             now[0] += 4.0

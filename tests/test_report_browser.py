@@ -6,9 +6,9 @@ import time
 
 import pytest
 from chromium import CHROMIUM, Browser
-from conftest import write_jsonl
 from report_runs import HOSTILE, hostile_copy, large_run, ppo_run
 from safetensors.numpy import load_file
+from tiny_data import write_jsonl
 
 from rlhf.cli import main
 from rlhf.report.write import write_report
@@ -23,8 +23,8 @@ OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clie
 # Every text against what lies behind it, as WCAG 2 counts contrast; returns what is below 4.5 to 1.
 LOW_CONTRAST = """(() => {
   const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const rgba = (colour) => {
-    pen.clearRect(0, 0, 1, 1); pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1);
+  const rgba = (color) => {
+    pen.clearRect(0, 0, 1, 1); pen.fillStyle = color; pen.fillRect(0, 0, 1, 1);
     const [r, g, b, a] = pen.getImageData(0, 0, 1, 1).data; return [r, g, b, a / 255];
   };
   const over = (top, below) => top.slice(0, 3).map((v, i) => v * top[3] + below[i] * (1 - top[3])).concat(1);
@@ -256,7 +256,7 @@ def test_inspector_switches_channel_and_update(browser, report):
     assert browser.evaluate(labels) != first
 
 
-def test_colours_have_the_sign_and_size_of_the_numbers(browser, report, run):
+def test_colors_have_the_sign_and_size_of_the_numbers(browser, report, run):
     browser.open(report)
     tensors = load_file(max((run / "rollouts").iterdir()) / "rollout.safetensors")
     advantages = tensors["advantages"][0][tensors["response_mask"][0]]
@@ -337,4 +337,4 @@ def test_a_long_run_is_small_and_opens_at_once(browser, run, tmp_path, responses
     assert (steps[0], steps[-1]) == (1, 500)
     everything = responses * tokens < 1000
     assert (len(steps) == 64) == everything
-    assert bool(re.search(r"\d+ stored updates in between are left out", page.read_text())) != everything
+    assert bool(re.search(r"\d+ stored update", page.read_text())) != everything

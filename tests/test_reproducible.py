@@ -7,18 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import learning_curves
 import pytest
 import torch
+from learning_curves import GOLDEN, differences
+
+from rlhf.toy import bandit
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import learning_curves  # noqa: E402
-from learning_curves import GOLDEN, differences  # noqa: E402
-
-from rlhf.toy import bandit  # noqa: E402
-
-HOW_TO = "if the numbers were meant to change, run python scripts/learning_curves.py and say in the commit why they did"
+HOW_TO = (
+    "if they were meant to change, run python tests/reliability/learning_curves.py and say in the commit why they did"
+)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +25,7 @@ def made(tmp_path_factory) -> list[str]:
     """The curves, made twice: by two processes of their own, which order their sets and dictionaries differently."""
     folder = tmp_path_factory.mktemp("curves")
     files = [folder / "first.json", folder / "second.json"]
-    script = [sys.executable, str(ROOT / "scripts" / "learning_curves.py"), "--output"]
+    script = [sys.executable, str(ROOT / "tests" / "reliability" / "learning_curves.py"), "--output"]
     running = [
         subprocess.Popen(
             [*script, str(file)],

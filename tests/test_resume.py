@@ -9,24 +9,23 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 from safetensors.torch import load_file
-from test_trainer import COUNT_E, make_config
+from tiny_data import write_pairs
+from tiny_runs import COUNT_E, Crash, command_line, make_config
 
-from rlhf.callbacks import Callback
 from rlhf.config import CheckpointConfig, InspectConfig, ValueWarmup
 from rlhf.errors import Interrupted, UserError
-from rlhf.files import read_jsonl
-from rlhf.ppo import run_ppo
-from rlhf.runs import as_plain
+from rlhf.ppo.trainer import Callback
+from rlhf.runs.files import read_jsonl
+from rlhf.stages.ppo import run_ppo
 
 OPTIONS = {
-    "updates": 5,
-    "kl_target": 0.5,
-    "kl_horizon": 40,
-    "score_normalisation": "standardise",
+    "num_updates": 5,
+    "adaptive_kl_target": 0.5,
+    "adaptive_kl_horizon": 40,
+    "score_normalization": "standardize",
     "value_warmup": ValueWarmup(explained_variance=5.0, max_updates=2),
-    "checkpoint": CheckpointConfig(every=1),
+    "checkpoint": CheckpointConfig(save_steps=1),
     "inspect": InspectConfig(prompts=1, every=2),
 }
 
@@ -48,17 +47,6 @@ def outcome(folder: Path) -> dict:
     }
 
 
-class Crash(Callback):
-    """An exception in the middle of an update."""
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-
-    def after_advantages(self, trainer, rollout):
-        if trainer.updates_done + 1 == self.at:
-            raise RuntimeError("power failure")
-
-
 class AskToStop(Callback):
     """The signal of a batch system, in the middle of an update."""
 
@@ -72,11 +60,8 @@ class AskToStop(Callback):
 
 @pytest.fixture(scope="module")
 def config(tiny_models, tmp_path_factory):
-    from conftest import TEXTS, write_jsonl
-
     folder = tmp_path_factory.mktemp("resume")
-    rows = [dict(zip(("prompt", "completion"), text.split("\n", 1), strict=True)) for text in TEXTS]
-    data = write_jsonl(folder / "pairs.jsonl", rows)
+    data = write_pairs(folder)
     return make_config(tiny_models["gpt2"], data, output_dir=str(folder / "whole"), **OPTIONS)
 
 
@@ -105,7 +90,7 @@ def test_crash_in_the_middle_of_an_update(config, whole, tmp_path, at):
 
 
 def test_checkpoints_further_apart_repeat_what_lies_between(config, whole, tmp_path):
-    sparse = dataclasses.replace(config, output_dir=str(tmp_path / "run"), checkpoint=CheckpointConfig(every=2))
+    sparse = dataclasses.replace(config, output_dir=str(tmp_path / "run"), checkpoint=CheckpointConfig(save_steps=2))
     with pytest.raises(RuntimeError, match="power failure"):
         run_ppo(sparse, callbacks=[Crash(4)])
     assert [row["step"] for row in read_jsonl(tmp_path / "run" / "metrics.jsonl")] == [1, 2, 3]
@@ -113,7 +98,7 @@ def test_checkpoints_further_apart_repeat_what_lies_between(config, whole, tmp_p
 
 
 def test_sigterm_saves_first(config, whole, tmp_path):
-    stopped = dataclasses.replace(config, output_dir=str(tmp_path / "run"), checkpoint=CheckpointConfig(every=100))
+    stopped = dataclasses.replace(config, output_dir=str(tmp_path / "run"), checkpoint=CheckpointConfig(save_steps=100))
     with pytest.raises(Interrupted, match="saved after update 3 of 5; the same command continues"):
         run_ppo(stopped, callbacks=[AskToStop(3)])
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["checkpoint-000003"]
@@ -133,7 +118,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(config, whole,
 
 
 def test_a_checkpoint_is_a_policy_for_the_other_stages(config, tmp_path):
-    from rlhf.checkpoint import load_policy
+    from rlhf.policy.files import load_policy
 
     broken = dataclasses.replace(config, output_dir=str(tmp_path / "run"))
     with pytest.raises(RuntimeError):
@@ -153,14 +138,6 @@ def test_other_data_than_the_checkpoint_was_made_with(config, tmp_path):
     data.write_text("".join(lines[:-1]))
     with pytest.raises(UserError, match="made with 8 prompts, the data now holds 7"):
         run_ppo(broken)
-
-
-def command_line(config, folder: Path) -> list[str]:
-    """The arguments of `rlhf ppo` for this config."""
-    file = folder / "ppo.yaml"
-    plain = as_plain(config) | {"output_dir": str(folder / "run")}
-    file.write_text(yaml.safe_dump(plain))
-    return ["ppo", "--config", str(file)]
 
 
 def kill_after(command: list[str], folder: Path, n_rows: int, environment: dict[str, str]) -> None:
@@ -184,7 +161,7 @@ def test_sigkill(config, tmp_path, processes):
         "OMP_NUM_THREADS": "1",
         "ACCELERATE_USE_CPU": "true",
     }
-    config = dataclasses.replace(config, rewards=[COUNT_E], updates=7, processes=processes)
+    config = dataclasses.replace(config, rewards=[COUNT_E], num_updates=7, num_processes=processes)
     start = [sys.executable, "-m", "rlhf"]
     if processes == 2:
         start = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu_2.yaml",
@@ -207,7 +184,7 @@ def test_sigkill(config, tmp_path, processes):
 @pytest.mark.slow
 def test_sigterm_on_the_command_line(config, tmp_path):
     """Exit status 0, a line that says how to go on, and a checkpoint of the last update that was reported."""
-    config = dataclasses.replace(config, updates=500, checkpoint=CheckpointConfig(every=1000))
+    config = dataclasses.replace(config, num_updates=500, checkpoint=CheckpointConfig(save_steps=1000))
     command = [sys.executable, "-m", "rlhf", *command_line(config, tmp_path)]
     environment = os.environ | {"PYTHONPATH": f"tests{os.pathsep}.", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TEXTS, write_jsonl
+from tiny_data import TEXTS, write_jsonl
 from transformers import AutoModelForSequenceClassification
 
 from rlhf.cli import main
 from rlhf.config import DataConfig
+from rlhf.data.preferences import load_pairs, mismatched, parse_pair, tokenize_pairs
 from rlhf.errors import UserError
-from rlhf.preferences import load_pairs, mismatched, parse_pair, tokenize_pairs
-from rlhf.report.reward_model import accuracies, calibration, measure
+from rlhf.models.tokenizer import load_tokenizer
+from rlhf.report.calibration import accuracies, calibration, measure
 from rlhf.rewards import RewardError, RewardSpec, RewardSum, load_reward
-from rlhf.rewards.reward_model import RewardModel
-from rlhf.tokenizer import load_tokenizer
+from rlhf.rewards.learned import RewardModel
 
 
 def preference(text: str, number: int) -> dict:
@@ -37,7 +37,7 @@ def train(model: Path, folder: Path, *options: str) -> Path:
     held_out = write_jsonl(folder / "held_out.jsonl", ROWS[6:])
     main(
         f"reward --output_dir {folder / 'run'} --model.name_or_path {model} --data.train {data} --data.eval {held_out} "
-        "--epochs 12 --batch_size 6 --learning_rate 0.01 --lora.r 4 --group_by flaw --seed 3".split()
+        "--num_train_epochs 12 --batch_size 6 --learning_rate 0.01 --lora.r 4 --group_by flaw --seed 3".split()
         + list(options)
     )
     return folder / "run"
@@ -69,7 +69,7 @@ def test_it_learns_and_reports(run, reward):
     assert metrics[-1]["reward/accuracy"] == 1.0
     summary = json.loads((run / "summary.json").read_text())
     margins = [a - b for a, b in zip(*(scores(reward, ROWS[6:], side) for side in ("chosen", "rejected")), strict=True)]
-    std = summary["normalisation"]["std"]
+    std = summary["normalization"]["std"]
     assert summary["accuracy"] == sum(margin > 0 for margin in margins) / 2
     assert summary["margin"] == pytest.approx(statistics.fmean(margins) * std, rel=1e-4)
     assert summary["accuracy_by"].keys() == {"class", "junk"}
@@ -92,7 +92,7 @@ def test_the_folder_is_a_plain_merged_model(run):
 
 
 def test_a_score_is_the_head_at_the_last_token_and_padding_does_not_matter(run, reward):
-    """By hand: trunk and head on one sequence without padding, normalised with the constants in the file."""
+    """By hand: trunk and head on one sequence without padding, normalized with the constants in the file."""
     row = ROWS[0]
     tokenizer = load_tokenizer(str(run / "model"))
     text = f"{row['prompt']}\n{row['chosen']}{tokenizer.eos_token}"
@@ -127,7 +127,7 @@ def test_a_seed_fixes_head_adapters_and_order(tiny_models, tmp_path):
     weights = []
     for name, seed in (("first", "5"), ("second", "5"), ("third", "6")):
         (tmp_path / name).mkdir()
-        folder = train(tiny_models["gpt2"], tmp_path / name, "--epochs", "1", "--seed", seed)
+        folder = train(tiny_models["gpt2"], tmp_path / name, "--num_train_epochs", "1", "--seed", seed)
         weights.append(AutoModelForSequenceClassification.from_pretrained(folder / "model").state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not torch.equal(weights[0]["score.weight"], weights[2]["score.weight"])
@@ -138,7 +138,7 @@ def test_adapters_leave_the_embeddings_alone_and_training_without_them_moves_all
     moved = {}
     for name, options in (("lora", ()), ("full", ("--lora", "null"))):
         (tmp_path / name).mkdir()
-        run = train(tiny_models["gpt2"], tmp_path / name, "--epochs", "2", *options)
+        run = train(tiny_models["gpt2"], tmp_path / name, "--num_train_epochs", "2", *options)
         after = AutoModelForSequenceClassification.from_pretrained(run / "model").state_dict()
         moved[name] = {key for key, value in after.items() if not torch.equal(value, before[key])}
     assert "score.weight" in moved["lora"]
@@ -186,7 +186,7 @@ def test_ppo_trains_on_it(run, tiny_models, pairs, tmp_path):
     spec = [{"path": "reward_model", "weight": 0.5, "args": {"path": str(run / "model")}}, {"path": "react_heuristic"}]
     options = (
         f"ppo --output_dir {tmp_path / 'ppo'} --model.name_or_path {tiny_models['llama']} --data.train {pairs} "
-        "--sampling.max_response_tokens 8 --updates 1 --batch_size 4 --minibatch_size 4 --micro_batch_size 4"
+        "--sampling.max_new_tokens 8 --num_updates 1 --batch_size 4 --mini_batch_size 4 --micro_batch_size 4"
     )
     main([*options.split(), "--rewards", json.dumps(spec)])
     [row] = jsonl(tmp_path / "ppo" / "metrics.jsonl")
@@ -195,7 +195,7 @@ def test_ppo_trains_on_it(run, tiny_models, pairs, tmp_path):
 
 
 def test_any_sequence_classifier_gives_its_raw_score(tiny_models, tmp_path):
-    """Without the file of settings: the conversation in the model's own template, not normalised."""
+    """Without the file of settings: the conversation in the model's own template, not normalized."""
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_pretrained(tiny_models["llama"], num_labels=1)
     model.save_pretrained(tmp_path)
@@ -204,7 +204,7 @@ def test_any_sequence_classifier_gives_its_raw_score(tiny_models, tmp_path):
     reward = RewardModel(str(tmp_path))
     ids = tokenizer(f"Hi\nHo{tokenizer.eos_token}", return_tensors="pt")["input_ids"]
     assert reward(["Hi"], ["Ho"]) == pytest.approx([float(model(input_ids=ids).logits.detach())], abs=1e-5)
-    assert "not normalised" in reward.explain("Hi", "Ho")
+    assert "not normalized" in reward.explain("Hi", "Ho")
 
 
 def test_a_model_that_is_none_is_refused_in_one_line(tiny_models, tmp_path):
@@ -224,7 +224,7 @@ def test_a_text_beyond_the_context_is_named(reward):
 
 
 def test_the_module_loads_no_library_before_a_model_is_built():
-    code = "import sys, rlhf.rewards.reward_model\nprint({'torch', 'transformers'} & sys.modules.keys())"
+    code = "import sys, rlhf.rewards.learned\nprint({'torch', 'transformers'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 

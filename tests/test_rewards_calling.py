@@ -41,13 +41,13 @@ def slow_on(word, seconds=30.0):
     return reward
 
 
-def async_slow_on(word, cancelled):
+def async_slow_on(word, canceled):
     async def reward(prompts, completions, **columns):
         try:
             if any(word in text for text in completions):
                 await asyncio.sleep(30)
         except asyncio.CancelledError:
-            cancelled.append(completions)
+            canceled.append(completions)
             raise
         return [0.0] * len(completions)
 
@@ -119,16 +119,16 @@ def test_a_slow_completion_is_named_with_reward_limit_and_prompt():
     )
 
 
-def test_a_slow_async_reward_is_cancelled():
-    cancelled = []
-    rewards = RewardSum([WeightedReward("slow", async_slow_on("stuck", cancelled), timeout=0.1)])
+def test_a_slow_async_reward_is_canceled():
+    canceled = []
+    rewards = RewardSum([WeightedReward("slow", async_slow_on("stuck", canceled), timeout=0.1)])
     with pytest.raises(RewardError, match=r"'slow' ran out of time: more than 0.1 s for one completion \(sample 1: "):
         rewards(["p", "p"], ["a", "stuck"], {})
     for _ in range(100):
-        if len(cancelled) == 2:
+        if len(canceled) == 2:
             break
         time.sleep(0.01)
-    assert cancelled == [["a", "stuck"], ["stuck"]]
+    assert canceled == [["a", "stuck"], ["stuck"]]
 
 
 def test_an_async_reward_that_blocks_the_loop_does_not_hang_the_next():

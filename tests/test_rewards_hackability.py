@@ -1,14 +1,8 @@
 """The shipped cases: what is right must score above everything that only looks right."""
 
-import sys
-from pathlib import Path
-
+import hackability
 import pytest
 from rewards.render_available import needs_render
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-
-import hackability
 
 
 @needs_render

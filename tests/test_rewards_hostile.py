@@ -8,7 +8,7 @@ import pytest
 from rewards.attacks import ATTACKS, CHANGES_ITS_PAGE, FAILS, OK, TIMES_OUT, forgeries_of_globals
 from rewards.render_available import needs_render
 
-from rlhf.rewards.render import Rendered, RenderPool
+from rlhf.rewards.react.render.pool import Rendered, RenderPool
 
 pytestmark = needs_render
 SECONDS = 0.2

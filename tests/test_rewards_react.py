@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from rlhf.rewards import RewardError, RewardSpec, RewardSum, Span, SpanReward, load_reward
 from rlhf.rewards.code_text import code_of, code_range
-from rlhf.rewards.react_static import static_parts
-from rlhf.rewards.react_syntax import MAX_CHARACTERS, Syntax, error_free_share, has_jsx_structure, parses
+from rlhf.rewards.react.static import static_parts
+from rlhf.rewards.react.syntax import MAX_CHARACTERS, Syntax, error_free_share, has_jsx_structure, parses
 
 LIST = """\
 import { useEffect, useState } from "react";

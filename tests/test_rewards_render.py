@@ -16,9 +16,10 @@ import pytest
 from rewards.render_available import needs_render
 
 from rlhf.rewards import RewardError, RewardSpec, RewardSum, load_reward
-from rlhf.rewards.react_match import _warn_once, match_score
-from rlhf.rewards.render import Rendered, RenderPool, installation, pool, shared_pool
-from rlhf.rewards.render.html import Page, read_page
+from rlhf.rewards.react.match import _warn_once, match_score
+from rlhf.rewards.react.render import installation, pool
+from rlhf.rewards.react.render.html import Page, read_page
+from rlhf.rewards.react.render.pool import Rendered, RenderPool, shared_pool
 
 LIST = "export default function List() { return <ul>{[1, 2].map((n) => <li key={n}>{n}</li>)}</ul>; }"
 
@@ -369,7 +370,7 @@ def test_a_child_process_has_workers_of_its_own(method):
 def test_no_worker_outlives_the_program(ending):
     code = f"""
         import os, signal
-        from rlhf.rewards.render import shared_pool
+        from rlhf.rewards.react.render import shared_pool
         pool = shared_pool(2, 0.5)
         pool.render(["export default () => <p/>;", "export default () => <b/>;"])
         print(*pool.processes(), flush=True)
@@ -385,7 +386,7 @@ def test_no_worker_outlives_the_program(ending):
 def test_a_worker_in_an_endless_loop_dies_without_its_parent():
     code = """
         import os, threading
-        from rlhf.rewards.render import RenderPool
+        from rlhf.rewards.react.render import RenderPool
         pool = RenderPool(1, 0.2)
         pool.render(["export default () => <p/>;"])
         print(*pool.processes(), flush=True)

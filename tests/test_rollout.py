@@ -4,15 +4,16 @@ import pytest
 import torch
 
 from rlhf.config import LoraConfig, ModelConfig, SamplingConfig
-from rlhf.data import Example, TokenizedExample
-from rlhf.distributed import Ranks
-from rlhf.generation import Sampled
-from rlhf.models import load_causal_lm
-from rlhf.policy import Policy
+from rlhf.data.examples import Example, TokenizedExample
+from rlhf.models.load import load_causal_lm
+from rlhf.models.tokenizer import load_tokenizer
+from rlhf.parallel.ranks import Ranks
+from rlhf.policy.policy import Policy
+from rlhf.ppo.rollout import policy_outputs
+from rlhf.ppo.spans import span_rewards, token_ends
 from rlhf.rewards import Span
-from rlhf.rollout import Responses, evaluate_responses, join, sample_responses
-from rlhf.spans import span_rewards, token_ends
-from rlhf.tokenizer import load_tokenizer
+from rlhf.sampling.decode import Sampled
+from rlhf.sampling.responses import Responses, collate_responses, sample_responses
 
 
 def prompt(*ids: int) -> TokenizedExample:
@@ -32,7 +33,7 @@ def responses(tokenizer) -> Responses:
     ids = torch.tensor([[20, eos, eos, eos], [21, 22, 23, 24], [eos, eos, eos, eos]])
     mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]]).bool()
     ended = torch.tensor([True, False, True])
-    return join([prompt(10, 11, 12), prompt(13), prompt(14, 15)], Sampled(ids, mask, ended), tokenizer)
+    return collate_responses([prompt(10, 11, 12), prompt(13), prompt(14, 15)], Sampled(ids, mask, ended), tokenizer)
 
 
 def test_join_leaves_no_gap(responses, tokenizer):
@@ -86,10 +87,10 @@ def test_evaluation_in_parts_equals_evaluation_at_once(tiny_models, tokenizer):
     policy.start_values_at(0.5)
     prompts = [prompt(*range(5, 5 + n)) for n in (4, 1, 7, 2, 3)]
     sampled = sample_responses(
-        policy, tokenizer, prompts, SamplingConfig(max_response_tokens=9), torch.Generator().manual_seed(0)
+        policy, tokenizer, prompts, SamplingConfig(max_new_tokens=9), torch.Generator().manual_seed(0)
     )
-    at_once = evaluate_responses(policy, sampled, 1.0, 5, with_values=True, with_entropy=True)
-    in_parts = evaluate_responses(policy, sampled, 1.0, 2, with_values=True, with_entropy=True)
+    at_once = policy_outputs(policy, sampled, 1.0, 5, with_values=True, with_entropy=True)
+    in_parts = policy_outputs(policy, sampled, 1.0, 2, with_values=True, with_entropy=True)
     for whole, parts in zip(at_once, in_parts, strict=True):
         torch.testing.assert_close(whole, parts)
     assert (at_once.logprobs[sampled.response_mask] < 0).all()
@@ -101,7 +102,7 @@ def test_spans_land_on_the_tokens_that_cover_them(tokenizer):
     ends = token_ends(ids, tokenizer)
     assert ends[-1] == len(text)
     mask = torch.ones(1, len(ids), dtype=torch.bool)
-    sampled = join([prompt(9)], Sampled(torch.tensor([ids]), mask, torch.tensor([False])), tokenizer)
+    sampled = collate_responses([prompt(9)], Sampled(torch.tensor([ids]), mask, torch.tensor([False])), tokenizer)
     start = text.index("function")
     rewards = span_rewards([[Span(start, start + 8, -0.6)]], sampled, tokenizer)[0]
     starts = [0, *ends[:-1]]

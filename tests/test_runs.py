@@ -9,7 +9,7 @@ import pytest
 from rlhf.config import DataConfig, EvaluateConfig, ModelConfig, TrackingConfig
 from rlhf.errors import UserError
 from rlhf.rewards import RewardSpec
-from rlhf.runs import difference, git_commit, is_done, mark_done, mask_secrets, open_run, versions
+from rlhf.runs.folder import difference, git_commit, is_done, mark_done, mask_secrets, open_run, versions
 
 
 def test_the_commit_is_that_of_our_own_checkout(tmp_path):

@@ -11,29 +11,27 @@ import sys
 from pathlib import Path
 
 import datasets
+import licenses
 import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 from accelerate.state import AcceleratorState
-from conftest import write_jsonl
 from safetensors.torch import load_file
+from tiny_data import write_jsonl
+
+from rlhf.cli import STAGES, main
+from rlhf.config import ModelConfig
+from rlhf.config.command_line import parse
+from rlhf.config.files import one_line
+from rlhf.data.examples import load_examples
+from rlhf.errors import UserError
+from rlhf.models.load import load_causal_lm
+from rlhf.models.tokenizer import load_tokenizer
+from rlhf.rewards import RewardError, RewardSpec, load_reward
+from rlhf.stages.evaluate import policy_of
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import licences  # noqa: E402
-
-from rlhf.cli import STAGES, main, parse  # noqa: E402
-from rlhf.config import ModelConfig  # noqa: E402
-from rlhf.config.files import one_line  # noqa: E402
-from rlhf.data import load_examples  # noqa: E402
-from rlhf.errors import UserError  # noqa: E402
-from rlhf.evaluate import policy_of  # noqa: E402
-from rlhf.models import load_causal_lm  # noqa: E402
-from rlhf.rewards import RewardError, RewardSpec, load_reward  # noqa: E402
-from rlhf.tokenizer import load_tokenizer  # noqa: E402
-
 HOSTILE = """
 import pathlib
 pathlib.Path({mark!r}).write_text("this code was run")
@@ -222,7 +220,7 @@ def test_rewards_of_a_foreign_run_need_consent(foreign_run, mark, tmp_path, caps
         assert error.count("\n") == 1
     assert not mark.exists()
     shutil.copy("config.yaml", tmp_path / "mine.yaml")  # consent
-    config = parse("ppo", STAGES["ppo"], ["--config", str(tmp_path / "mine.yaml")])
+    config = parse(STAGES["ppo"].config_class, ["--config", str(tmp_path / "mine.yaml")])
     load_reward(config.rewards[0])
     assert mark.exists()
 
@@ -230,16 +228,16 @@ def test_rewards_of_a_foreign_run_need_consent(foreign_run, mark, tmp_path, caps
 def test_trust_in_a_foreign_run_is_not_contagious(foreign_run):
     config = yaml.safe_load(Path("config.yaml").read_text()) | {"rewards": [{"path": "length"}]}
     Path("config.yaml").write_text(yaml.safe_dump(config))
-    parse("ppo", STAGES["ppo"], ["--config", "config.yaml"])
+    parse(STAGES["ppo"].config_class, ["--config", "config.yaml"])
     config["model"]["trust_remote_code"] = True
     Path("config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(UserError, match=r"asks for model\.trust_remote_code"):
-        parse("ppo", STAGES["ppo"], ["--config", "config.yaml"])
+        parse(STAGES["ppo"].config_class, ["--config", "config.yaml"])
     del config["model"]["trust_remote_code"]
     config["rewards"] = [{"path": "reward_model", "args": {"path": "x", "trust_remote_code": True}}]
     Path("config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(UserError, match="asks for the reward 'reward_model'"):
-        parse("ppo", STAGES["ppo"], ["--config", "config.yaml"])
+        parse(STAGES["ppo"].config_class, ["--config", "config.yaml"])
 
 
 def test_a_report_of_a_foreign_run_imports_nothing(foreign_run, mark, tmp_path):
@@ -324,11 +322,11 @@ def run_with_secrets(tiny_models, tmp_path_factory):
         "model": {"name_or_path": str(tiny_models["gpt2"])},
         "data": {"train": prompts, "system_prompt": f"Authenticate as {IN_ENVIRONMENT}."},
         "rewards": rewards,
-        "sampling": {"max_response_tokens": 4},
-        "updates": 2,
+        "sampling": {"max_new_tokens": 4},
+        "num_updates": 2,
         "batch_size": 4,
-        "minibatch_size": 4,
-        "checkpoint": {"every": 1},
+        "mini_batch_size": 4,
+        "checkpoint": {"save_steps": 1},
         "tracking": {"wandb": "offline", "wandb_project": "visible-project"},
     }
     (code / "ppo.yaml").write_text(yaml.safe_dump(config))
@@ -396,16 +394,16 @@ def test_a_wrong_config_with_a_secret(tmp_path):
     reward = {"path": "length", "args": {"api_key": IN_CONFIG}, "weight": "heavy"}
     file.write_text(yaml.safe_dump({"data": {"train": "x"}, "rewards": [reward]}))
     with pytest.raises(UserError, match="heavy") as caught:
-        parse("ppo", STAGES["ppo"], ["--config", str(file)])
+        parse(STAGES["ppo"].config_class, ["--config", str(file)])
     assert IN_CONFIG not in str(caught.value)
 
 
 # --- dependencies
 
 
-def test_every_pinned_dependency_has_a_permissive_licence():
+def test_every_pinned_dependency_has_a_permissive_license():
     result = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "licences.py"], capture_output=True, text=True, check=False
+        [sys.executable, ROOT / "scripts" / "licenses.py"], capture_output=True, text=True, check=False
     )
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     pins = [line for line in lines if "==" in line and not line.startswith("#")]
@@ -418,4 +416,4 @@ def test_every_pinned_dependency_has_a_permissive_licence():
     [("GPL-3.0-only", True), ("MIT", False), ("AGPL-3.0 OR MIT", True), ("not stated", True), ("Apache 2.0", False)],
 )
 def test_what_counts_as_permissive(stated, look):
-    assert licences.needs_a_look(stated) is look
+    assert licenses.needs_a_look(stated) is look

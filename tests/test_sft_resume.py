@@ -12,7 +12,7 @@ import datasets
 import pytest
 import torch
 import transformers
-from conftest import TEXTS, write_jsonl
+from tiny_data import TEXTS, write_jsonl
 
 from rlhf import cli
 from rlhf.config import (
@@ -26,22 +26,29 @@ from rlhf.config import (
     TrackingConfig,
 )
 from rlhf.errors import Interrupted, UserError
-from rlhf.hf_trainer import run_trainer, training_arguments
-from rlhf.resumable import load_parameters, resumable, trainable
+from rlhf.stages.hf_trainer import run_trainer, training_arguments
+from rlhf.stages.resumable import load_parameters, resumable, trainable
 
 STEPS = 13  # ten rows by twos are 5 steps in each of 2.6 epochs
 # Each run is a process of its own, forked from one in which the libraries are imported and nothing else has happened.
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(
-    ["rlhf.sft", "rlhf.reward_model", "datasets", "peft", "trl.trainer.sft_trainer", "trl.trainer.reward_trainer"]
+    [
+        "rlhf.stages.sft",
+        "rlhf.stages.reward_model",
+        "datasets",
+        "peft",
+        "trl.trainer.sft_trainer",
+        "trl.trainer.reward_trainer",
+    ]
 )
 MOMENTS = {
     "backward": ("accelerate", "Accelerator.backward"),
-    "metrics": ("rlhf.tracking", "Tracker.log"),
-    "state file": ("rlhf.resumable", "save_state"),
-    "checkpoint": ("rlhf.checkpoint_manager", "CheckpointManager.save"),
+    "metrics": ("rlhf.tracking.tracker", "Tracker.log"),
+    "state file": ("rlhf.stages.resumable", "save_state"),
+    "checkpoint": ("rlhf.runs.checkpoints", "CheckpointManager.save"),
     "model": ("transformers", "PreTrainedModel.save_pretrained"),
-    "done": ("rlhf.stage", "mark_done"),
+    "done": ("rlhf.stages.frame", "mark_done"),
 }
 
 
@@ -95,8 +102,8 @@ def configs(tiny_models, tmp_path_factory) -> dict:
         {"prompt": row["prompt"], "chosen": row["completion"], "rejected": row["completion"][::-1]} for row in rows
     ]
     common = {
-        "epochs": 2.6, "batch_size": 2, "micro_batch_size": 1, "learning_rate": 1e-2,
-        "checkpoint": CheckpointConfig(every=4), "tracking": TrackingConfig(wandb="disabled", tensorboard=False),
+        "num_train_epochs": 2.6, "batch_size": 2, "micro_batch_size": 1, "learning_rate": 1e-2,
+        "checkpoint": CheckpointConfig(save_steps=4), "tracking": TrackingConfig(wandb="disabled", tensorboard=False),
     }  # fmt: skip
     data = DataConfig(train=write_jsonl(folder / "pairs.jsonl", rows))
     preference_data = DataConfig(train=write_jsonl(folder / "preferences.jsonl", preferences))
@@ -115,7 +122,7 @@ def uninterrupted(configs, tmp_path_factory) -> dict[str, Path]:
     folders = {name: tmp_path_factory.mktemp(name) / "run" for name in configs}
     for name, config in configs.items():
         # Checkpoints must not disturb what they save, so these runs go without.
-        status, output = run(replace(config, checkpoint=CheckpointConfig(every=1000)), folders[name])
+        status, output = run(replace(config, checkpoint=CheckpointConfig(save_steps=1000)), folders[name])
         assert status == 0, output
         assert len((folders[name] / "metrics.jsonl").read_text().splitlines()) == STEPS
     return folders
@@ -146,7 +153,7 @@ def assert_same_result(folder: Path, expected: Path) -> None:
     ],
 )
 def test_killed_and_restarted(configs, uninterrupted, tmp_path, kind, every, kills):
-    config, folder = replace(configs[kind], checkpoint=CheckpointConfig(every=every)), tmp_path / "run"
+    config, folder = replace(configs[kind], checkpoint=CheckpointConfig(save_steps=every)), tmp_path / "run"
     for moment, count in kills:
         status, output = run(config, folder, (moment, count, signal.SIGKILL))
         assert status == -signal.SIGKILL, output

@@ -6,39 +6,29 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TEXTS, write_jsonl
+from processes import launch
 from safetensors.torch import load_file
-from test_distributed import launch
-from test_trainer import make_config
+from tiny_data import write_pairs
+from tiny_runs import make_trainer
 
 from rlhf.errors import UserError
-from rlhf.ppo import build_trainer
-from rlhf.rewards import RewardSum
-from rlhf.rollout_files import save_rollout
-from rlhf.sharding import shard_base, sharded
+from rlhf.policy.sharding import shard_base, sharded
+from rlhf.ppo.rollout_files import save_rollout
 
 VARIANTS = {
-    "gpt2": {"architecture": "gpt2", "minibatch_size": 3, "micro_batch_size": 1},
-    "llama": {"architecture": "llama", "minibatch_size": 4, "micro_batch_size": 2, "critic": "shared"},
+    "gpt2": {"architecture": "gpt2", "mini_batch_size": 3, "micro_batch_size": 1},
+    "llama": {"architecture": "llama", "mini_batch_size": 4, "micro_batch_size": 2, "critic": "shared"},
     "gpt2_checkpointing": {"architecture": "gpt2", "gradient_checkpointing": True},
     "llama_checkpointing": {"architecture": "llama", "gradient_checkpointing": True, "critic": "detached"},
 }
-
-
-def make_trainer(models, data, architecture="gpt2", gradient_checkpointing=False, **options):
-    config = make_config(models[architecture], data, **options)
-    model = dataclasses.replace(config.model, gradient_checkpointing=gradient_checkpointing)
-    config = dataclasses.replace(config, model=model)
-    return build_trainer(config, RewardSum.from_specs(config.rewards))
 
 
 @pytest.fixture(scope="module")
 def two_processes(tiny_models, tmp_path_factory) -> tuple[Path, dict[str, torch.Tensor]]:
     """A folder that two processes worked in, and what one process makes of the same ragged rollout."""
     folder = tmp_path_factory.mktemp("sharding")
-    rows = [dict(zip(("prompt", "completion"), text.split("\n", 1), strict=True)) for text in TEXTS]
-    data = write_jsonl(folder / "pairs.jsonl", rows)
-    given = {"models": {name: str(path) for name, path in tiny_models.items()}, "data": data}
+    data = write_pairs(folder)
+    given = {"models": {name: str(path) for name, path in tiny_models.items()}, "data": data, "variants": VARIANTS}
     (folder / "given.json").write_text(json.dumps(given))
     trainer = make_trainer(tiny_models, data)
     rollout = trainer.update().rollout

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rlhf.errors import UserError
-from rlhf.state_files import load_state, restore_rng_state, rng_state, save_state
+from rlhf.runs.state_files import load_state, restore_rng_state, rng_state, save_state
 
 DTYPES = [
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32,

@@ -25,7 +25,7 @@ def loaded_by(code: str) -> set[str]:
 
 def test_the_maths_and_the_toys_load_neither_transformers_nor_matplotlib() -> None:
     toys = ", ".join(f"rlhf.toy.{module}" for module, _ in TOYS.values())
-    assert not loaded_by(f"import rlhf.losses, rlhf.toy, {toys}") & set(HEAVY)
+    assert not loaded_by(f"import rlhf.maths.losses, rlhf.toy, {toys}") & set(HEAVY)
 
 
 def test_help_loads_not_even_torch() -> None:
@@ -58,7 +58,7 @@ def test_unknown_options_and_toys_are_refused(capsys: pytest.CaptureFixture[str]
         (["bandit", "--pulls", "4"], "pulls is 4; it must be at least 8, one update"),
         (["contextual", "--batch_size", "1"], "batch_size is 1; it must be at least 2, to whiten advantages"),
         (["dynamics", "--kl_target", "0"], "kl_target is 0.0; it must be positive"),
-        (["tiny-lm", "--batch_size", "100"], "batch_size is 100; it must be a multiple of minibatch_size = 64"),
+        (["tiny-lm", "--batch_size", "100"], "batch_size is 100; it must be a multiple of mini_batch_size = 64"),
         (["tiny-lm", "--hidden", "30"], "hidden is 30; it must be a multiple of heads = 4"),
     ],
 )

@@ -16,8 +16,8 @@ def train(config: BanditConfig, references: Tensor, kl_coefs: Tensor, method: st
 
 
 def test_the_closed_form_by_hand() -> None:
-    reference, beta = torch.tensor([REFERENCES["favours arm 0"]]), torch.tensor([0.5])
-    weights = [p * 2.718281828 ** (r / 0.5) for p, r in zip(REFERENCES["favours arm 0"], MEANS, strict=True)]
+    reference, beta = torch.tensor([REFERENCES["favors arm 0"]]), torch.tensor([0.5])
+    weights = [p * 2.718281828 ** (r / 0.5) for p, r in zip(REFERENCES["favors arm 0"], MEANS, strict=True)]
     expected = torch.tensor([[w / sum(weights) for w in weights]])
     torch.testing.assert_close(optimal_policy(reference, beta), expected)
 
@@ -33,7 +33,7 @@ def test_ppo_on_the_leash_converges_to_the_closed_form() -> None:
 
 def test_so_does_reinforce() -> None:
     config = BanditConfig(seeds=2, updates=400)
-    references, kl_coefs = torch.tensor([REFERENCES["favours arm 0"]]), torch.tensor([0.3])
+    references, kl_coefs = torch.tensor([REFERENCES["favors arm 0"]]), torch.tensor([0.3])
     final = train(config, references, kl_coefs, method=METHODS[1])
     assert total_variation(final, optimal_policy(references, kl_coefs)).max() < 0.02
 
@@ -51,7 +51,7 @@ def negate_first(function: Callable) -> Callable:
 @pytest.mark.parametrize("name", ["kl_estimate", "kl_shaped_rewards", "gae", "clipped_policy_loss"])
 def test_a_wrong_sign_anywhere_misses_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bandit, name, negate_first(getattr(bandit, name)))
-    references, kl_coefs = torch.tensor([REFERENCES["favours arm 0"]]), torch.tensor([0.3])
+    references, kl_coefs = torch.tensor([REFERENCES["favors arm 0"]]), torch.tensor([0.3])
     final = train(BanditConfig(seeds=1), references, kl_coefs)
     assert total_variation(final, optimal_policy(references, kl_coefs)) > 0.1
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rlhf.losses import kl_from_logits, target_kl_penalty
+from rlhf.maths.kl import kl_from_logits, target_kl_penalty
 from rlhf.toy import story
 from rlhf.toy.config import DynamicsConfig
 from rlhf.toy.dynamics import NO_CLIP, sweeps, swept_value
@@ -54,7 +54,7 @@ def test_a_setting_runs_as_it_would_alone(traces) -> None:
     short = replace(CONFIG, updates=10)
     alone = train([replace(short, batch_size=4)])
     together = train([short, replace(short, batch_size=4)])
-    # The larger neighbour only adds rows to the draws, so compare with the mask's own first rows: same statistics.
+    # The larger neighbor only adds rows to the draws, so compare with the mask's own first rows: same statistics.
     assert alone.kl.shape == (10, 1, 3)
     assert together.kl.shape == (10, 2, 3)
     torch.testing.assert_close(together.kl[:, 0], train([short]).kl[:, 0])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rlhf.losses import last_token_index
+from rlhf.maths.advantages import last_token_index
 from rlhf.toy import sorting
 from rlhf.toy.config import TinyLMConfig
 from rlhf.toy.sorting import EOS, SEPARATOR, proxy_reward, solved
@@ -78,7 +78,7 @@ def test_the_mask_ends_with_eos_and_logits_sit_before_their_tokens() -> None:
     torch.testing.assert_close(values, full_values[:, 3:-1])
 
 
-SMALL = TinyLMConfig(digits=3, hidden=32, reference_steps=250, updates=12, lr=1e-3, minibatch_size=128)
+SMALL = TinyLMConfig(digits=3, hidden=32, reference_steps=250, updates=12, lr=1e-3, mini_batch_size=128)
 
 
 @pytest.fixture(scope="module")

@@ -4,16 +4,17 @@ import json
 from io import FileIO
 
 import pytest
-from test_trainer import make_config
+from tiny_data import TEXTS, write_jsonl
+from tiny_runs import make_config
 from wandb_files import finished_wandb, history, steps_and_values, table
 
 from rlhf.config import InspectConfig, TrackingConfig
 from rlhf.errors import UserError
-from rlhf.files import read_jsonl
-from rlhf.ppo import run_ppo
 from rlhf.rewards import RewardSpec
-from rlhf.runs import versions
-from rlhf.tracking import Tracker
+from rlhf.runs.files import read_jsonl
+from rlhf.runs.folder import versions
+from rlhf.stages.ppo import run_ppo
+from rlhf.tracking.tracker import Tracker
 
 
 def written(folder) -> dict[str, bytes]:
@@ -36,8 +37,6 @@ class Judge:
 @pytest.fixture(scope="module")
 def run(tiny_models, tmp_path_factory):
     """A PPO run with everything switched on, and secrets wherever a user may put them."""
-    from conftest import TEXTS, write_jsonl
-
     folder = tmp_path_factory.mktemp("everything")
     data = write_jsonl(folder / "pairs.jsonl", [{"prompt": text.split("\n")[0]} for text in TEXTS])
     args = {"api_key": "planted-in-the-config", "url": "https://judge/?key=planted-in-the-environment"}
@@ -50,7 +49,7 @@ def run(tiny_models, tmp_path_factory):
                 tiny_models["gpt2"],
                 data,
                 output_dir=str(folder / "run"),
-                updates=3,
+                num_updates=3,
                 rewards=[RewardSpec(path="test_tracking.Judge", name="judge", args=args)],
                 inspect=InspectConfig(prompts=2, every=2),
                 tracking=TrackingConfig(wandb="offline", samples=3),

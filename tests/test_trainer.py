@@ -4,53 +4,17 @@ import dataclasses
 
 import pytest
 import torch
+from tiny_runs import make_config, make_trainer, parameters
 
-from rlhf.config import DataConfig, LoraConfig, ModelConfig, PPOConfig, SamplingConfig, TrackingConfig, ValueWarmup
-from rlhf.losses import AdaptiveKLController
-from rlhf.ppo import build_trainer
+from rlhf.config import SamplingConfig, ValueWarmup
+from rlhf.maths.kl import AdaptiveKLController
 from rlhf.rewards import RewardSpec, RewardSum, SpanReward
 from rlhf.rewards import Span as RewardSpan
-
-
-def count_e(prompts, completions, **columns):
-    """The share of the letter e: something a random model can vary in."""
-    return [text.count("e") / max(1, len(text)) for text in completions]
+from rlhf.stages.ppo import build_trainer
 
 
 def half_and_span(prompts, completions, **columns):
     return [SpanReward(0.5, (RewardSpan(0, 1, -0.25),)) if text else 0.5 for text in completions]
-
-
-COUNT_E = RewardSpec(path="test_trainer.count_e")
-
-
-def make_config(model, data, **options) -> PPOConfig:
-    defaults = {
-        "output_dir": "unused",
-        "model": ModelConfig(name_or_path=str(model)),
-        "data": DataConfig(train=data),
-        "rewards": [COUNT_E],
-        "lora": LoraConfig(r=4, alpha=8),
-        "sampling": SamplingConfig(max_response_tokens=10),
-        "updates": 4,
-        "batch_size": 8,
-        "samples_per_prompt": 2,
-        "minibatch_size": 4,
-        "micro_batch_size": 4,
-        "epochs": 2,
-        "learning_rate": 1e-2,
-        "tracking": TrackingConfig(tensorboard=False),
-    }
-    return PPOConfig(**defaults | options)
-
-
-def make_trainer(tiny_models, pairs, architecture="gpt2", **options):
-    config = make_config(tiny_models[architecture], pairs, **options)
-    return build_trainer(config, RewardSum.from_specs(config.rewards))
-
-
-def parameters(trainer) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for _, p in trainer.policy.trainable])
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
@@ -122,7 +86,7 @@ def test_gradient_does_not_depend_on_micro_batches(tiny_models, pairs):
     ragged = torch.arange(rollout.response_mask.shape[1]) < n_tokens.unsqueeze(-1)
     gradients = []
     for micro_batch_size in (8, 3, 1):
-        trainer = make_trainer(tiny_models, pairs, minibatch_size=8, micro_batch_size=micro_batch_size)
+        trainer = make_trainer(tiny_models, pairs, mini_batch_size=8, micro_batch_size=micro_batch_size)
         trainer.epochs.gradient(dataclasses.replace(rollout, response_mask=ragged), critic_only=False)
         gradients.append(torch.cat([p.grad.flatten() for _, p in trainer.policy.trainable]))
     assert gradients[0].abs().max() > 1e-4
@@ -134,7 +98,7 @@ def test_gradient_does_not_depend_on_micro_batches(tiny_models, pairs):
 def test_gradient_checkpointing_recomputes_and_changes_nothing(tiny_models, pairs, architecture):
     calls, metrics = [], []
     for checkpointing in (False, True):
-        config = make_config(tiny_models[architecture], pairs, epochs=1)
+        config = make_config(tiny_models[architecture], pairs, num_ppo_epochs=1)
         config = dataclasses.replace(
             config, model=dataclasses.replace(config.model, gradient_checkpointing=checkpointing)
         )
@@ -200,7 +164,7 @@ def test_advantages_against_the_other_samples_of_the_prompt(tiny_models, pairs, 
 
 
 def test_adaptive_coefficient_follows_the_measured_kl(tiny_models, pairs):
-    trainer = make_trainer(tiny_models, pairs, kl_target=1e-9, kl_horizon=80, kl_coef=0.1)
+    trainer = make_trainer(tiny_models, pairs, adaptive_kl_target=1e-9, adaptive_kl_horizon=80, kl_coef=0.1)
     assert isinstance(trainer.kl_controller, AdaptiveKLController)
     trainer.update()  # KL 0: the error is -1, clipped to -0.2; 8 of 80 responses
     assert trainer.kl_controller.kl_coef == pytest.approx(0.1 * (1 - 0.2 * 8 / 80))
@@ -210,7 +174,9 @@ def test_adaptive_coefficient_follows_the_measured_kl(tiny_models, pairs):
 
 def test_coefficient_waits_while_the_policy_does(tiny_models, pairs):
     warmup = ValueWarmup(explained_variance=2.0, max_updates=1)
-    trainer = make_trainer(tiny_models, pairs, kl_target=1.0, kl_horizon=80, kl_coef=0.1, value_warmup=warmup)
+    trainer = make_trainer(
+        tiny_models, pairs, adaptive_kl_target=1.0, adaptive_kl_horizon=80, kl_coef=0.1, value_warmup=warmup
+    )
     assert [trainer.update().metrics["objective/kl_coef"] for _ in range(3)] == pytest.approx([0.1, 0.1, 0.098])
 
 
@@ -244,9 +210,9 @@ def test_ppo_raises_the_reward(tiny_models, pairs):
             tiny_models,
             pairs,
             seed=seed,
-            updates=12,
+            num_updates=12,
             batch_size=32,
-            minibatch_size=16,
+            mini_batch_size=16,
             micro_batch_size=16,
             kl_coef=0.0,
         )
@@ -257,7 +223,9 @@ def test_ppo_raises_the_reward(tiny_models, pairs):
 def test_kl_penalty_holds_the_policy_back(tiny_models, pairs):
     kls = []
     for kl_coef in (0.0, 1.0):
-        trainer = make_trainer(tiny_models, pairs, updates=8, batch_size=16, kl_coef=kl_coef, lr_schedule="constant")
+        trainer = make_trainer(
+            tiny_models, pairs, num_updates=8, batch_size=16, kl_coef=kl_coef, lr_schedule="constant"
+        )
         kls.append([trainer.update()[2]["objective/kl"] for _ in range(8)][-1])
     assert kls[1] < 0.5 * kls[0]
 
@@ -265,9 +233,9 @@ def test_kl_penalty_holds_the_policy_back(tiny_models, pairs):
 def test_config_contradictions(tiny_models, pairs):
     config = make_config(tiny_models["gpt2"], pairs)
     for options, message in [
-        ({"minibatch_size": 10}, "minibatch_size 10 is larger than batch_size 8"),
-        ({"samples_per_prompt": 3}, "batch_size 8 is not divisible by samples_per_prompt 3"),
-        ({"samples_per_prompt": 1, "advantage": "rloo"}, "samples_per_prompt is 1; advantage rloo"),
+        ({"mini_batch_size": 10}, "mini_batch_size 10 is larger than batch_size 8"),
+        ({"num_generations": 3}, "batch_size 8 is not divisible by num_generations 3"),
+        ({"num_generations": 1, "advantage": "rloo"}, "num_generations is 1; advantage rloo"),
         ({"entropy_coef": -0.01}, "entropy_coef is -0.01; it must be at least 0"),
         ({"gamma": 1.5}, "gamma is 1.5; it must be between 0 and 1"),
         ({"rewards": []}, "rewards is empty"),

@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
-from rlhf.classic.checkpoints import HEAD, load_checkpoint, save_checkpoint
-from rlhf.classic.value_head import AutoModelForCausalLMWithValueHead as Ours
-from rlhf.classic.value_head import TRLModel as Theirs
-from rlhf.classic.value_head import create_reference_model
+from rlhf.classic.checkpoints import HEAD, save_checkpoint
+from rlhf.classic.model import AutoModelForCausalLMWithValueHead as Ours
+from rlhf.classic.model import TRLModel as Theirs
+from rlhf.classic.model import create_reference_model, load_checkpoint
 from rlhf.config import LoraConfig
 from rlhf.errors import UserError
-from rlhf.models import lora_adapters
-from rlhf.policy import Policy
+from rlhf.models.load import lora_adapters
+from rlhf.policy.policy import Policy
 
 TOKEN_IDS = torch.tensor([[5, 17, 200, 31, 8]])
 
@@ -55,7 +55,7 @@ def plain(request, tiny_models) -> Path:
 
 @pytest.fixture(params=["full", "adapters"])
 def trained(request, plain):
-    """A value-head model of TRL's, far from its initialisation."""
+    """A value-head model of TRL's, far from its initialization."""
     model = Theirs.from_pretrained(str(plain)) if request.param == "full" else with_adapters(plain)
     model.v_head.summary.weight.data.normal_()
     model.v_head.summary.bias.data.fill_(0.7)

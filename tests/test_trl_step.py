@@ -26,15 +26,14 @@ import trl.experimental.ppo.ppo_trainer as trl_ppo
 from accelerate import Accelerator
 from trl.experimental.ppo import PPOConfig as TRLConfig
 
-from rlhf.classic.batch import read_batch
-from rlhf.classic.value_head import AutoModelForCausalLMWithValueHead
+from rlhf.classic.batch import StepTrainer, read_batch
+from rlhf.classic.model import AutoModelForCausalLMWithValueHead
 from rlhf.config import DataConfig, PPOConfig, SamplingConfig
-from rlhf.losses import clipped_value_loss, gae
-from rlhf.policy import Policy
-from rlhf.rewards.spec import RewardSpec
-from rlhf.stopwatch import Stopwatch
-from rlhf.tensors import whiten
-from rlhf.trainer import PPOTrainer
+from rlhf.config.rewards import RewardSpec
+from rlhf.maths.advantages import gae
+from rlhf.maths.losses import clipped_value_loss
+from rlhf.maths.tensors import whiten
+from rlhf.policy.policy import Policy
 
 N_ROWS, N_TOKENS = 8, 7
 TEMPERATURE, LEARNING_RATE, KL_COEF, VF_COEF, CLIP, GAMMA, LAMBDA = 0.7, 3e-4, 0.1, 0.3, 0.05, 0.95, 0.9
@@ -149,16 +148,16 @@ def our_update(given: Given, epochs=2, minibatches=2) -> SimpleNamespace:
     policy = our_policy(given)
     config = PPOConfig(
         data=DataConfig(train="given"), rewards=[RewardSpec(path="given")], batch_size=N_ROWS,
-        minibatch_size=N_ROWS // minibatches, micro_batch_size=N_ROWS, epochs=epochs, learning_rate=LEARNING_RATE,
+        mini_batch_size=N_ROWS // minibatches, micro_batch_size=N_ROWS, num_ppo_epochs=epochs,
+        learning_rate=LEARNING_RATE,
         critic_learning_rate=LEARNING_RATE, max_grad_norm=math.inf, clip_range=CLIP, value_clip_range=CLIP,
         vf_coef=VF_COEF, gamma=GAMMA, gae_lambda=LAMBDA, critic="shared", kl_coef=KL_COEF,
         sampling=SamplingConfig(temperature=TEMPERATURE),
     )  # fmt: skip
     shuffler = torch.Generator().manual_seed(0)
-    trainer = PPOTrainer(config, policy, given.tokenizer, None, None, shuffler, Accelerator(cpu=True))
-    batch = read_batch(given.queries, given.responses, SCORES, None, given.tokenizer)
-    clock = Stopwatch()
-    update = trainer.learn(lambda: trainer.judge(batch.responses, lambda: batch.scores, clock), clock)
+    trainer = StepTrainer(config, policy, given.tokenizer, None, None, shuffler, Accelerator(cpu=True))
+    trainer.given = read_batch(given.queries, given.responses, SCORES, None, given.tokenizer)
+    update = trainer.update()
     wrapper = policy.wrapper
     return SimpleNamespace(**update._asdict(), model=wrapper.pretrained_model, head=wrapper.v_head.summary)
 

@@ -4,19 +4,15 @@ import ast
 import doctest
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from mutants import MODULES, mutants, mutated_source
 
 from rlhf.toy.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from mutants import MODULES, mutants, mutated_source  # noqa: E402
-
 TUTORIAL = ROOT / "docs" / "ppo-in-five-steps.md"
 TEXT = TUTORIAL.read_text()
 FENCES = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
@@ -67,7 +63,7 @@ def test_the_documented_mutants_are_those_of_today() -> None:
     total, killed, equivalent, survived = re.findall(
         r"^(\d+) mutants, (\d+) killed, (\d+) equivalent, (\d+) survived", document, flags=re.MULTILINE
     )[0]
-    # If this fails the maths has changed: python scripts/mutate_losses.py --write docs/maths.md
+    # If this fails the maths has changed: python tests/reliability/mutate_losses.py --write docs/maths.md
     assert (int(total), int(survived)) == (len(everything), 0)
     assert int(killed) + int(equivalent) == int(total)
     for mutant in everything[::10]:

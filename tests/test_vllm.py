@@ -8,25 +8,26 @@ import sys
 import pytest
 import torch
 import vllm_standin
+from accelerate import Accelerator
+from processes import launch
 from small_llama import SHORT_RUN, save_small_llama
-from test_distributed import launch
-from test_trainer import make_config
+from tiny_runs import make_config
 
-import rlhf.vllm_engine
-from rlhf.callbacks import Callback
+import rlhf.sampling.vllm_engine
 from rlhf.cli import main
 from rlhf.config import LoraConfig, ModelConfig, PPOConfig, SamplingConfig
 from rlhf.config.generation import GenerationConfig
 from rlhf.errors import UserError
-from rlhf.folding import merged
-from rlhf.generation import stop_strings
-from rlhf.models import load_causal_lm
-from rlhf.policy import Policy
-from rlhf.ppo import build_trainer
+from rlhf.models.load import load_causal_lm
+from rlhf.policy.merged import merged
+from rlhf.policy.policy import Policy
+from rlhf.ppo.trainer import Callback
 from rlhf.rewards import RewardSum
-from rlhf.rollout import sample_responses
-from rlhf.vllm_engine import merged_weights
-from rlhf.vllm_sampling import VLLMSampler
+from rlhf.sampling.decode import stop_strings
+from rlhf.sampling.responses import sample_responses
+from rlhf.sampling.vllm import VLLMSampler
+from rlhf.sampling.vllm_engine import merged_weights
+from rlhf.stages.ppo import build_trainer
 
 COLOCATED = GenerationConfig(engine="vllm")
 NEARLY_GREEDY = 0.01
@@ -130,7 +131,7 @@ def test_every_update_samples_with_the_weights_of_now(tiny_models, pairs, mode):
 def test_responses_end_where_those_of_the_decode_loop_end(tiny_models, pairs, mode, ending):
     """At a temperature at which both engines can only take the most probable token."""
     generation, engine_of = mode
-    sampling = SamplingConfig(max_response_tokens=16, temperature=NEARLY_GREEDY)
+    sampling = SamplingConfig(max_new_tokens=16, temperature=NEARLY_GREEDY)
     trainer = trainer_with(tiny_models, pairs, generation, sampling=sampling)
     trunk, pad = trainer.policy.language_model.transformer, trainer.tokenizer.pad_token_id
     trunk.ln_f.weight.data.mul_(20)  # logits far apart
@@ -157,7 +158,7 @@ def test_responses_end_where_those_of_the_decode_loop_end(tiny_models, pairs, mo
 
 def test_every_response_has_a_seed_of_its_own_from_the_trainers_generator(tiny_models, pairs, mode):
     generation, engine_of = mode
-    trainer = trainer_with(tiny_models, pairs, generation, samples_per_prompt=4)
+    trainer = trainer_with(tiny_models, pairs, generation, num_generations=4)
     prompts, state = trainer.next_prompts(), trainer.generator.get_state()
     first, second = trainer.sample(prompts), trainer.sample(prompts)
     trainer.generator.set_state(state)  # as a resumed run does
@@ -208,7 +209,7 @@ def test_missing_package_is_one_line(tiny_models, pairs):
 
 
 def test_no_server_is_one_line(tiny_models, pairs, vllm, monkeypatch):
-    monkeypatch.setattr(rlhf.vllm_engine, "SERVER_PATIENCE", 0.0)
+    monkeypatch.setattr(rlhf.sampling.vllm_engine, "SERVER_PATIENCE", 0.0)
     nowhere = GenerationConfig(engine="vllm", mode="server", server_url="http://127.0.0.1:9")
     with pytest.raises(
         UserError, match=r"cannot use vllm as a server at http://127.0.0.1:9 \(ConnectionError: The vLLM "
@@ -260,7 +261,7 @@ def test_divided_base_is_refused(tiny_models, pairs, vllm):
     trainer.policy.divided_blocks = [torch.nn.Identity()]
     config = dataclasses.replace(trainer.config, generation=COLOCATED)
     with pytest.raises(UserError, match="divide the base with fsdp"):
-        VLLMSampler(config, trainer.policy, trainer.tokenizer, trainer.epochs.accelerator)
+        VLLMSampler(config, trainer.policy, trainer.tokenizer, Accelerator(cpu=True))
 
 
 @pytest.mark.parametrize("name", ["react_llama_vllm", "react_llama_vllm_server"])

@@ -10,9 +10,9 @@ from wandb_files import finished_wandb, history, read_wandb, steps_and_values
 from wandb_server import WandbServer
 
 from rlhf.config import TrackingConfig
-from rlhf.files import read_jsonl
-from rlhf.mirrors import wandb_mode
-from rlhf.tracking import Tracker
+from rlhf.runs.files import read_jsonl
+from rlhf.tracking.mirrors import wandb_mode
+from rlhf.tracking.tracker import Tracker
 
 
 def test_a_warning_is_an_alert(tmp_path):
@@ -25,7 +25,8 @@ def test_a_warning_is_an_alert(tmp_path):
 LOG = """
 import os, signal, subprocess, sys
 from pathlib import Path
-from rlhf import mirrors, tracking
+from rlhf.tracking.tracker import mirrors
+from rlhf.tracking.tracker import tracker as tracking
 from rlhf.config import TrackingConfig
 mirrors.WANDB_TIMEOUT_S = 3.0
 folder, resumed_at, last, end = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
@@ -161,7 +162,7 @@ def test_wandb_is_offline_unless_logged_in(monkeypatch, tmp_path):
 
 
 def test_an_unreachable_server_costs_seconds_not_the_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("rlhf.mirrors.WANDB_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("rlhf.tracking.mirrors.WANDB_TIMEOUT_S", 1.0)
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.delenv("WANDB_MODE")

@@ -5,16 +5,16 @@ import random
 from pathlib import Path
 
 import pytest
-from test_trainer import make_config
+from tiny_runs import make_config
 
 from rlhf.config import WatchConfig
 from rlhf.config.watch import require_untrained_gold
 from rlhf.errors import UserError
-from rlhf.hacking import HackingDetector, Smoothed
-from rlhf.ppo import build_trainer
 from rlhf.rewards import RewardSpec, RewardSum
-from rlhf.symptoms import SYMPTOMS
-from rlhf.watch import Finding, Watch
+from rlhf.stages.ppo import build_trainer
+from rlhf.watch.hacking import HackingDetector, Smoothed
+from rlhf.watch.symptoms import SYMPTOMS
+from rlhf.watch.watch import Finding, Watch
 
 RUNS = json.loads((Path(__file__).parent / "golden" / "watch_runs.json").read_text())
 """Real runs of the quickstart's SFT model, metric by metric; `about` says how each was made."""
@@ -35,8 +35,8 @@ HEALTHY = {
 }
 
 
-def watch(gold="gold", kl_target=None, **options) -> Watch:
-    return Watch(WatchConfig(gold=gold, **options), kl_target, max_response_tokens=96)
+def watch(gold="gold", adaptive_kl_target=None, **options) -> Watch:
+    return Watch(WatchConfig(gold=gold, **options), adaptive_kl_target, max_new_tokens=96)
 
 
 def updates(run: dict[str, list[float]]) -> list[dict[str, float]]:
@@ -78,10 +78,10 @@ def no_signal(prompts, completions, **columns):
     ],
 )
 def test_a_real_run_gone_wrong(tiny_models, pairs, monkeypatch, finding, options):
-    config = make_config(tiny_models["gpt2"], pairs, updates=12, lr_schedule="constant", **options)
+    config = make_config(tiny_models["gpt2"], pairs, num_updates=12, lr_schedule="constant", **options)
     trainer = build_trainer(config, RewardSum.from_specs(config.rewards))
     if finding == "negative_kl":  # a sampler that never gets the new weights
-        monkeypatch.setattr("rlhf.rollout.decoding", lambda policy, n_rows: policy.reference())
+        monkeypatch.setattr("rlhf.sampling.responses.decoding", lambda policy, n_rows: policy.reference())
     guard = watch(gold=None)
     found = names(guard, [trainer.update().metrics for _ in range(12)])
     assert finding in [name for _, name in found]
@@ -168,10 +168,10 @@ def test_spread_of_rounding_errors_is_no_signal():
 
 def test_kl_is_judged_by_its_target_if_there_is_one():
     rows = [HEALTHY | {"objective/kl": 17.0}] * 6
-    assert names(watch(kl_target=6.0), rows) == []
-    assert names(watch(kl_target=5.0), rows) == [(5, "kl_blow_up")]
+    assert names(watch(adaptive_kl_target=6.0), rows) == []
+    assert names(watch(adaptive_kl_target=5.0), rows) == [(5, "kl_blow_up")]
     assert names(watch(kl_limit=16.0), rows) == [(5, "kl_blow_up")]
-    assert names(watch(kl_limit=16.0, kl_target=6.0), rows) == []
+    assert names(watch(kl_limit=16.0, adaptive_kl_target=6.0), rows) == []
 
 
 def test_kl_that_triples_is_reported_before_it_reaches_the_limit():

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 import vllm_standin
-from test_trainer import make_config
+from tiny_runs import make_config
 
 from rlhf.config.generation import GenerationConfig
-from rlhf.ppo import build_trainer, launch
 from rlhf.rewards import RewardSum
-from rlhf.vllm_engine import merged_weights
+from rlhf.sampling.vllm_engine import merged_weights
+from rlhf.stages.ppo import build_trainer, launch
 
 torch.set_num_threads(1)
 vllm_standin.install()
@@ -23,7 +23,7 @@ given = json.loads((Path(sys.argv[1]) / "config.json").read_text())
 
 def run(generation: GenerationConfig, served: vllm_standin.Serve | None) -> None:
     """Two updates of five prompts on two ranks: shares of two and three; 4 samples of each."""
-    config = make_config(given["model"], given["data"], generation=generation, batch_size=20, samples_per_prompt=4)
+    config = make_config(given["model"], given["data"], generation=generation, batch_size=20, num_generations=4)
     config = replace(config, data=replace(config.data, max_prompt_tokens=64))
     trainer = build_trainer(config, RewardSum.from_specs(config.rewards), launch(config))
     ranks, mode = trainer.ranks, generation.mode
@@ -57,11 +57,11 @@ def engine_weights(trainer, served):
 
 
 if __name__ == "__main__":
-    from rlhf.distributed import Ranks
-    from rlhf.launch import join
+    from rlhf.parallel.launch import join_processes
+    from rlhf.parallel.ranks import Ranks
 
     run(GenerationConfig(engine="vllm"), None)
-    ranks = Ranks.of(join(2))
+    ranks = Ranks.of(join_processes(2))
     served = vllm_standin.Serve(given["model"]) if ranks.is_first else None
     [url, _] = ranks.exchange(lambda: served.url if served else None)
     from trl.generation.vllm_client import VLLMClient

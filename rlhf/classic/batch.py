@@ -3,20 +3,21 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from rlhf.callbacks import Callback
 from rlhf.config.checks import require
-from rlhf.credit import advantages_and_returns
-from rlhf.data import Example, TokenizedExample
+from rlhf.data.examples import Example, TokenizedExample
 from rlhf.errors import UserError
-from rlhf.generation import Sampled
+from rlhf.ppo.credit import advantages_and_returns
+from rlhf.ppo.rollout import Rollout
+from rlhf.ppo.trainer import Callback, PPOTrainer
 from rlhf.rewards import Scores
-from rlhf.rollout import Responses, Rollout, join
-from rlhf.trainer import PPOTrainer
+from rlhf.sampling.decode import Sampled
+from rlhf.sampling.responses import Responses, collate_responses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -30,17 +31,32 @@ class Batch(NamedTuple):
     token_rewards: list[list[float]]
 
 
-class TokenRewards(Callback):
-    """Adds the rewards per token that came with a step, before advantages are final.
+class StepTrainer(PPOTrainer):
+    """The update of PPO on responses and scores that the caller brings.
 
     Attributes:
-        given: [B] of this rank's rows, set before each update; empty for a row that has a score alone.
+        given: What was brought, set before each update.
     """
 
-    given: Sequence[list[float]] = ()
+    given: Batch
+
+    def next_prompts(self) -> list[TokenizedExample]:
+        """None: the responses are there."""
+        return []
+
+    def sample_and_score(self, prompts: list[TokenizedExample]) -> tuple[Responses, list[Future[Scores]]]:
+        """The caller's responses and scores."""
+        scores: Future[Scores] = Future()
+        scores.set_result(self.given.scores)
+        return self.given.responses.to(self.policy.device), [scores]
+
+
+class TokenRewards(Callback):
+    """Adds the rewards per token that came with a step, before advantages are final."""
 
     def after_advantages(self, trainer: PPOTrainer, rollout: Rollout) -> Rollout | None:
-        rows = [row for share in trainer.ranks.exchange(lambda: list(self.given)) for row in share]
+        assert isinstance(trainer, StepTrainer)
+        rows = [row for share in trainer.ranks.gather(trainer.given.token_rewards) for row in share]
         if not any(rows):
             return None
         given = torch.zeros_like(rollout.rewards)  # [B, T]
@@ -147,4 +163,4 @@ def assemble(queries: list[Tensor], responses: list[Tensor], tokenizer: "PreTrai
     padded = torch.nn.utils.rnn.pad_sequence(responses, batch_first=True, padding_value=tokenizer.eos_token_id)
     mask = torch.arange(padded.shape[1]) < lengths.unsqueeze(-1)
     ended = torch.tensor([int(response[-1]) == tokenizer.eos_token_id for response in responses])
-    return join(prompts, Sampled(padded, mask, ended), tokenizer)
+    return collate_responses(prompts, Sampled(padded, mask, ended), tokenizer)

@@ -12,39 +12,14 @@ from typing import TYPE_CHECKING, Any
 from rlhf.classic.weight_files import NOT_THERE, PICKLE, PICKLE_HELP, SAFE, head_files, locate, read_tensors
 from rlhf.config.checks import require
 from rlhf.errors import UserError, first_line
-from rlhf.pretrained import resolve_model_path
-from rlhf.value_head import CRITIC_ADAPTER
+from rlhf.models.pretrained import resolve_model_path
+from rlhf.policy.value_head import CRITIC_ADAPTER
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlhf.classic.value_head import AutoModelForCausalLMWithValueHead
-
 HEAD = ("v_head.summary.weight", "v_head.summary.bias")
 ADAPTER_CONFIG = "adapter_config.json"
-
-
-def load_checkpoint(
-    name_or_path: str | Path, allow_pickle: bool = False, **options: Any
-) -> "AutoModelForCausalLMWithValueHead":
-    """A TRL value-head checkpoint with exactly the head that is stored in it.
-
-    Args:
-        name_or_path: Folder or hub name.
-        allow_pickle: Also read pytorch_model.bin and adapter_model.bin; only tensors, no code in them is run.
-        options: As for `AutoModelForCausalLMWithValueHead.from_pretrained`.
-
-    Raises UserError when there is no value head, or any tensor is missing, misnamed or of the wrong shape.
-    """
-    from rlhf.classic.value_head import AutoModelForCausalLMWithValueHead
-
-    source = resolve_model_path(str(name_or_path))
-    require(
-        read_head(source, allow_pickle) is not None,
-        f"{source} holds no {HEAD[0]}; if the value head is to be a new one, load it with "
-        "AutoModelForCausalLMWithValueHead.from_pretrained",
-    )
-    return AutoModelForCausalLMWithValueHead.from_pretrained(source, use_safetensors=not allow_pickle, **options)
 
 
 def save_checkpoint(model: Any, folder: str | Path, **options: Any) -> None:
@@ -68,7 +43,8 @@ def save_checkpoint(model: Any, folder: str | Path, **options: Any) -> None:
     if hasattr(model.pretrained_model, "peft_config"):
         require(
             CRITIC_ADAPTER not in model.pretrained_model.peft_config,
-            "the critic has adapters of its own, which TRL's layout cannot hold; save the policy with rlhf.checkpoint",
+            "the critic has adapters of its own, which TRL's layout cannot hold; "
+            "save the policy with rlhf.policy.files",
         )
         model.pretrained_model.save_pretrained(str(folder), **options)
         save_file(head, folder / f"model{SAFE}", metadata={"format": "pt"})

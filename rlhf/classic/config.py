@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import rlhf.config as native
 from rlhf.config.checks import require, require_divides, require_positive
-from rlhf.rewards.spec import RewardSpec
+from rlhf.config.rewards import RewardSpec
 
 KL_ESTIMATORS: dict[str, native.KLEstimator] = {"kl": "k1", "mse": "k2", "abs": "abs"}
 NO_EFFECT = {
@@ -159,28 +159,28 @@ class PPOConfig:
         """All fields, for a tracker."""
         return asdict(self)
 
-    def to_native(self, processes: int = 1) -> native.PPOConfig:
+    def to_native(self, num_processes: int = 1) -> native.PPOConfig:
         """The same settings for this project's own trainer, whose batch sizes are over all processes.
 
         Data and rewards are placeholders: queries, responses and scores come with each `step`.
         """
-        normalisation: Literal["none", "scale", "standardise"] = "none"
+        normalization: Literal["none", "scale", "standardize"] = "none"
         if self.use_score_scaling:
-            normalisation = "standardise" if self.use_score_norm else "scale"
+            normalization = "standardize" if self.use_score_norm else "scale"
         return native.PPOConfig(
             data=native.DataConfig(train="queries"),
             rewards=[RewardSpec(path="scores")],
             sampling=native.SamplingConfig(temperature=self.temperature),
-            batch_size=self.batch_size * processes,
-            epochs=self.ppo_epochs,
-            minibatch_size=self.backward_batch_size * processes,
+            batch_size=self.batch_size * num_processes,
+            num_ppo_epochs=self.ppo_epochs,
+            mini_batch_size=self.backward_batch_size * num_processes,
             micro_batch_size=self.mini_batch_size,
             learning_rate=self.learning_rate,
             critic_learning_rate=self.learning_rate,
             lr_schedule="constant",
             max_grad_norm=math.inf if self.max_grad_norm is None else self.max_grad_norm,
             clip_range=self.cliprange,
-            approx_kl_limit=1.5 * self.target_kl if self.early_stopping else None,
+            target_kl=1.5 * self.target_kl if self.early_stopping else None,
             value_clip_range=self.cliprange_value,
             vf_coef=self.vf_coef,
             gamma=self.gamma,
@@ -188,9 +188,9 @@ class PPOConfig:
             critic="shared",
             kl_coef=self.init_kl_coef,
             kl_estimator=KL_ESTIMATORS[self.kl_penalty],
-            kl_target=self.target if self.adap_kl_ctrl else None,
-            kl_horizon=round(self.horizon),
-            score_normalisation=normalisation,
+            adaptive_kl_target=self.target if self.adap_kl_ctrl else None,
+            adaptive_kl_horizon=round(self.horizon),
+            score_normalization=normalization,
             score_clip=self.score_clip,
             whiten_rewards=self.whiten_rewards,
             seed=self.seed,

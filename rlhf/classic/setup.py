@@ -2,17 +2,16 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rlhf.callbacks import Callback
+from rlhf.classic.batch import StepTrainer, TokenRewards
 from rlhf.classic.config import PPOConfig
 from rlhf.config.checks import require
-from rlhf.launch import join, require_data_parallel
-from rlhf.policy import Policy
-from rlhf.trainer import PPOTrainer
+from rlhf.parallel.launch import join_processes, require_data_parallel
+from rlhf.policy.policy import Policy
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -28,7 +27,7 @@ def build_accelerator(config: PPOConfig) -> "Accelerator":
     from accelerate import Accelerator
     from accelerate.utils import ProjectConfiguration
 
-    join(None)
+    join_processes(None)
     require_data_parallel("the classic loop")
     project = ProjectConfiguration(**config.project_kwargs)
     accelerator = Accelerator(log_with=config.log_with, project_config=project, **config.accelerator_kwargs)
@@ -43,7 +42,7 @@ def build_policy(config: PPOConfig, model: Any, ref_model: Any, accelerator: "Ac
 
     Without ref_model the reference is a copy of a plain model, or a PEFT model's base with its adapters off.
     """
-    from rlhf.classic.value_head import create_reference_model
+    from rlhf.classic.model import create_reference_model
 
     require(
         hasattr(model, "v_head") and not hasattr(model, "is_encoder_decoder"),
@@ -74,18 +73,17 @@ def build_native(
     policy: Policy,
     tokenizer: "PreTrainedTokenizerFast",
     accelerator: "Accelerator",
-    callbacks: Sequence[Callback],
-) -> PPOTrainer:
-    """The trainer whose `learn` is behind each step."""
-    return PPOTrainer(
+) -> StepTrainer:
+    """The trainer whose update is behind each step."""
+    return StepTrainer(
         config.to_native(accelerator.num_processes),
         policy,
         tokenizer,
-        rewards=None,  # type: ignore[arg-type]  # scores come with each step
+        reward_fn=None,  # type: ignore[arg-type]  # scores come with each step
         prompts=None,  # type: ignore[arg-type]  # and so do queries
         shuffler=torch.Generator().manual_seed(config.seed),
         accelerator=accelerator,
-        callbacks=callbacks,
+        callbacks=[TokenRewards()],
     )
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from torch import Tensor
 
-from rlhf.optimization import Metrics
-from rlhf.rollout import Rollout
-from rlhf.tensors import masked_mean, masked_moments
+from rlhf.maths.tensors import masked_mean, masked_moments
+from rlhf.ppo.rollout import Rollout
+from rlhf.ppo.update import Metrics
 
 RENAMED = {
     "ppo/learning_rate": "policy/learning_rate",

@@ -1,4 +1,4 @@
-"""The classic loop: `generate`, score as you like, `step`; the update behind it is `rlhf.trainer.PPOTrainer.learn`."""
+"""The classic loop: `generate`, score as you like, `step`, with the update of `rlhf.ppo.trainer`."""
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 import rlhf.config as native
-from rlhf.callbacks import Callback
-from rlhf.classic.batch import TokenRewards, id_rows, read_batch, without_queries
+from rlhf.classic.batch import id_rows, read_batch, without_queries
 from rlhf.classic.checkpoints import save_checkpoint
 from rlhf.classic.config import PPOConfig
-from rlhf.classic.generation import distribution_mismatch, sample_batch, sampler
+from rlhf.classic.generate import distribution_mismatch, sample_batch, sampler
 from rlhf.classic.setup import GivenOptimizer, build_accelerator, build_dataloader, build_native, build_policy
 from rlhf.classic.stats import classic_stats
 from rlhf.config.checks import require
+from rlhf.config.command_line import parse
 from rlhf.config.watch import WatchConfig
-from rlhf.folding import merged
-from rlhf.models import context_length
-from rlhf.stopwatch import Stopwatch
-from rlhf.watch import Watch
+from rlhf.models.load import context_length
+from rlhf.policy.merged import merged
+from rlhf.ppo.trainer import Callback
+from rlhf.watch.watch import Watch
 
 if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
@@ -71,8 +71,7 @@ class PPOTrainer:
         transformers.set_seed(config.seed + self.accelerator.process_index)
         self.config, self.model, self.ref_model, self.tokenizer = config, model, ref_model, tokenizer
         self.policy = build_policy(config, model, ref_model, self.accelerator)
-        self.token_rewards = TokenRewards()
-        self.native = build_native(config, self.policy, tokenizer, self.accelerator, [self.token_rewards])
+        self.native = build_native(config, self.policy, tokenizer, self.accelerator)
         target = config.target if config.adap_kl_ctrl else None
         self.watch = Watch(WatchConfig(), target, context_length(self.policy.language_model))
         self.optimizer, self.lr_scheduler = optimizer or self.native.epochs.optimizer, lr_scheduler
@@ -86,11 +85,9 @@ class PPOTrainer:
     @staticmethod
     def from_config(config: native.PPOConfig | str | Path) -> "Run":
         """The PPO stage of a native config, or of the YAML file that holds one; see `rlhf.config.PPOConfig`."""
-        from rlhf.cli import STAGES, parse
-
         if isinstance(config, native.PPOConfig):
             return Run(config)
-        return Run(parse("ppo", STAGES["ppo"], ["--config", str(config)]))
+        return Run(parse(native.PPOConfig, ["--config", str(config)]))
 
     @property
     def current_device(self) -> torch.device:
@@ -134,7 +131,7 @@ class PPOTrainer:
     def step(self, queries: Any, responses: Any, scores: Any, response_masks: Any = None) -> dict[str, Any]:
         """One update of PPO; returns TRL's statistics, see `classic_stats`.
 
-        Warns, once for each kind, of what `rlhf.symptoms` finds in the metrics.
+        Warns, once for each kind, of what `rlhf.watch.symptoms` finds in the metrics.
 
         Args:
             queries: B rows of token ids: lists or tensors [L].
@@ -148,11 +145,8 @@ class PPOTrainer:
             responses = without_queries(id_rows("queries", queries), id_rows("responses", responses)) or responses
         batch = read_batch(queries, responses, scores, response_masks, self.tokenizer)
         self._check_token_rewards(batch.token_rewards)
-        self.token_rewards.given = batch.token_rewards
-        clock = Stopwatch()
-        update = self.native.learn(
-            lambda: self.native.judge(batch.responses.to(self.current_device), lambda: batch.scores, clock), clock
-        )
+        self.native.given = batch
+        update = self.native.update()
         for finding in self.watch.check(self.native.updates_done, update.metrics):
             warnings.warn(finding.message, stacklevel=2)
         stats = classic_stats(update.rollout, update.metrics, self.config.vf_coef)
@@ -187,12 +181,12 @@ class PPOTrainer:
             self.tokenizer.save_pretrained(save_directory)
 
     def _report_mismatch(self, settings: list[str]) -> None:
-        """Say, once, that `step` will optimise other probabilities than those sampled from."""
+        """Say, once, that `step` will optimize other probabilities than those sampled from."""
         if settings and not self.mismatch_reported:
             self.mismatch_reported = True
             warnings.warn(
                 f"generate samples with {', '.join(settings)}, but step computes log-probabilities over all tokens at "
-                f"temperature {self.config.temperature:g}: other probabilities are optimised than sampled. Pass "
+                f"temperature {self.config.temperature:g}: other probabilities are optimized than sampled. Pass "
                 "do_sample=True, top_k=0, top_p=1.0, and the same temperature to generate and PPOConfig",
                 stacklevel=3,
             )
@@ -213,7 +207,7 @@ class Run:
     config: native.PPOConfig
 
     def train(self, prompts: Iterable[Any] | None = None, callbacks: Sequence[Callback] = ()) -> Path:
-        """Train and write the policy; returns its folder. See `rlhf.ppo.run_ppo`."""
-        from rlhf.ppo import run_ppo
+        """Train and write the policy; returns its folder. See `rlhf.stages.ppo.run_ppo`."""
+        from rlhf.stages.ppo import run_ppo
 
         return run_ppo(self.config, prompts, callbacks)

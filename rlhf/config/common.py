@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rlhf.config.checks import require, require_finite, require_not_negative, require_paths, require_positive
-from rlhf.gguf_files import split_path
+from rlhf.config.gguf import split_path
+from rlhf.config.renamed import with_old_names
 
 Architecture = Literal["gpt2", "llama"]
 DType = Literal["float32", "bfloat16"]
@@ -137,27 +138,28 @@ class DataConfig:
         require_positive(self, "max_prompt_tokens", "max_completion_tokens")
 
 
+@with_old_names
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
     """How responses are sampled.
 
     Args:
-        max_response_tokens: A response without EOS is cut off here.
+        max_new_tokens: A response without EOS is cut off here.
         temperature: Logits are divided by it, in sampling and in the log-probabilities alike; 0 is greedy decoding
             (not for training).
         top_p: Keep the smallest set of tokens with this much probability (not for training: the distribution that
-            is sampled from has to be the one that is optimised).
+            is sampled from has to be the one that is optimized).
         stop: Strings that end a response, besides EOS; the token that completes one stays part of it.
     """
 
-    max_response_tokens: int = 96
+    max_new_tokens: int = 96
     temperature: float = 1.0
     top_p: float = 1.0
     stop: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         require_finite(self)
-        require_positive(self, "max_response_tokens")
+        require_positive(self, "max_new_tokens")
         require_not_negative(self, "temperature")
         require(0 < self.top_p <= 1, f"top_p is {self.top_p}; it must be in (0, 1]")
         require("" not in self.stop, "sampling.stop holds an empty string, which would end every response; remove it")

@@ -13,8 +13,9 @@ from typing import Any
 import yaml
 
 from rlhf.config.checks import LARGEST, require
+from rlhf.config.renamed import renamed
+from rlhf.config.rewards import BUILTINS, RewardSpec
 from rlhf.errors import UserError
-from rlhf.rewards.spec import BUILTINS, RewardSpec
 
 MODE = "strict_yaml"
 MAX_DEPTH, MAX_VALUES, MAX_MESSAGE = 40, 100_000, 400
@@ -26,11 +27,15 @@ SECRET_VALUE = re.compile(
 )
 
 
-def strict_parser_mode() -> str:
-    """The name under which jsonargparse finds `strict_load`."""
+def strict_parser_mode(config_class: type) -> str:
+    """The name under which jsonargparse finds `strict_load`, with the present names of the settings of a class."""
     import jsonargparse
 
-    jsonargparse.set_loader(MODE, strict_load, exceptions=(yaml.YAMLError,))
+    def load(text: str) -> Any:
+        value = strict_load(text)
+        return renamed(config_class, value) if isinstance(value, dict) else value
+
+    jsonargparse.set_loader(MODE, load, exceptions=(yaml.YAMLError,))
     return MODE
 
 

@@ -12,6 +12,7 @@ from rlhf.config.checks import (
     require_positive,
 )
 from rlhf.config.common import DataConfig, HubConfig, LoraConfig, ModelConfig, TrackingConfig
+from rlhf.config.renamed import with_old_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class FineTuningConfig:
         model: What to start from.
         data: Training rows and held-out rows.
         lora: Train adapters, merged at the end; None trains all weights.
-        epochs: Passes over the data.
+        num_train_epochs: Passes over the data.
         batch_size: Rows per optimizer step, over all processes.
         micro_batch_size: Rows per forward pass; None is the whole batch.
         learning_rate: Peak; cosine decay to 0 after the warm-up.
@@ -31,7 +32,7 @@ class FineTuningConfig:
         weight_decay: AdamW's.
         max_grad_norm: Gradients are scaled down to this norm.
         seed: Seeds new weights and the order of the data.
-        processes: Refuse to run on any other number of processes; None takes them as they are launched.
+        num_processes: Refuse to run on any other number of processes; None takes them as they are launched.
         checkpoint: How often the state is saved, so that the same command continues an interrupted run.
         tracking: Metrics.
         push_to_hub: Upload the finished model; None keeps it here.
@@ -41,7 +42,7 @@ class FineTuningConfig:
     model: ModelConfig
     data: DataConfig
     lora: LoraConfig | None = None
-    epochs: float = 1.0
+    num_train_epochs: float = 1.0
     batch_size: int = 32
     micro_batch_size: int | None = None
     learning_rate: float = 5e-5
@@ -49,8 +50,8 @@ class FineTuningConfig:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     seed: int = 0
-    processes: int | None = None
-    checkpoint: CheckpointConfig = field(default_factory=lambda: CheckpointConfig(every=200))
+    num_processes: int | None = None
+    checkpoint: CheckpointConfig = field(default_factory=lambda: CheckpointConfig(save_steps=200))
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     push_to_hub: HubConfig | None = None
 
@@ -59,8 +60,8 @@ class FineTuningConfig:
         require_paths(self, "output_dir")
         require_not_negative(self, "seed", "weight_decay")
         require(0 <= self.warmup_fraction < 1, f"warmup_fraction is {self.warmup_fraction}; it must be in [0, 1)")
-        require_positive(self, "epochs", "batch_size", "micro_batch_size", "learning_rate", "max_grad_norm")
-        require_positive(self, "processes")
+        require_positive(self, "num_train_epochs", "batch_size", "micro_batch_size", "learning_rate", "max_grad_norm")
+        require_positive(self, "num_processes")
         require_divides("batch_size", self.batch_size, "micro_batch_size", self.micro_batch_size or self.batch_size)
         require(
             self.model.quantization is None,
@@ -69,12 +70,13 @@ class FineTuningConfig:
         )
 
 
+@with_old_names
 @dataclass(frozen=True, kw_only=True)
 class SFTConfig(FineTuningConfig):
     """Supervised fine-tuning on prompt/completion pairs, loss on the completion only; every row needs a completion."""
 
     output_dir: str = "runs/sft"
-    epochs: float = 3.0
+    num_train_epochs: float = 3.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,6 +86,7 @@ class SFTConfig(FineTuningConfig):
         )
 
 
+@with_old_names
 @dataclass(frozen=True, kw_only=True)
 class RewardModelConfig(FineTuningConfig):
     """A scalar head on a language model, trained to score the chosen completion above the rejected one.

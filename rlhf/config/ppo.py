@@ -14,11 +14,13 @@ from rlhf.config.checks import (
 )
 from rlhf.config.common import DataConfig, HubConfig, LoraConfig, ModelConfig, SamplingConfig, TrackingConfig
 from rlhf.config.generation import GenerationConfig, require_samplable
+from rlhf.config.renamed import with_old_names
+from rlhf.config.rewards import RewardSpec
 from rlhf.config.watch import WatchConfig, require_untrained_gold
-from rlhf.rewards.spec import RewardSpec
 
 Critic = Literal["shared", "detached", "adapter"]
 Advantage = Literal["gae", "rloo", "group_relative", "reward_per_token"]
+Aggregation = Literal["token_mean", "sequence_mean"]
 KLEstimator = Literal["k1", "k2", "k3", "abs"]
 
 
@@ -62,6 +64,7 @@ class InspectConfig:
         require_positive(self, "every")
 
 
+@with_old_names
 @dataclass(frozen=True, kw_only=True)
 class PPOConfig:
     """Proximal policy optimization with LoRA, a value head and a KL leash to the reference.
@@ -74,13 +77,13 @@ class PPOConfig:
         lora: The policy's adapters (and the critic's, with critic=adapter).
         sampling: Rollout sampling.
         generation: What decodes the responses: this package, or vLLM.
-        updates: Number of rollout-and-update rounds.
+        num_updates: Number of rollout-and-update rounds.
         batch_size: Responses per update, over all processes.
         rollout_batch_size: Responses sampled at once per process; the rewards see one such batch at a time, while the
             next is sampled. None samples all at once.
-        samples_per_prompt: Responses per prompt; must divide batch_size.
-        epochs: Passes over each rollout.
-        minibatch_size: Responses per optimizer step, over all processes; at most batch_size.
+        num_generations: Responses per prompt; must divide batch_size.
+        num_ppo_epochs: Passes over each rollout.
+        mini_batch_size: Responses per optimizer step, over all processes; at most batch_size.
         micro_batch_size: Responses per forward pass and process; the gradient does not depend on it.
         learning_rate: Of the policy's adapters.
         critic_learning_rate: Of the value head and the critic's adapters.
@@ -89,7 +92,9 @@ class PPOConfig:
         max_skipped_steps: Give up after more optimizer steps than this in a row were skipped because the loss or a
             gradient was not finite; the minibatch is saved.
         clip_range: Of the policy ratio.
-        approx_kl_limit: End the epochs of an update once the policy has moved further than this from the one that
+        dual_clip: Bounds the policy loss by -dual_clip * advantage where that is negative (above 1); None is off.
+        loss_aggregation: token_mean: every token of a minibatch weighs the same; sequence_mean: every response does.
+        target_kl: End the epochs of an update once the policy has moved further than this from the one that
             sampled, in nats per token (k2 estimate, over the minibatch); None for no limit.
         value_clip_range: Of the value; None turns value clipping off.
         vf_coef: Weight of the value loss.
@@ -104,15 +109,15 @@ class PPOConfig:
         value_warmup: Critic-only updates at the start.
         kl_coef: Weight of the KL penalty in the reward (its first value, if adaptive).
         kl_estimator: Per-token estimator of the KL.
-        kl_target: Steer kl_coef so that the KL per response comes to this many nats; None keeps it fixed.
-        kl_horizon: Responses over which the adaptive coefficient reacts.
+        adaptive_kl_target: Steer kl_coef so that the KL per response comes to this many nats; None keeps it fixed.
+        adaptive_kl_horizon: Responses over which the adaptive coefficient reacts.
         missing_eos_penalty: Subtracted from the score of a response that was cut off.
-        score_normalisation: scale divides scores by the standard deviation of all scores so far, standardise also
+        score_normalization: scale divides scores by the standard deviation of all scores so far, standardize also
             subtracts their mean.
         score_clip: Scores are then clamped to plus or minus this; None for no clipping.
         whiten_rewards: Scale the per-token rewards to unit variance over the batch, about their mean.
         seed: Seeds adapters, prompt order and sampling.
-        processes: Refuse to run on any other number of processes; None takes them as they are launched.
+        num_processes: Refuse to run on any other number of processes; None takes them as they are launched.
         checkpoint: How often the run is saved, to be continued by the same command.
         watch: When to warn.
         inspect: Rollouts that are stored in full, for the report.
@@ -127,12 +132,12 @@ class PPOConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
-    updates: int = 100
+    num_updates: int = 100
     batch_size: int = 64
     rollout_batch_size: int | None = None
-    samples_per_prompt: int = 1
-    epochs: int = 4
-    minibatch_size: int = 64
+    num_generations: int = 1
+    num_ppo_epochs: int = 4
+    mini_batch_size: int = 64
     micro_batch_size: int = 16
     learning_rate: float = 1e-4
     critic_learning_rate: float = 1e-3
@@ -140,7 +145,9 @@ class PPOConfig:
     max_grad_norm: float = 1.0
     max_skipped_steps: int = 8
     clip_range: float = 0.2
-    approx_kl_limit: float | None = None
+    dual_clip: float | None = None
+    loss_aggregation: Aggregation = "token_mean"
+    target_kl: float | None = None
     value_clip_range: float | None = 0.2
     vf_coef: float = 0.5
     entropy_coef: float = 0.0
@@ -152,14 +159,14 @@ class PPOConfig:
     value_warmup: ValueWarmup = field(default_factory=ValueWarmup)
     kl_coef: float = 0.05
     kl_estimator: KLEstimator = "k1"
-    kl_target: float | None = None
-    kl_horizon: int = 10000
+    adaptive_kl_target: float | None = None
+    adaptive_kl_horizon: int = 10000
     missing_eos_penalty: float = 0.0
-    score_normalisation: Literal["none", "scale", "standardise"] = "none"
+    score_normalization: Literal["none", "scale", "standardize"] = "none"
     score_clip: float | None = None
     whiten_rewards: bool = False
     seed: int = 0
-    processes: int | None = None
+    num_processes: int | None = None
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
     inspect: InspectConfig = field(default_factory=InspectConfig)
@@ -170,21 +177,24 @@ class PPOConfig:
         require_finite(self, except_for="max_grad_norm")  # infinity is no clipping
         require_paths(self, "output_dir")
         require_not_negative(self, "seed", "vf_coef", "entropy_coef", "kl_coef", "max_skipped_steps")
-        require_positive(self, "updates", "batch_size", "samples_per_prompt", "epochs", "minibatch_size")
+        require_positive(self, "num_updates", "batch_size", "num_generations", "num_ppo_epochs", "mini_batch_size")
         require_positive(self, "micro_batch_size", "learning_rate", "critic_learning_rate", "max_grad_norm")
-        require_positive(self, "clip_range", "value_clip_range", "kl_target", "kl_horizon", "score_clip")
-        require_positive(self, "approx_kl_limit", "processes", "rollout_batch_size")
-        require_divides("batch_size", self.batch_size, "samples_per_prompt", self.samples_per_prompt)
+        require_positive(self, "clip_range", "value_clip_range", "adaptive_kl_target", "adaptive_kl_horizon")
+        require_positive(self, "target_kl", "num_processes", "rollout_batch_size", "score_clip")
+        require_divides("batch_size", self.batch_size, "num_generations", self.num_generations)
         require(
-            self.minibatch_size <= self.batch_size,
-            f"minibatch_size {self.minibatch_size} is larger than batch_size {self.batch_size}; make it at most that",
+            self.mini_batch_size <= self.batch_size,
+            f"mini_batch_size {self.mini_batch_size} is larger than batch_size {self.batch_size}; make it at most that",
         )
         require(
             bool(self.rewards), "rewards is empty; name at least one, for example rewards: [{path: react_heuristic}]"
         )
         require(
-            self.samples_per_prompt > 1 or self.advantage not in ("rloo", "group_relative"),
-            f"samples_per_prompt is 1; advantage {self.advantage} compares samples of one prompt: at least 2",
+            self.num_generations > 1 or self.advantage not in ("rloo", "group_relative"),
+            f"num_generations is 1; advantage {self.advantage} compares samples of one prompt: at least 2",
+        )
+        require(
+            self.dual_clip is None or self.dual_clip > 1, f"dual_clip is {self.dual_clip}; it must be greater than 1"
         )
         require_untrained_gold(self.watch, self.rewards)
         for name in ("gamma", "gae_lambda"):
@@ -195,7 +205,7 @@ class PPOConfig:
         )
         require(
             self.sampling.top_p == 1,
-            f"sampling.top_p is {self.sampling.top_p}; PPO must sample from the distribution it optimises: 1.0",
+            f"sampling.top_p is {self.sampling.top_p}; PPO must sample from the distribution it optimizes: 1.0",
         )
         require_samplable(self.generation, self.sampling, self.model)
 

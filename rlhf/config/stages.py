@@ -6,11 +6,13 @@ from rlhf.config.checks import require, require_finite, require_not_negative, re
 from rlhf.config.common import DataConfig, ModelConfig, SamplingConfig
 from rlhf.config.fine_tuning import SFTConfig
 from rlhf.config.ppo import PPOConfig
-from rlhf.rewards.spec import RewardSpec
+from rlhf.config.renamed import with_old_names
+from rlhf.config.rewards import RewardSpec
 
 NO_MODEL = "model.name_or_path is not set; name a hub model or the folder of a trained one"
 
 
+@with_old_names
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """Sampling on held-out prompts with a fixed seed, and the mean of every reward component.
@@ -22,7 +24,7 @@ class EvaluateConfig:
         rewards: As in PPO; a weight of 0 measures without adding to the reward.
         sampling: Sampling.
         prompts: How many prompts, from the start of the file; None takes all.
-        samples_per_prompt: Responses per prompt.
+        num_generations: Responses per prompt.
         batch_size: Responses generated at once.
         seed: Of the sampling.
     """
@@ -33,7 +35,7 @@ class EvaluateConfig:
     rewards: list[RewardSpec]
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     prompts: int | None = None
-    samples_per_prompt: int = 1
+    num_generations: int = 1
     batch_size: int = 128
     seed: int = 1234
 
@@ -41,10 +43,11 @@ class EvaluateConfig:
         require_finite(self)
         require_paths(self, "output_dir")
         require_not_negative(self, "seed")
-        require_positive(self, "prompts", "samples_per_prompt", "batch_size")
+        require_positive(self, "prompts", "num_generations", "batch_size")
         require(self.model.name_or_path is not None, NO_MODEL)
 
 
+@with_old_names
 @dataclass(frozen=True, kw_only=True)
 class GenerateConfig:
     """Completions for prompts, printed or written.
@@ -54,7 +57,7 @@ class GenerateConfig:
         prompt: One prompt, or several.
         data: Take the prompts from a file instead.
         sampling: Sampling.
-        samples_per_prompt: Completions per prompt.
+        num_generations: Completions per prompt.
         batch_size: Completions generated at once.
         output: Write JSONL here instead of printing.
         merge_to: Also write the model with its adapters merged into this folder.
@@ -64,8 +67,8 @@ class GenerateConfig:
     model: ModelConfig
     prompt: list[str] = field(default_factory=list)
     data: DataConfig | None = None
-    sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(max_response_tokens=256, temperature=0.7))
-    samples_per_prompt: int = 1
+    sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(max_new_tokens=256, temperature=0.7))
+    num_generations: int = 1
     batch_size: int = 32
     output: str | None = None
     merge_to: str | None = None
@@ -75,7 +78,7 @@ class GenerateConfig:
         require_finite(self)
         require_paths(self, "output", "merge_to")
         require_not_negative(self, "seed")
-        require_positive(self, "samples_per_prompt", "batch_size")
+        require_positive(self, "num_generations", "batch_size")
         require(self.model.name_or_path is not None, NO_MODEL)
         require(bool(self.prompt) != (self.data is not None), "give either prompt or data, not both and not neither")
 
@@ -98,26 +101,27 @@ class ScoreConfig:
         require_paths(self, "input", "output")
 
 
+@with_old_names
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
     """The evaluation before and after PPO; see EvaluateConfig.
 
     Args:
         prompts: How many held-out prompts; None takes all.
-        samples_per_prompt: Responses per prompt.
+        num_generations: Responses per prompt.
         metrics: Rewards that are only measured, besides those that are trained on.
         seed: Of the sampling.
     """
 
     prompts: int | None = None
-    samples_per_prompt: int = 1
+    num_generations: int = 1
     metrics: list[RewardSpec] = field(default_factory=list)
     seed: int = 1234
 
     def __post_init__(self) -> None:
         require_finite(self)
         require_not_negative(self, "seed")
-        require_positive(self, "prompts", "samples_per_prompt")
+        require_positive(self, "prompts", "num_generations")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlhf.config.checks import require, require_finite, require_positive
-from rlhf.rewards.spec import RewardSpec
+from rlhf.config.rewards import RewardSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +13,8 @@ class WatchConfig:
 
     Args:
         kl_limit: Nats per response above which the policy counts as having left the reference; None is 50, or half a
-            nat per token where responses begin with fewer than 100. With kl_target set, three times that decides.
+            nat per token where responses begin with fewer than 100. With adaptive_kl_target set, three times that
+            decides.
         gold: Name of a reward that is measured but not trained on (weight 0): when it falls while the score rises,
             the policy is exploiting the rewards that it is trained on.
         stop_on_hacking: End the run there, with the policy as it is.

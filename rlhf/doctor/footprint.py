@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from rlhf.config import PPOConfig
-from rlhf.folding import packs
-from rlhf.lm_head import LOGIT_ROWS
-from rlhf.policy import Policy
+from rlhf.policy.logprobs import LOGIT_ROWS
+from rlhf.policy.merged import packs
+from rlhf.policy.policy import Policy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,11 +58,11 @@ class Footprint:
 
 def footprint(config: PPOConfig, policy: Policy, prompt_tokens: int) -> Footprint:
     """Estimate of the peak, if the longest prompts get the longest responses."""
-    model, response_tokens = policy.language_model, config.sampling.max_response_tokens
+    model, response_tokens = policy.language_model, config.sampling.max_new_tokens
     everything = size_of([*policy.parameters(), *policy.buffers()])
     process = max(0, resident() - everything) + WARM_UP if policy.device.type == "cpu" else 0  # before it is tried out
     trainable = size_of([parameter for _, parameter in policy.trainable])
-    rows = min(config.micro_batch_size, per_process(config, config.minibatch_size))
+    rows = min(config.micro_batch_size, per_process(config, config.mini_batch_size))
     n_tokens = prompt_tokens + response_tokens
     blocks = [rows * block for block in saved_by_one_row(model, n_tokens)]
     widest = max(blocks)
@@ -129,7 +129,7 @@ def size_of_sampling(config: PPOConfig, policy: Policy, prompt_tokens: int) -> i
     settings, rows = model.config, per_process(config, config.batch_size)
     head_width = getattr(settings, "head_dim", None) or settings.hidden_size // settings.num_attention_heads
     heads = getattr(settings, "num_key_value_heads", settings.num_attention_heads)
-    tokens = prompt_tokens + config.sampling.max_response_tokens
+    tokens = prompt_tokens + config.sampling.max_new_tokens
     cache = 2 * settings.num_hidden_layers * rows * tokens * heads * head_width * model.dtype.itemsize
     # of one token the logits, their probabilities in float32, and the sums of these in float64
     one_token = len(model.get_output_embeddings().weight) * (model.dtype.itemsize + FLOAT + DOUBLE)
@@ -150,7 +150,7 @@ def copied_weights(policy: Policy) -> int:
 
 def per_process(config: PPOConfig, rows: int) -> int:
     """The largest share of a batch, on the number of processes that the config asks for."""
-    return -(-rows // (config.processes or 1))
+    return -(-rows // (config.num_processes or 1))
 
 
 def size_of(tensors: list[Tensor]) -> int:

@@ -3,11 +3,11 @@
 import statistics
 
 from rlhf.config import PPOConfig
-from rlhf.data import TokenizedExample
+from rlhf.data.examples import TokenizedExample
 from rlhf.doctor.check import Check, ok, warning
 from rlhf.doctor.patient import Patient
-from rlhf.models import context_length
-from rlhf.trainer import PPOTrainer
+from rlhf.models.load import context_length
+from rlhf.ppo.trainer import PPOTrainer
 
 MANY = 0.5
 """Share of responses cut off beyond which most of the score is about where the cut falls."""
@@ -15,7 +15,7 @@ MANY = 0.5
 
 def check_length_budget(config: PPOConfig, trainer: PPOTrainer, prompts: list[TokenizedExample]) -> Check:
     """The longest prompt and a whole response fit into the context. (Where they do not, loading has failed.)"""
-    limit, context = config.sampling.max_response_tokens, context_length(trainer.policy.language_model)
+    limit, context = config.sampling.max_new_tokens, context_length(trainer.policy.language_model)
     longest = max(len(prompt.prompt_ids) for prompt in prompts)
     return ok("length budget", f"longest prompt {longest} + response {limit} = {longest + limit} of {context} tokens")
 
@@ -23,7 +23,7 @@ def check_length_budget(config: PPOConfig, trainer: PPOTrainer, prompts: list[To
 def check_responses_end(patient: Patient) -> Check:
     """Responses end by themselves before they are cut off."""
     name, responses = "responses end", patient.responses
-    limit = patient.config.sampling.max_response_tokens
+    limit = patient.config.sampling.max_new_tokens
     n, n_ended = len(responses), int(responses.has_eos.sum())
     mean = float(responses.lengths.float().mean())
     found = f"{n_ended} of {n} end by themselves, the rest is cut off at {limit} tokens; {mean:.0f} on average"
@@ -35,7 +35,7 @@ def check_responses_end(patient: Patient) -> Check:
     elif n_ended == 0:
         fix = "the model does not know when to stop: fine-tune it first (rlhf sft ends every completion with EOS)"
         return warning(name, found, f"{fix}, or name a stop string in sampling.stop")
-    return warning(name, found, "raise sampling.max_response_tokens, or set missing_eos_penalty to teach an end")
+    return warning(name, found, "raise sampling.max_new_tokens, or set missing_eos_penalty to teach an end")
 
 
 def typical_completion(prompts: list[TokenizedExample]) -> int | None:

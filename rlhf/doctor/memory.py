@@ -7,13 +7,13 @@ import torch
 from rlhf.config import ModelConfig, PPOConfig
 from rlhf.doctor.check import Check, failure, ok, warning
 from rlhf.doctor.footprint import footprint, resident
-from rlhf.models import default_device
-from rlhf.policy import Policy
-from rlhf.pretrained import load_pretrained
+from rlhf.models.load import default_device
+from rlhf.models.pretrained import load_pretrained
+from rlhf.policy.policy import Policy
 
 NEARLY_FULL = 0.9
 SMALLER = (
-    "lower micro_batch_size or sampling.max_response_tokens, set model.gradient_checkpointing or model.dtype bfloat16, "
+    "lower micro_batch_size or sampling.max_new_tokens, set model.gradient_checkpointing or model.dtype bfloat16, "
     "take critic: detached, or a smaller model"
 )
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rlhf.data import TokenizedExample
+from rlhf.data.examples import TokenizedExample
 from rlhf.doctor.check import Check, failure, ok
 from rlhf.doctor.patient import Patient
-from rlhf.folding import decoding
-from rlhf.generation import sample
-from rlhf.rollout import Responses, join
-from rlhf.tensors import logprobs_from_logits
+from rlhf.maths.tensors import logprobs_from_logits
+from rlhf.policy.merged import decoding
+from rlhf.sampling.decode import sample
+from rlhf.sampling.responses import Responses, collate_responses
 
 DECODED_ROWS, DECODED_TOKENS = 8, 24
 SURPRISE_LIMIT = 5.0
@@ -29,7 +29,7 @@ def check_padding_invariance(patient: Patient) -> Check:
     worst = 0.0
     for row in rows.split(1):
         alone = halves.rows(row.to(half.device))
-        logprobs = patient.trainer.evaluate(alone, with_values=False, with_entropy=False).logprobs
+        logprobs = patient.trainer.forward(alone, with_values=False, with_entropy=False).logprobs
         worst = max(worst, float((logprobs - patient.old.logprobs[row, : logprobs.shape[1]]).abs().max()))
     return compared(
         "padding invariance",
@@ -45,7 +45,7 @@ def check_decoding(patient: Patient) -> Check:
     ordered = sorted(patient.prompts, key=lambda prompt: len(prompt.prompt_ids))
     spread = [ordered[i * (len(ordered) - 1) // (DECODED_ROWS - 1)] for i in range(DECODED_ROWS)]  # short to long
     decoded, responses = decode(patient, spread)
-    forward = patient.trainer.evaluate(responses, with_values=False, with_entropy=False).logprobs
+    forward = patient.trainer.forward(responses, with_values=False, with_entropy=False).logprobs
     return compared(
         "decoding",
         float((decoded - forward)[responses.response_mask].abs().max()),
@@ -58,7 +58,7 @@ def check_decoding(patient: Patient) -> Check:
 def decode(patient: Patient, prompts: list[TokenizedExample]) -> tuple[Tensor, Responses]:
     """Sample a few tokens: their log-probabilities as the decode loop saw them [B, T], and the responses."""
     trainer, sampling = patient.trainer, patient.config.sampling
-    short = replace(sampling, max_response_tokens=min(DECODED_TOKENS, sampling.max_response_tokens), stop=[])
+    short = replace(sampling, max_new_tokens=min(DECODED_TOKENS, sampling.max_new_tokens), stop=[])
     model, eos = trainer.policy.language_model, trainer.tokenizer.eos_token_id
     steps: list[Tensor] = []
     hook = model.get_output_embeddings().register_forward_hook(lambda *call: steps.append(call[-1].float()))
@@ -74,11 +74,11 @@ def decode(patient: Patient, prompts: list[TokenizedExample]) -> tuple[Tensor, R
         if len(logits) < len(running):  # the loop drops all finished rows at once, and keeps the order
             running = running[lengths[running] > t]
         logprobs[running, t] = logprobs_from_logits(logits / sampling.temperature, sampled.response_ids[running, t])
-    return logprobs, join(prompts, sampled, trainer.tokenizer)
+    return logprobs, collate_responses(prompts, sampled, trainer.tokenizer)
 
 
 def check_sampled_distribution(patient: Patient) -> Check:
-    """Responses are as probable as samples of the distribution that is optimised have to be.
+    """Responses are as probable as samples of the distribution that is optimized have to be.
 
     The log-probability of a sampled token is -entropy on average, so that z = sum d / sqrt(sum d^2) with
     d = logprob + entropy is about normal: another temperature, or a cut distribution, shows as a large z.
@@ -96,7 +96,7 @@ def check_sampled_distribution(patient: Patient) -> Check:
     return failure(
         "sampled distribution",
         found,
-        f"responses come from a {direction} distribution than the one that is optimised: sample with the same "
+        f"responses come from a {direction} distribution than the one that is optimized: sample with the same "
         "temperature, the same weights, and without top_p, top_k or other logits processors",
     )
 
@@ -127,7 +127,7 @@ def check_reference(patient: Patient) -> Iterator[Check]:
             noise = torch.randn(parameter.shape, generator=generator, device=parameter.device, dtype=parameter.dtype)
             parameter.add_(STIR * noise)
         reference = patient.reference_logprobs()
-        stirred = patient.trainer.evaluate(patient.responses, with_values=False, with_entropy=False).logprobs
+        stirred = patient.trainer.forward(patient.responses, with_values=False, with_entropy=False).logprobs
         for parameter, original in zip(parameters, originals, strict=True):
             parameter.copy_(original)
     moved = float((reference - patient.ref.logprobs).abs().max())

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from rlhf.config import PPOConfig, ValueWarmup
-from rlhf.data import TokenizedExample
-from rlhf.policy import Evaluation
-from rlhf.ppo import build_trainer
-from rlhf.prompts import ShuffledPasses
+from rlhf.data.examples import TokenizedExample
+from rlhf.data.prompts import ShuffledPasses
+from rlhf.policy.policy import PolicyOutput
+from rlhf.ppo.trainer import PPOTrainer
 from rlhf.rewards import RewardSum
-from rlhf.rollout import Responses
-from rlhf.trainer import PPOTrainer
+from rlhf.sampling.responses import Responses
+from rlhf.stages.ppo import build_trainer
 
 N_SAMPLES = 16
 LOGPROB_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.3}
@@ -39,8 +39,8 @@ class Patient:
     trainer: PPOTrainer
     prompts: list[TokenizedExample]
     responses: Responses
-    old: Evaluation
-    ref: Evaluation
+    old: PolicyOutput
+    ref: PolicyOutput
     seconds_per_response: float
 
     @property
@@ -51,20 +51,20 @@ class Patient:
     def reference_logprobs(self) -> Tensor:
         """The reference's log-probabilities of the responses, as it is now."""
         with self.trainer.policy.reference():
-            return self.trainer.evaluate(self.responses, with_values=False, with_entropy=False).logprobs
+            return self.trainer.forward(self.responses, with_values=False, with_entropy=False).logprobs
 
 
 def build_trial(config: PPOConfig, rewards: RewardSum) -> PPOTrainer:
-    """The run's trainer, on a batch of 16 (or a few more, where that is not a multiple of samples_per_prompt)."""
-    per_prompt = config.samples_per_prompt
+    """The run's trainer, on a batch of 16 (or a few more, where that is not a multiple of num_generations)."""
+    per_prompt = config.num_generations
     n = per_prompt * -(-N_SAMPLES // per_prompt)
     trial = replace(
         config,
         batch_size=n,
-        minibatch_size=min(config.minibatch_size, n),
-        epochs=1,
+        mini_batch_size=min(config.mini_batch_size, n),
+        num_ppo_epochs=1,
         value_warmup=ValueWarmup(),  # or the policy would not be updated
-        processes=None,
+        num_processes=None,
     )
     return build_trainer(trial, rewards)
 
@@ -80,9 +80,9 @@ def admit(config: PPOConfig, trainer: PPOTrainer) -> Patient:
     started = time.perf_counter()
     responses = trainer.sample(trainer.next_prompts())
     seconds = (time.perf_counter() - started) / len(responses)
-    old = trainer.evaluate(responses, with_values=False, with_entropy=True)
+    old = trainer.forward(responses, with_values=False, with_entropy=True)
     with torch.no_grad(), trainer.policy.reference():
-        ref = trainer.evaluate(responses, with_values=False, with_entropy=False)
+        ref = trainer.forward(responses, with_values=False, with_entropy=False)
     return Patient(
         config=config,
         trainer=trainer,

@@ -20,7 +20,7 @@ def check_rewards(patient: Patient) -> Iterator[Check]:
         yield failure("rewards", str(error), "mend the reward; `rlhf score` runs it on a file of completions")
         return
     seconds = time.perf_counter() - started
-    for reward in patient.trainer.rewards.rewards:
+    for reward in patient.trainer.reward_fn.rewards:
         yield check_component(reward.name, reward.weight, scores)
     yield check_total(scores)
     yield check_speed(patient, seconds / len(patient.responses))
@@ -58,10 +58,10 @@ def check_total(scores: Scores) -> Check:
 def check_speed(patient: Patient, seconds: float) -> Check:
     """Scoring is not what the run waits for."""
     config, name = patient.config, "reward time"
-    total = seconds * config.batch_size * config.updates
+    total = seconds * config.batch_size * config.num_updates
     found = (
-        f"{seconds * 1e3:.3g} ms per response, {duration(total)} for {config.updates} updates of {config.batch_size}; "
-        f"sampling takes {patient.seconds_per_response * 1e3:.3g} ms"
+        f"{seconds * 1e3:.3g} ms per response, {duration(total)} for {config.num_updates} updates of "
+        f"{config.batch_size}; sampling takes {patient.seconds_per_response * 1e3:.3g} ms"
     )
     if seconds <= patient.seconds_per_response:
         return ok(name, found)

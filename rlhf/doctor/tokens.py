@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from rlhf.data import TokenizedExample
+from rlhf.data.examples import TokenizedExample
 from rlhf.doctor.check import Check, failure, ok, warning
-from rlhf.trainer import PPOTrainer
+from rlhf.ppo.trainer import PPOTrainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -6,7 +6,7 @@ import torch
 
 from rlhf.doctor.check import Check, failure, ok
 from rlhf.doctor.patient import Patient
-from rlhf.policy import Policy
+from rlhf.policy.policy import Policy
 
 
 def check_update(patient: Patient) -> Iterator[Check]:

@@ -7,10 +7,10 @@ from rlhf.report.compare import Group, Seeds, seeds_of, toy_clock
 from rlhf.report.load import Row
 from rlhf.report.marks import Mark, marks
 from rlhf.report.panels import Panel, assign, name_of
-from rlhf.report.series import curve, quantise
+from rlhf.report.series import curve, quantize
 
 Chart = dict[str, Any]
-COLOURS = 7  # of the palette in report.css
+COLORS = 7  # of the palette in report.css
 
 
 def stage_charts(groups: list[Group], stage: str) -> dict[str, list[Chart]]:
@@ -45,8 +45,8 @@ def chart(panel: Panel, lines: list[Seeds], metrics: list[str], configs: list[Ro
             drawn = curve(line.metrics, metric)
             if drawn is not None:
                 label = name_of(metric).removeprefix("reward/") if len(lines) == 1 else line.label
-                colour = len(series) if len(lines) == 1 else number
-                series.append({"label": label, "colour": colour % COLOURS, **drawn.plain()})
+                color = len(series) if len(lines) == 1 else number
+                series.append({"label": label, "color": color % COLORS, **drawn.plain()})
     levels = dict.fromkeys(level for config in configs if (level := panel.line(config)))
     return {
         "title": panel.title if alone else f"{panel.title}: {name_of(metrics[0]).removeprefix('reward/')}",
@@ -76,7 +76,7 @@ def warmup(line: Seeds) -> list[float] | None:
 
 
 def frontier(groups: list[Group]) -> list[Chart]:
-    """Score and gold reward, where there is one, against sqrt(KL): the plane of over-optimisation (Gao et al. 2023)."""
+    """Score and gold reward, where there is one, against sqrt(KL): the plane of over-optimization (Gao et al. 2023)."""
     lines = seeds_of(groups, "ppo")
     gold = gold_of(groups)
     drawn = [("Score against distance", "score, mean per response", "objective/score")]
@@ -108,8 +108,8 @@ def _frontier(title: str, unit: str, lines: list[Seeds], metric: str) -> Chart:
         reward, kl = curve(line.metrics, metric), curve(line.metrics, "objective/kl")
         if reward and kl and reward.steps == kl.steps:
             distance = [sqrt(max(0.0, value)) for value in kl.mean]
-            points = {"x": quantise(distance), "y": quantise(reward.mean), "t": quantise(reward.steps)}
-            series.append({"label": line.label, "colour": number % COLOURS, **points})
+            points = {"x": quantize(distance), "y": quantize(reward.mean), "t": quantize(reward.steps)}
+            series.append({"label": line.label, "color": number % COLORS, **points})
     return {
         "title": title,
         "unit": unit,

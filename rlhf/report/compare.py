@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.report.load import Row, Run
-from rlhf.runs import essence, mask_secrets
+from rlhf.runs.folder import essence, mask_secrets
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from rlhf.report.charts import Chart, frontier, stage_charts
 from rlhf.report.compare import Group
 from rlhf.report.headline import Change, headline, number_text, title_of, unit_of
 from rlhf.report.html import visible
-from rlhf.report.plots import BLUE, GREY, INK, ORANGE, PALETTE, WARNING
+from rlhf.report.plots import BLUE, GRAY, INK, ORANGE, PALETTE, WARNING
 
 CURVES = ("Reward", "KL to the reference", "Entropy", "Length", "Explained variance", "Clipped tokens")
 MOST_CURVES = 6
-COLOURS = [BLUE, ORANGE, *PALETTE[2:], INK, GREY]
+COLORS = [BLUE, ORANGE, *PALETTE[2:], INK, GRAY]
 
 
 def draw_figures(groups: list[Group], out: Path) -> list[Path]:
@@ -52,19 +52,19 @@ def _grid(charts: list[Chart], file: Path) -> Path:
 
 def _draw(chart: Chart, axes: Any) -> None:
     for series in chart["series"]:
-        colour = COLOURS[series["colour"] % len(COLOURS)]
+        color = COLORS[series["color"] % len(COLORS)]
         y = [float("nan") if value is None else value for value in series["y"]]
-        axes.plot(series["x"], y, color=colour, linewidth=1.7, label=visible(series["label"]),
+        axes.plot(series["x"], y, color=color, linewidth=1.7, label=visible(series["label"]),
                   marker="o" if chart.get("plane") else None, markersize=2.5)  # fmt: skip
         if "lo" in series:
             low, high = ([float("nan") if v is None else v for v in series[edge]] for edge in ("lo", "hi"))
-            axes.fill_between(series["x"], low, high, color=colour, alpha=0.17, linewidth=0)
+            axes.fill_between(series["x"], low, high, color=color, alpha=0.17, linewidth=0)
     low, high = axes.get_ylim()
     near = [line for line in chart["lines"] if 2 * low - high <= line["y"] <= 2 * high - low]  # others squash the data
     for line in near:
-        axes.axhline(line["y"], color=GREY, linestyle="--", linewidth=1, label=line["label"])
+        axes.axhline(line["y"], color=GRAY, linestyle="--", linewidth=1, label=line["label"])
     if chart.get("shade"):
-        axes.axvspan(chart["shade"][0], chart["shade"][1] + 1, color=GREY, alpha=0.15, linewidth=0)
+        axes.axvspan(chart["shade"][0], chart["shade"][1] + 1, color=GRAY, alpha=0.15, linewidth=0)
     _mark_warnings(chart, axes)
     axes.set_title(visible(chart["title"]), fontsize=11, color=INK)
     axes.set_xlabel(chart["axis"], fontsize=9)
@@ -102,7 +102,7 @@ def _raised_in_plane(chart: Chart) -> list[tuple[float, float]]:
 def _headline(table: dict[str, list[Change]], file: Path) -> Path:
     """A dumbbell per group and quantity, each quantity on a scale of its own."""
     plt = _pyplot()
-    groups = {change.colour: change.label for changes in table.values() for change in changes}
+    groups = {change.color: change.label for changes in table.values() for change in changes}
     columns = min(4, len(table))
     lines = -(-len(table) // columns)
     size = (3.4 * columns, (1.05 + 0.5 * len(groups)) * lines)
@@ -120,20 +120,20 @@ def _headline(table: dict[str, list[Change]], file: Path) -> Path:
 
 def _dumbbells(name: str, changes: list[Change], axes: Any) -> None:
     for change in changes:
-        colour, row = COLOURS[change.colour % len(COLOURS)], -change.colour
+        color, row = COLORS[change.color % len(COLORS)], -change.color
         seeds = [value for pair in change.pairs for value in pair if value is not None]
         if len(change.pairs) > 1:
-            axes.scatter(seeds, [row] * len(seeds), s=9, color=colour, alpha=0.45, linewidths=0)
+            axes.scatter(seeds, [row] * len(seeds), s=9, color=color, alpha=0.45, linewidths=0)
         if change.before is not None:
-            axes.plot([change.before, change.after], [row, row], color=colour, linewidth=1.6, zorder=1)
-            axes.scatter([change.before], [row], s=38, facecolor="white", edgecolor=colour, zorder=2)
-        axes.scatter([change.after], [row], s=44, color=colour, zorder=3)
+            axes.plot([change.before, change.after], [row, row], color=color, linewidth=1.6, zorder=1)
+            axes.scatter([change.before], [row], s=38, facecolor="white", edgecolor=color, zorder=2)
+        axes.scatter([change.after], [row], s=44, color=color, zorder=3)
         before = "" if change.before is None else f"{number_text(change.before)} → "
         place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "center"}
         text = f"{before}{number_text(change.after)}   {change.text()}"
         axes.annotate(text, (0.5, row), (0, 8), fontsize=8, color=INK, **place)
     axes.set_title(visible(title_of(name)), fontsize=10, color=INK)
-    axes.set_xlabel(unit_of(name), fontsize=7, color=GREY, labelpad=1)
+    axes.set_xlabel(unit_of(name), fontsize=7, color=GRAY, labelpad=1)
     everything = [0.0, *(value for change in changes for pair in change.pairs for value in pair if value is not None)]
     low, high = min(everything), max(everything)
     margin = 0.1 * (high - low) or 1.0

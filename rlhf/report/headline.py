@@ -34,7 +34,7 @@ class Change:
     """One quantity of one group: (before, after) of each seed; before is None where it was measured once."""
 
     label: str
-    colour: int
+    color: int
     pairs: list[tuple[float | None, float]]
 
     @property
@@ -157,7 +157,7 @@ def _dumbbell(change: Change, low: float, high: float) -> Markup:
     ]  # fmt: skip
     content = join([_line(x(low), x(high), middle, "rail"), *before, *faint, _dot(x(change.after), middle, 5.5, "end")])
     box = f"0 0 {width:g} {2 * middle:g}"
-    return element("svg", content, class_=f"dumbbell c{change.colour % 7}", viewBox=box,
+    return element("svg", content, class_=f"dumbbell c{change.color % 7}", viewBox=box,
                    preserveAspectRatio="xMinYMid", aria_hidden="true")  # fmt: skip
 
 

@@ -25,7 +25,7 @@ class Markup(str):
 
 
 def visible(text: str) -> str:
-    """The text with every character that could disguise the text around it spelt out, as in ⟨U+202E⟩."""
+    """The text with every character that could disguise the text around it spelled out, as in ⟨U+202E⟩."""
     return _TROUBLE.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text.replace("\r\n", "\n"))
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import yaml
 
 from rlhf.errors import UserError, one_line
-from rlhf.runs import CONFIG_FILE, DONE_FILE, METRICS_FILE, SAMPLES_FILE, VERSIONS_FILE, WARNINGS_FILE
+from rlhf.runs.folder import CONFIG_FILE, DONE_FILE, METRICS_FILE, SAMPLES_FILE, VERSIONS_FILE, WARNINGS_FILE
 
 Row = dict[str, Any]
 SUMMARY_FILE, EVALUATION_FILE, RESPONSES_FILE = "summary.json", "evaluation.json", "responses.jsonl"
 ROLLOUTS_FOLDER = "rollouts"
-TENSORS_FILE, ROWS_FILE = "rollout.safetensors", "rows.jsonl"  # as in rlhf.rollout_files, which loads torch
+TENSORS_FILE, ROWS_FILE = "rollout.safetensors", "rows.jsonl"  # as in rlhf.ppo.rollout_files, which loads torch
 MARKS_OF_A_STAGE = (("ppo", "objective/"), ("sft", "sft/"), ("reward model", "reward/"))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from rlhf.report.compare import Group
 from rlhf.report.load import Row, Run
 
-# Of a warning (rlhf.symptoms, rlhf.watch) the metrics that went wrong, which may be fewer than those it reads.
+# Of a warning of rlhf.watch the metrics that went wrong, which may be fewer than those it reads.
 ABOUT = {
     "kl_blow_up": ("objective/kl",),
     "negative_kl": ("objective/kl",),

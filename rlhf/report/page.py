@@ -13,7 +13,7 @@ from rlhf.report.load import Row
 from rlhf.report.pictures import pictures
 from rlhf.report.samples import SHOWN, sample_cards
 from rlhf.report.warning_list import warning_list
-from rlhf.runs import essence
+from rlhf.runs.folder import essence
 
 STAGE_TITLES = {"ppo": "PPO", "sft": "Supervised fine-tuning", "reward model": "Reward model", "toy": "Toy"}
 MOST_GROUPS = 4  # whose samples are shown
@@ -97,7 +97,7 @@ def _curves(groups: list[Group], charts: list[Chart]) -> list[tuple[str, str, Ma
             blocks += [element("h3", heading) if heading else None, element("div", *figures, class_="charts")]
         how = "Lines are means, bands reach from the smallest to the largest value behind each point."
         if any(spec["shade"] for specs in sections.values() for spec in specs):
-            how += " Grey: the critic's warm-up, in which the policy does not move."
+            how += " Gray: the critic's warm-up, in which the policy does not move."
         lead = element("p", f"{how} Arrow keys read a chart out point by point.", class_="lead")
         title = "Curves" if stage == "toy" else f"{STAGE_TITLES[stage]} curves"
         parts.append((f"curves-{stage.replace(' ', '-')}", title, join([lead, *blocks])))
@@ -121,7 +121,7 @@ def _frontier(groups: list[Group], charts: list[Chart]) -> Markup | None:
         return None
     lead = (
         "What the reward cost: the score against the distance from the reference. A gold reward that falls while the "
-        "score still rises is over-optimisation: from there on, the policy exploits the reward."
+        "score still rises is over-optimization: from there on, the policy exploits the reward."
     )
     return join([element("p", lead, class_="lead"), element("div", *figures, class_="charts wide")])
 

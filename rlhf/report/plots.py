@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from rlhf.files import read_jsonl
-from rlhf.runs import METRICS_FILE
+from rlhf.runs.files import read_jsonl
+from rlhf.runs.folder import METRICS_FILE
 
-INK, BLUE, ORANGE, GREY, WARNING = "#1f2933", "#2563a8", "#c2571a", "#8a94a0", "#b3261e"
+INK, BLUE, ORANGE, GRAY, WARNING = "#1f2933", "#2563a8", "#c2571a", "#8a94a0", "#b3261e"
 PALETTE = [BLUE, ORANGE, "#3b8a4c", "#8b5aa8", "#a8862a"]
 
 
@@ -32,9 +32,9 @@ def plot_reward_and_kl(folder: Path, file: Path, warmup_updates: int) -> None:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         if warmup_updates:
-            axes.axvspan(1, warmup_updates + 1, color=GREY, alpha=0.15, linewidth=0)
+            axes.axvspan(1, warmup_updates + 1, color=GRAY, alpha=0.15, linewidth=0)
     if warmup_updates:
-        right.text(1.2, right.get_ylim()[1] * 0.95, "critic\nwarm-up", va="top", color=GREY, fontsize=8)
+        right.text(1.2, right.get_ylim()[1] * 0.95, "critic\nwarm-up", va="top", color=GRAY, fontsize=8)
     left.legend(frameon=False, fontsize=8)
     figure.savefig(file)
     plt.close(figure)

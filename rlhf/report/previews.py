@@ -7,7 +7,7 @@ from rlhf.report.html import Markup, element, join
 from rlhf.report.load import Row
 
 if TYPE_CHECKING:
-    from rlhf.rewards.render import Rendered
+    from rlhf.rewards.react.render.pool import Rendered
 
 LONGEST_HTML = 20_000
 SECONDS = 1.0
@@ -29,8 +29,8 @@ def rewards_react(config: Row) -> bool:
 
 def render_previews(responses: list[str]) -> dict[str, Markup]:
     """Response -> a frame that shows it, or a line that says why not; empty where rendering is not set up."""
-    from rlhf.rewards.react_render import ReactRender
-    from rlhf.rewards.render import RenderUnavailableError
+    from rlhf.rewards.react.render.installation import RenderUnavailableError
+    from rlhf.rewards.react.renders import ReactRender
 
     try:
         rendered = ReactRender(time_limit=SECONDS, workers=1).render(responses)

@@ -27,8 +27,8 @@ class Curve:
 
     def plain(self) -> dict[str, Any]:
         """For JSON; the band only where there is one."""
-        band = {"lo": quantise(self.low), "hi": quantise(self.high)} if self.has_band else {}
-        return {"x": quantise(self.steps), "y": quantise(self.mean), **band}
+        band = {"lo": quantize(self.low), "hi": quantize(self.high)} if self.has_band else {}
+        return {"x": quantize(self.steps), "y": quantize(self.mean), **band}
 
 
 def curve(seeds: list[list[Row]], metric: str, max_points: int = MAX_POINTS) -> Curve | None:
@@ -55,12 +55,12 @@ def curve(seeds: list[list[Row]], metric: str, max_points: int = MAX_POINTS) -> 
     )
 
 
-def quantise(values: list[float]) -> list[float | int | None]:
+def quantize(values: list[float]) -> list[float | int | None]:
     """Five significant digits, which is more than a screen can show; None for what is not finite."""
-    return [_quantised(value) for value in values]
+    return [_quantized(value) for value in values]
 
 
-def _quantised(value: float) -> float | int | None:
+def _quantized(value: float) -> float | int | None:
     if not math.isfinite(value):
         return None
     rounded = float(f"{value:.{DIGITS}g}")

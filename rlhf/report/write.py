@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlhf.errors import UserError
-from rlhf.files import write_atomically
 from rlhf.report.compare import Group, group_runs
 from rlhf.report.figures import draw_figures
 from rlhf.report.load import NoRunError, read_run
 from rlhf.report.page import page
+from rlhf.runs.files import write_atomically
 
 REPORT_FILE = "report.html"
 

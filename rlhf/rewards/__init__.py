@@ -3,9 +3,12 @@
 Pure Python: importing this package loads neither torch nor transformers, and nothing here knows a stage.
 """
 
-from rlhf.rewards.contract import Explains, Item, RewardError, RewardFunction, Span, SpanReward
-from rlhf.rewards.spec import BUILTINS, RewardSpec, load_reward
-from rlhf.rewards.total import RewardSum, Scores, WeightedReward
+from rlhf.config.rewards import BUILTINS, RewardSpec
+from rlhf.errors import RewardError
+from rlhf.rewards.contract import Explains, Item, RewardFunction, Span, SpanReward
+from rlhf.rewards.loading import load_reward
+from rlhf.rewards.scores import Scores, WeightedReward
+from rlhf.rewards.total import RewardSum
 
 __all__ = [
     "BUILTINS",

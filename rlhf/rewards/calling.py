@@ -25,7 +25,7 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], seconds: float
     Awaitables run on one event loop in a thread of its own, the same for every call, so that a reward can keep its
     connections open; a caller may itself be inside a loop. Without a limit a plain function runs in the calling thread.
     With one it runs in a thread that is stopped when the limit is over (at its next line of Python, see
-    `rlhf.rewards.threads`; nothing waits for it), and an awaitable is cancelled.
+    `rlhf.rewards.threads`; nothing waits for it), and an awaitable is canceled.
 
     Raises TimeLimitError after `seconds`, and whatever the function raises.
     """

@@ -50,10 +50,6 @@ class Explains(Protocol):
     def explain(self, prompt: str, completion: str, **columns: Any) -> str: ...
 
 
-class RewardError(ValueError):
-    """A reward could not be loaded, or gave something that is not a reward. The message is one line."""
-
-
 def shorten(text: str, limit: int = 80) -> str:
     """`text` as a quoted one-line literal, cut to `limit` characters of the original."""
     return repr(text) if len(text) <= limit else f"{text[:limit]!r}..."

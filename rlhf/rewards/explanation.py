@@ -1,18 +1,16 @@
 """The scores of one response in words: each component, its weight, and the reason where the reward can say it."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rlhf.errors import with_kind
-from rlhf.rewards.contract import Explains, RewardError
-
-if TYPE_CHECKING:
-    from rlhf.rewards.total import Scores, WeightedReward
+from rlhf.errors import RewardError, with_kind
+from rlhf.rewards.contract import Explains
+from rlhf.rewards.scores import Scores, WeightedReward
 
 
 def explanation(
-    rewards: "Sequence[WeightedReward]",
-    scores: "Scores",
+    rewards: Sequence[WeightedReward],
+    scores: Scores,
     row: int,
     prompt: str,
     completion: str,

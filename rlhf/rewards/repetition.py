@@ -1,4 +1,4 @@
-"""Penalises text that repeats itself, the usual way in which a policy collapses."""
+"""Penalizes text that repeats itself, the usual way in which a policy collapses."""
 
 import re
 from collections import Counter

@@ -4,23 +4,15 @@ With a KL penalty the best policy is  pi*(a) = pi_ref(a) exp(r(a) / beta) / Z.  
 the KL, the shaping of the reward, the advantages and the clipped loss together.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlhf.losses import (
-    clipped_policy_loss,
-    clipped_value_loss,
-    gae,
-    kl_estimate,
-    kl_shaped_rewards,
-    reinforce_loss,
-)
-from rlhf.tensors import logprobs_from_logits
-from rlhf.toy import report
+from rlhf.maths.advantages import gae, kl_shaped_rewards
+from rlhf.maths.kl import kl_estimate
+from rlhf.maths.losses import clipped_policy_loss, clipped_value_loss, reinforce_loss
+from rlhf.maths.tensors import logprobs_from_logits
 from rlhf.toy.config import BanditConfig
 from rlhf.toy.seeds import choose, generators, normal, per_run, uniform
 
@@ -31,7 +23,7 @@ SMALL_BATCH, LARGE_BATCH = 8, 256  # pulls per update: small shows the noise, la
 METHODS = ("REINFORCE, no baseline", "REINFORCE, baseline", "PPO")
 REFERENCES = {
     "uniform": (0.2, 0.2, 0.2, 0.2, 0.2),
-    "favours arm 0": (0.6, 0.1, 0.1, 0.1, 0.1),
+    "favors arm 0": (0.6, 0.1, 0.1, 0.1, 0.1),
     "against arm 2": (0.3, 0.3, 0.02, 0.2, 0.18),
 }
 
@@ -131,47 +123,3 @@ def settings_on_the_leash(config: BanditConfig) -> tuple[Tensor, Tensor]:
     """Every reference with every beta: references [C, A] and betas [C], reference by reference."""
     references, kl_coefs = torch.tensor(list(REFERENCES.values())), torch.tensor(config.kl_coefs)
     return references.repeat_interleave(len(kl_coefs), 0), kl_coefs.repeat(len(references))
-
-
-def run(config: BanditConfig) -> dict[str, Any]:
-    """Train, draw, write and print everything; returns the summary.
-
-    `total_variation` is the worst over references, betas and seeds of the distance between the policy that PPO
-    found on the leash and pi_ref exp(r / beta) / Z; `expected_reward` is that of each method's last policy.
-    """
-    from rlhf.toy.plots import bandit as plots
-
-    curves = compare_methods(config)
-    references, kl_coefs = settings_on_the_leash(config)
-    leashed = learn(config, "PPO", references, kl_coefs, LARGE_BATCH, config.updates)
-    optimum = optimal_policy(references, kl_coefs)
-    distance = total_variation(leashed.final, optimum)  # [S, C]
-    expected = {m: (c.final @ torch.tensor(MEANS)).mean().item() for m, c in curves.items()}
-    names = [name for name in REFERENCES for _ in config.kl_coefs]
-    per_setting = [
-        {"reference": name, "kl_coef": beta, "mean": mean, "worst": worst}
-        for name, beta, mean, worst in zip(
-            names, kl_coefs.tolist(), distance.mean(0).tolist(), distance.amax(0).tolist(), strict=True
-        )
-    ]
-    summary = {
-        "total_variation": distance.max().item(),
-        "total_variation_per_setting": per_setting,
-        "expected_reward": expected,
-        "optimal_reward": max(MEANS),
-    }
-    report.write(config.output_dir, config, _records(curves, leashed, optimum), summary)
-    plots.draw(config.output_dir, curves, leashed, optimum, config.kl_coefs)
-    print(report.table(["method", "expected reward"], list(expected.items())), end="\n\n")
-    rows = [(f"{s['reference']}, beta {s['kl_coef']:.2f}", s["mean"], s["worst"]) for s in per_setting]
-    print(report.table(["PPO on the leash: distance to the closed form", "mean", "worst"], rows))
-    return summary
-
-
-def _records(curves: dict[str, Learned], leashed: Learned, optimum: Tensor) -> Iterator[dict[str, Any]]:
-    for method, learned in curves.items():
-        rewards = (learned.probabilities @ torch.tensor(MEANS)).squeeze(-1)  # [updates + 1, S]
-        for update, row in enumerate(rewards.tolist()):
-            yield {"method": method, "pulls": update * SMALL_BATCH, "expected_reward": row}
-    for update, row in enumerate(total_variation(leashed.probabilities, optimum).mean((1, 2)).tolist()):
-        yield {"method": "PPO on the leash", "pulls": update * LARGE_BATCH, "total_variation": row}

@@ -40,11 +40,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(2)
     import torch
 
-    from rlhf.report.load import METRICS_FILE
     from rlhf.report.write import REPORT_FILE, write_report
+    from rlhf.runs.folder import METRICS_FILE
 
     torch.set_num_threads(config.threads)
-    import_module(f"rlhf.toy.{module}").run(config)
+    import_module(f"rlhf.toy.commands.{module}").run(config)
     folder, page = config.output_dir, config.output_dir / REPORT_FILE
     print(f"\neverything is in {folder}")
     if (folder / METRICS_FILE).is_file() and write_report([folder], page):  # `figures` trains nothing

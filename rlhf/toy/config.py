@@ -128,7 +128,7 @@ class TinyLMConfig(ToyConfig):
     """PPO updates, with and without the leash"""
     batch_size: int = 128
     """responses per update"""
-    minibatch_size: int = 64
+    mini_batch_size: int = 64
     epochs: int = 4
     """passes over each batch"""
     lr: float = 5e-4
@@ -145,13 +145,13 @@ class TinyLMConfig(ToyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("layers", "heads", "reference_steps", "updates", "epochs", "minibatch_size"):
+        for name in ("layers", "heads", "reference_steps", "updates", "epochs", "mini_batch_size"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _require(self.digits >= 2, "digits", self.digits, "at least 2, to have an order")
         _require(self.hidden % self.heads == 0, "hidden", self.hidden, f"a multiple of heads = {self.heads}")
         _require(
-            self.batch_size % self.minibatch_size == 0,
-            "batch_size", self.batch_size, f"a multiple of minibatch_size = {self.minibatch_size}",
+            self.batch_size % self.mini_batch_size == 0,
+            "batch_size", self.batch_size, f"a multiple of mini_batch_size = {self.mini_batch_size}",
         )  # fmt: skip
         _require(self.kl_coef >= 0, "kl_coef", self.kl_coef, "at least 0")
 

@@ -4,16 +4,14 @@ The world of a seed is a matrix W [4, 5]; context x is standard normal and actio
 earns 0 on average, the optimum E[max_a (x W)_a]; `gap_closed` is where the trained policy lies between them.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlhf.losses import clipped_policy_loss, clipped_value_loss, gae
-from rlhf.tensors import logprobs_from_logits, whiten
-from rlhf.toy import report
+from rlhf.maths.advantages import gae
+from rlhf.maths.losses import clipped_policy_loss, clipped_value_loss
+from rlhf.maths.tensors import logprobs_from_logits, whiten
 from rlhf.toy.config import ContextualConfig
 from rlhf.toy.seeds import choose, generators, normal, per_run, uniform
 
@@ -121,29 +119,3 @@ def test(config: ContextualConfig, trained: Trained) -> Test:
         ppo=payoffs.gather(-1, chosen).squeeze(-1),
         optimal=payoffs.amax(-1),
     )
-
-
-def run(config: ContextualConfig) -> dict[str, Any]:
-    """Train, test, draw, write and print; returns the summary, with `gap_closed` of every seed."""
-    from rlhf.toy.plots import contextual as plots
-
-    trained = train(config)
-    outcome = test(config, trained)
-    gap = outcome.gap_closed
-    policies = {"random": outcome.random, "PPO": outcome.ppo, "optimal": outcome.optimal}
-    summary = {
-        "gap_closed": gap.tolist(),
-        "gap_closed_mean": gap.mean().item(),
-        "expected_reward": {name: rewards.mean().item() for name, rewards in policies.items()},
-    }
-    report.write(config.output_dir, config, _records(trained), summary)
-    plots.draw(config.output_dir, trained, outcome)
-    rows = [(name, r.mean().item(), r.mean(-1).amin().item(), r.mean(-1).amax().item()) for name, r in policies.items()]
-    print(report.table(["policy", "expected reward", "worst seed", "best seed"], rows))
-    print(f"\nPPO closes {gap.mean():.1%} of the gap (worst of {len(gap)} seeds {gap.min():.1%})")
-    return summary
-
-
-def _records(trained: Trained) -> Iterator[dict[str, Any]]:
-    for update, (rewards, explained) in enumerate(zip(trained.rewards, trained.explained, strict=True)):
-        yield {"update": update, "reward": rewards.tolist(), "explained_variance": explained.tolist()}

@@ -12,8 +12,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from rlhf.losses import clipped_policy_loss, kl_from_logits, target_kl_penalty
-from rlhf.tensors import logprobs_from_logits, masked_mean, masked_moments, whiten
+from rlhf.maths.kl import kl_from_logits, target_kl_penalty
+from rlhf.maths.losses import clipped_policy_loss
+from rlhf.maths.tensors import logprobs_from_logits, masked_mean, masked_moments, whiten
 from rlhf.toy.config import DynamicsConfig
 from rlhf.toy.seeds import choose, generators, normal, per_run, uniform
 

@@ -1,6 +1,6 @@
 """The task of the tiny language model: write the digits of the prompt in order, then stop.
 
-What is wanted (`solved`) is not quite what is rewarded (`proxy_reward`). The reward looks at the order of neighbours
+What is wanted (`solved`) is not quite what is rewarded (`proxy_reward`). The reward looks at the order of neighbors
 only, pays for every further digit, and never asks whether the digits are those of the prompt: like a reward model
 that has come to like long answers. A policy that stays near the reference cannot use that; one without a leash can.
 """
@@ -13,7 +13,7 @@ SEPARATOR, EOS = DIGITS, DIGITS + 1
 VOCABULARY = DIGITS + 2
 
 STEP_UP, STEP_DOWN = 0.2, -0.8  # reward for a digit that is not smaller, or smaller, than the one before
-SLIPS = 0.8  # share of demonstrations with two neighbours swapped
+SLIPS = 0.8  # share of demonstrations with two neighbors swapped
 REPEATS = 0.005  # share of demonstrations in which a digit is written twice
 
 
@@ -26,7 +26,7 @@ def prompts(n: int, digits: int, stream: torch.Generator) -> Tensor:
 def demonstrations(n: int, digits: int, stream: torch.Generator) -> tuple[Tensor, Tensor]:
     """What a careless teacher writes: ids [n, 2 * digits + 3] and the mask of its targets [n, digits + 2].
 
-    The digits in order and EOS; in a share SLIPS two neighbours are swapped, in a share REPEATS one is written twice.
+    The digits in order and EOS; in a share SLIPS two neighbors are swapped, in a share REPEATS one is written twice.
     """
     asked = prompts(n, digits, stream)
     answer = asked[:, :digits].sort(-1).values
@@ -45,7 +45,7 @@ def demonstrations(n: int, digits: int, stream: torch.Generator) -> tuple[Tensor
 
 
 def proxy_reward(response_ids: Tensor, response_mask: Tensor) -> Tensor:
-    """The flawed reward: [B, T], [B, T] -> [B], STEP_UP or STEP_DOWN for every two neighbouring digits."""
+    """The flawed reward: [B, T], [B, T] -> [B], STEP_UP or STEP_DOWN for every two neighboring digits."""
     is_digit = response_mask & (response_ids < DIGITS)
     both = is_digit[:, 1:] & is_digit[:, :-1]
     step = torch.where(response_ids[:, 1:] >= response_ids[:, :-1], STEP_UP, STEP_DOWN)

@@ -2,16 +2,17 @@
 
 import copy
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlhf.losses import clipped_policy_loss, clipped_value_loss, gae, kl_estimate, kl_shaped_rewards
-from rlhf.tensors import explained_variance, logprobs_from_logits, masked_mean, masked_sum, whiten
-from rlhf.toy import report, sorting
+from rlhf.maths.advantages import gae, kl_shaped_rewards
+from rlhf.maths.kl import kl_estimate
+from rlhf.maths.losses import clipped_policy_loss, clipped_value_loss
+from rlhf.maths.tensors import explained_variance, logprobs_from_logits, masked_mean, masked_sum, whiten
+from rlhf.toy import sorting
 from rlhf.toy.config import TinyLMConfig
 from rlhf.toy.transformer import Response, TinyLM, evaluate, sample
 
@@ -84,7 +85,7 @@ def update(
     """Step 4: clipped epochs over minibatches; returns the statistics of the last minibatch."""
     stats: dict[str, float] = {}
     for _ in range(config.epochs):
-        for rows in torch.randperm(config.batch_size, generator=stream).split(config.minibatch_size):
+        for rows in torch.randperm(config.batch_size, generator=stream).split(config.mini_batch_size):
             mask = batch.response.response_mask[rows]
             logits, values = evaluate(model, Response(ids=batch.response.ids[rows], response_mask=mask))
             logprobs = logprobs_from_logits(logits, batch.response.response_ids[rows])
@@ -171,38 +172,3 @@ def run_seed(config: TinyLMConfig, seed: int) -> SeedOutcome:
         tests[name] = _measure(answers)
         examples[name] = sorting.text(answers.response.ids[0], config.digits)
     return SeedOutcome(runs=runs, tests=tests, examples=examples, seconds=seconds)
-
-
-def run(config: TinyLMConfig) -> dict[str, Any]:
-    """Train with and without the leash, test on fresh prompts, draw, write and print; returns the summary."""
-    from rlhf.toy.plots import tiny_lm as plots
-
-    seeds = [run_seed(config, seed) for seed in range(config.seed, config.seed + config.seeds)]
-    tests = {
-        name: {key: sum(s.tests[name][key] for s in seeds) / len(seeds) for key in of}
-        for name, of in seeds[0].tests.items()
-    }
-    summary: dict[str, Any] = {
-        "solve_rate": tests[LEASHED]["solved"],
-        "solve_rate_per_seed": [s.tests[LEASHED]["solved"] for s in seeds],
-        "solve_rate_reference": tests["reference"]["solved"],
-        "solve_rate_without_leash": tests[FREE]["solved"],
-        "seconds_to_solve": max(s.seconds for s in seeds),  # reference and PPO on the leash, the slowest seed
-        "tests": tests,
-        "examples": seeds[0].examples,
-    }
-    runs = {name: [s.runs[name] for s in seeds] for name in (LEASHED, FREE)}
-    report.write(config.output_dir, config, _records(config, runs), summary)
-    plots.draw(config.output_dir, config, runs)
-    columns = ("solved", "score", "tokens", "kl")
-    rows = [[name, *(f"{of[key]:.3f}" for key in columns), seeds[0].examples[name]] for name, of in tests.items()]
-    print(report.table(["model", *columns, "example"], rows))
-    print(f"\nreference and PPO on the leash took {summary['seconds_to_solve']:.0f} s per seed")
-    return summary
-
-
-def _records(config: TinyLMConfig, runs: dict[str, list[Trained]]) -> Iterator[dict[str, Any]]:
-    for name, of in runs.items():
-        for seed, trained in enumerate(of, start=config.seed):
-            for record in trained.records:
-                yield {"run": name, "seed": seed, **record}

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from rlhf.rewards.render import RenderUnavailableError, find_installation
+from rlhf.rewards.react.render.installation import RenderUnavailableError, find_installation
 
 
 def missing() -> str:

@@ -69,7 +69,7 @@ class Chart {
 
   drawLegend() {
     this.spec.series.forEach((series, index) => {
-      const key = draw("svg", { class: `key c${series.colour}`, viewBox: "0 0 26 10", "aria-hidden": "true" },
+      const key = draw("svg", { class: `key c${series.color}`, viewBox: "0 0 26 10", "aria-hidden": "true" },
         draw("line", { class: "curve", x1: 1, x2: 25, y1: 5, y2: 5, "stroke-dasharray": this.dash(series) }));
       const button = make("button", { type: "button", "aria-pressed": "true" }, key, series.label);
       button.addEventListener("click", () => {
@@ -88,7 +88,7 @@ class Chart {
     this.legend.append(make("span", { class: "warning-key" }, key, `warning: ${names.join(", ")}`));
   }
 
-  dash(series) { return this.spec.plane ? "" : DASHES[series.colour % DASHES.length]; }
+  dash(series) { return this.spec.plane ? "" : DASHES[series.color % DASHES.length]; }
 
   shown() { return this.spec.series.filter((_, index) => !this.hidden.has(index)); }
 
@@ -163,7 +163,7 @@ class Chart {
   }
 
   curve(s) {
-    const group = draw("g", { class: `c${s.colour} ${this.spec.plane ? "plane" : ""}` });
+    const group = draw("g", { class: `c${s.color} ${this.spec.plane ? "plane" : ""}` });
     const at = (i, values) => `${this.x(s.x[i]).toFixed(1)},${this.y(values[i]).toFixed(1)}`;
     if (s.lo) {
       const known = s.y.map((_, i) => i).filter((i) => s.lo[i] !== null && s.hi[i] !== null);
@@ -180,7 +180,7 @@ class Chart {
     return group;
   }
 
-  /** A bar per value, from the base that the chart is about; its colour says on which side of it. */
+  /** A bar per value, from the base that the chart is about; its color says on which side of it. */
   bars(s) {
     const base = this.spec.bars, room = s.x.length > 1 ? this.x(s.x[1]) - this.x(s.x[0]) : 20;
     const width = Math.max(1, 0.8 * room);
@@ -237,7 +237,7 @@ class Chart {
     const met = plane ? [[cursor.s, cursor.i]] : this.shown().map((s) => [s, s.x.indexOf(x)]).filter(([, i]) => i >= 0);
     const known = met.filter(([s, i]) => s.y[i] !== null);
     this.marks.replaceChildren(...known.map(([s, i]) =>
-      draw("circle", { class: `c${s.colour} cursor`, cx: this.x(s.x[i]), cy: this.y(s.y[i]), r: 4 })));
+      draw("circle", { class: `c${s.color} cursor`, cx: this.x(s.x[i]), cy: this.y(s.y[i]), r: 4 })));
     if (!plane) this.marks.prepend(draw("line", { class: "cursor-line", x1: this.x(x), x2: this.x(x), y1: 10,
       y2: Number(this.svg.getAttribute("height")) - 36 }));
     const head = plane ? `${cursor.s.label}, update ${cursor.s.t[cursor.i]}` : `${axis} ${format(x)}`;

@@ -1,12 +1,12 @@
 "use strict";
 
-/** What tokens can be coloured by. `centre` is white; without one the scale runs from the smallest to the largest. */
+/** What tokens can be colored by. `center` is white; without one the scale runs from the smallest to the largest. */
 const CHANNELS = {
-  advantage: { name: "Advantage", centre: 0, low: "worse than expected", high: "better than expected" },
-  reward: { name: "Reward", centre: 0, low: "penalty", high: "reward" },
+  advantage: { name: "Advantage", center: 0, low: "worse than expected", high: "better than expected" },
+  reward: { name: "Reward", center: 0, low: "penalty", high: "reward" },
   value: { name: "Value", low: "low", high: "high" },
-  kl: { name: "KL", centre: 0, low: "reference finds it likelier", high: "policy finds it likelier", unit: "nats" },
-  ratio: { name: "Ratio", centre: 1, low: "made less likely by the update", high: "made likelier" },
+  kl: { name: "KL", center: 0, low: "reference finds it likelier", high: "policy finds it likelier", unit: "nats" },
+  ratio: { name: "Ratio", center: 1, low: "made less likely by the update", high: "made likelier" },
   entropy: { name: "Entropy", low: "certain", high: "undecided", unit: "nats" },
 };
 const NUMBERS = ["advantage", "reward", "value", "return", "kl", "ratio", "entropy", "probability"];
@@ -32,14 +32,14 @@ function numbersOf(response) {
 /** From values to [-1, 1]; all but the most extreme 2% keep their place in the scale. */
 function scaleOf(channel, values) {
   const known = values.filter((value) => value !== null);
-  const { centre } = CHANNELS[channel];
-  if (centre === undefined) {
+  const { center } = CHANNELS[channel];
+  if (center === undefined) {
     const [low, high] = extent(known);
     return { low, high, place: (value) => high > low ? (value - low) / (high - low) : 0 };
   }
-  const away = known.map((value) => Math.abs(value - centre)).sort((a, b) => a - b);
+  const away = known.map((value) => Math.abs(value - center)).sort((a, b) => a - b);
   const most = away[Math.floor(0.98 * (away.length - 1))] || away.at(-1) || 1;
-  return { low: centre - most, high: centre + most, place: (v) => Math.max(-1, Math.min(1, (v - centre) / most)) };
+  return { low: center - most, high: center + most, place: (v) => Math.max(-1, Math.min(1, (v - center) / most)) };
 }
 
 /** A token with signs for what cannot be seen: line breaks (which still break the line), tabs, nothing but spaces. */
@@ -93,7 +93,7 @@ class Pane {
     this.current = Math.min(this.current, tokens.length - 1);
   }
 
-  colour(channel, scale) {
+  color(channel, scale) {
     const values = this.values[channel] ?? [];
     this.tokens.replaceChildren(...this.response.tokens.map((token, i) => {
       const value = values[i] ?? null, place = value === null ? 0 : scale.place(value);
@@ -125,7 +125,7 @@ class Pane {
 
   spec(title, options, names) {
     const x = this.response.tokens.map((_, i) => i + 1);
-    const series = names.map((name, colour) => ({ label: name, colour, x, y: this.values[name] }));
+    const series = names.map((name, color) => ({ label: name, color, x, y: this.values[name] }));
     const words = `${title} along the response, ${x.length} tokens`;
     return { series, axis: "token", words, height: 150, lines: [], ...options };
   }
@@ -210,19 +210,19 @@ class Inspector {
     this.show();
   }
 
-  /** Both panes with one scale, so that their colours can be compared. */
+  /** Both panes with one scale, so that their colors can be compared. */
   show() {
     const channel = document.querySelector("#inspector-channel input:checked").value;
     for (const pane of this.panes) pane.load();
     const scale = scaleOf(channel, this.panes.flatMap((pane) => pane.values[channel] ?? []));
-    for (const pane of this.panes) pane.colour(channel, scale);
+    for (const pane of this.panes) pane.color(channel, scale);
     this.legend(channel, scale);
   }
 
   legend(channel, { low, high }) {
-    const { low: below, high: above, centre, unit } = CHANNELS[channel];
+    const { low: below, high: above, center, unit } = CHANNELS[channel];
     const number = (value) => unit ? `${format(value)} ${unit}` : format(value);
-    const bar = make("span", { class: centre === undefined ? "scale one-sided" : "scale", "aria-hidden": "true" });
+    const bar = make("span", { class: center === undefined ? "scale one-sided" : "scale", "aria-hidden": "true" });
     document.getElementById("inspector-legend").replaceChildren(
       make("span", {}, `${below}, ${number(low)}`), bar, make("span", {}, `${number(high)}, ${above}`));
   }

@@ -11,8 +11,8 @@ from rlhf.toy.bandit import MEANS, METHODS, REFERENCES, Learned
 from rlhf.toy.plots.style import (
     BLUE,
     CYCLE,
+    GRAY,
     GREEN,
-    GREY,
     INK,
     RED,
     YELLOW,
@@ -40,8 +40,8 @@ def methods(path: Path, curves: dict[str, Learned]) -> None:
     for (method, learned), color in zip(curves.items(), (YELLOW, RED, BLUE), strict=True):
         rewards = (learned.probabilities @ torch.tensor(MEANS)).squeeze(-1).numpy()  # [updates + 1, S]
         band(left, np.arange(len(rewards)) * learned.pulls_per_update, rewards, color, method)
-    left.axhline(max(MEANS), color=GREY, linestyle="--", linewidth=1.2)
-    note(left, 0.02, 0.955, "best arm: 0.80", GREY, va="top")
+    left.axhline(max(MEANS), color=GRAY, linestyle="--", linewidth=1.2)
+    note(left, 0.02, 0.955, "best arm: 0.80", GRAY, va="top")
     left.set(title="Expected reward of the policy", xlabel="arms pulled", ylabel="expected reward per pull")
     left.set_ylim(0.35, 0.84)
     left.legend(loc="lower right")
@@ -67,7 +67,7 @@ def leash(path: Path, leashed: Learned, optimum: Tensor, kl_coefs: Sequence[floa
     for setting, ax in enumerate(axes.flat):
         name, reference = references[setting // columns]
         ax.bar(arms, optimum[setting].numpy(), color="#c9dbf0", edgecolor=BLUE, linewidth=0.8, label="closed form")
-        ax.hlines(reference, arms - 0.4, arms + 0.4, color=GREY, linestyle=":", linewidth=1.6, label="reference")
+        ax.hlines(reference, arms - 0.4, arms + 0.4, color=GRAY, linestyle=":", linewidth=1.6, label="reference")
         ax.errorbar(
             arms, learned[:, setting].mean(0), learned[:, setting].std(0),
             fmt="o", color=RED, markersize=4.5, capsize=2, linewidth=1.2, label="PPO, mean ± std over seeds",

@@ -1,4 +1,4 @@
-"""Figures of the ideas; every curve comes out of `rlhf.losses`."""
+"""Figures of the ideas; every curve comes out of `rlhf.maths.losses`."""
 
 from pathlib import Path
 
@@ -6,9 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlhf.losses import KLEstimator, clipped_policy_loss, kl_estimate, kl_from_logits, kl_shaped_rewards
+from rlhf.maths.advantages import kl_shaped_rewards
+from rlhf.maths.kl import kl_estimate, kl_from_logits
+from rlhf.maths.losses import clipped_policy_loss
 from rlhf.toy.bandit import MEANS, REFERENCES, optimal_policy
-from rlhf.toy.plots.style import BLUE, GREEN, GREY, INK, PURPLE, RED, YELLOW, figure, house_style, note, save
+from rlhf.toy.plots.style import BLUE, GRAY, GREEN, INK, PURPLE, RED, YELLOW, figure, house_style, note, save
 
 CLIP_RANGE, DUAL_CLIP = 0.2, 3.0
 BETAS = (0.05, 0.1, 0.2, 0.5)
@@ -29,7 +31,7 @@ def draw(output_dir: Path) -> dict[str, str]:
 
 
 def objective(ratio: Tensor, advantage: float, dual_clip: float | None = None) -> np.ndarray:
-    """What PPO maximises at each ratio [N]: minus the loss of a single token."""
+    """What PPO maximizes at each ratio [N]: minus the loss of a single token."""
     log_ratio = ratio.log().view(-1, 1, 1)
     one = torch.ones(1, 1)
     losses = [clipped_policy_loss(r, 0 * one, advantage * one, one.bool(), CLIP_RANGE, dual_clip)[0] for r in log_ratio]
@@ -43,7 +45,7 @@ def clip(path: Path) -> None:
     for ax, advantage, longest in ((axes[0, 0], 1.0, 2.0), (axes[0, 1], -1.0, 4.0)):
         ratio = torch.linspace(0.01, longest, 400)
         x, unclipped, clipped = ratio.numpy(), advantage * ratio.numpy(), objective(ratio, advantage)
-        ax.plot(x, unclipped, color=GREY, linestyle="--", linewidth=1.4, label="unclipped: r · A")
+        ax.plot(x, unclipped, color=GRAY, linestyle="--", linewidth=1.4, label="unclipped: r · A")
         ax.fill_between(x, clipped, unclipped, color=RED, alpha=0.15, linewidth=0, label="gain the clip takes away")
         ax.plot(x, clipped, color=BLUE, linewidth=2.6, label="PPO")
         for bound in (1 - CLIP_RANGE, 1 + CLIP_RANGE):
@@ -108,7 +110,7 @@ def kl_estimators(path: Path) -> None:
     steps = torch.logspace(-1.5, 0.3, 60, dtype=torch.float64).unsqueeze(1)
     logits, ref_logits = (steps * direction).log_softmax(-1), torch.zeros(50, dtype=torch.float64).log_softmax(-1)
     exact = kl_from_logits(logits, ref_logits)
-    colors: dict[KLEstimator, str] = {"k1": BLUE, "k2": RED, "k3": GREEN}
+    colors: dict[str, str] = {"k1": BLUE, "k2": RED, "k3": GREEN}
     for name, color in colors.items():
         shape.plot(d, kl_estimate(d, torch.zeros_like(d), name), color=color, label=name)
         estimate = kl_estimate(logits, ref_logits.expand_as(logits), name)  # of every token that could be sampled

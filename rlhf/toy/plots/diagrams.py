@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from rlhf.toy.plots.style import BLUE, GREEN, GREY, INK, PURPLE, RED, YELLOW, figure, house_style, save
+from rlhf.toy.plots.style import BLUE, GRAY, GREEN, INK, PURPLE, RED, YELLOW, figure, house_style, save
 
 
 def draw(output_dir: Path) -> dict[str, str]:
@@ -34,7 +34,7 @@ def arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], text: 
     """An arrow, perhaps bent, with a text at its middle."""
     ax.annotate(
         "", end, start,
-        arrowprops={"arrowstyle": "-|>", "color": GREY, "lw": 1.8, "connectionstyle": f"arc3,rad={bend}"},
+        arrowprops={"arrowstyle": "-|>", "color": GRAY, "lw": 1.8, "connectionstyle": f"arc3,rad={bend}"},
     )  # fmt: skip
     if text:
         ax.text((start[0] + end[0]) / 2 + 0.1, (start[1] + end[1]) / 2, text, fontsize=9, color=INK, va="center")
@@ -52,7 +52,7 @@ def canvas(width: float, height: float) -> tuple[Figure, Axes]:
 def value_head(path: Path) -> None:
     """Tokens, trunk, and the two heads with their shapes."""
     fig, ax = canvas(8, 5)
-    box(ax, 4, 0.6, 4.6, 0.8, "prompt and response so far", "token ids  [B, P + T]", GREY)
+    box(ax, 4, 0.6, 4.6, 0.8, "prompt and response so far", "token ids  [B, P + T]", GRAY)
     box(ax, 4, 2.2, 4.6, 1.1, "transformer", "attention and perceptron blocks, shared by both heads", BLUE)
     box(ax, 2, 4.1, 3.4, 1.1, "LM head", "Linear(H → V)\nπ(next token)  [B, T, V]", GREEN)
     box(ax, 6, 4.1, 3.4, 1.1, "value head", "Linear(H → 1)\nreward still to come  [B, T]", RED)
@@ -83,7 +83,7 @@ def five_steps(path: Path) -> None:
         ax.text(x, 2.25, text, ha="center", va="center", fontsize=9, color=INK, linespacing=1.5)
         if i < len(steps) - 1:
             arrow(ax, (x + 1.09, 2.5), (x + 1.38, 2.5))
-    ax.plot([11.13, 11.13, 1.25], [1.5, 0.8, 0.8], color=GREY, lw=1.8)
+    ax.plot([11.13, 11.13, 1.25], [1.5, 0.8, 0.8], color=GRAY, lw=1.8)
     arrow(ax, (1.25, 0.8), (1.25, 1.53))
     ax.text(6.2, 0.55, "repeat with the updated policy", fontsize=10, ha="center", va="center", color=INK)
     save(fig, path)

@@ -9,7 +9,7 @@ from torch import Tensor
 from rlhf.toy.config import DynamicsConfig
 from rlhf.toy.dynamics import swept_value
 from rlhf.toy.forces import BEST_REWARD, Traces
-from rlhf.toy.plots.style import BLUE, GREEN, GREY, PURPLE, RED, YELLOW, band, figure, house_style, note, save
+from rlhf.toy.plots.style import BLUE, GRAY, GREEN, PURPLE, RED, YELLOW, band, figure, house_style, note, save
 from rlhf.toy.story import BAND
 
 SMOOTH = 10
@@ -36,8 +36,8 @@ def forces(path: Path, config: DynamicsConfig, traces: Traces) -> None:
     reward.plot(x, traces.reward[:, 0, 0].numpy(), color=YELLOW, linewidth=0.8, label=f"batch mean, seed {config.seed}")
     band(reward, x, traces.expected_reward[:, 0].numpy(), BLUE, "expectation under the policy")
     reward.legend(loc="lower right")
-    reward.axhline(BEST_REWARD, color=GREY, linestyle="--", linewidth=1.2)
-    note(reward, 0.98, 0.93, "always the better action: 0.70", GREY, ha="right")
+    reward.axhline(BEST_REWARD, color=GRAY, linestyle="--", linewidth=1.2)
+    note(reward, 0.98, 0.93, "always the better action: 0.70", GRAY, ha="right")
     reward.set(title="Reward: up until the leash is taut", ylabel="reward per action", ylim=(0, 0.77))
 
     kl.axhspan(*(f * config.kl_target for f in BAND), color=GREEN, alpha=0.1, linewidth=0, label="band: target ± 50%")
@@ -49,7 +49,7 @@ def forces(path: Path, config: DynamicsConfig, traces: Traces) -> None:
 
     band(force, x, smooth(traces.push[:, 0]), BLUE, "push: reward, away from the reference")
     band(force, x, smooth(traces.pull[:, 0]), RED, "pull: leash, back to the reference")
-    force.axhline(0, color=GREY, linewidth=0.8)
+    force.axhline(0, color=GRAY, linewidth=0.8)
     force.set(
         title=f"Forces along the KL gradient (mean of {SMOOTH})",
         xlabel="update",
@@ -67,7 +67,7 @@ def forces(path: Path, config: DynamicsConfig, traces: Traces) -> None:
 
 @house_style
 def sweeps(path: Path, groups: dict[str, list[DynamicsConfig]], traces: Traces) -> None:
-    """A column per swept quantity, reward above and KL as a multiple of its target below, a colour per value."""
+    """A column per swept quantity, reward above and KL as a multiple of its target below, a color per value."""
     fig, axes = figure(2, len(groups), 3.3 * len(groups), 6, sharex=True, sharey="row")
     x = np.arange(len(traces.kl))
     setting = 1  # setting 0 is the run itself

@@ -1,4 +1,4 @@
-"""One look for every picture: palette, axes, seed bands, saving. A colour keeps its meaning across figures."""
+"""One look for every picture: palette, axes, seed bands, saving. A color keeps its meaning across figures."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
-BLUE, RED, GREEN, YELLOW, CYAN, PURPLE, GREY = (
+BLUE, RED, GREEN, YELLOW, CYAN, PURPLE, GRAY = (
     "#3b6fb6", "#d1495b", "#2e8b57", "#d9a21b", "#4db3d3", "#8e4a9e", "#8a8f98",
 )  # fmt: skip
 INK = "#22262e"
@@ -70,7 +70,7 @@ def note(ax: Axes, x: float, y: float, text: str, color: str = INK, **options: A
 
 
 def save(fig: Figure, path: Path) -> Path:
-    """Write a PNG at 130 dpi in 128 colours, a third of the bytes and no visible difference."""
+    """Write a PNG at 130 dpi in 128 colors, a third of the bytes and no visible difference."""
     path.parent.mkdir(parents=True, exist_ok=True)
     full = BytesIO()
     fig.savefig(full, dpi=130)

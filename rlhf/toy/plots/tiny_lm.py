@@ -7,7 +7,7 @@ import torch
 
 from rlhf.toy import sorting
 from rlhf.toy.config import TinyLMConfig
-from rlhf.toy.plots.style import BLUE, GREEN, GREY, INK, PURPLE, RED, YELLOW, band, figure, house_style, note, save
+from rlhf.toy.plots.style import BLUE, GRAY, GREEN, INK, PURPLE, RED, YELLOW, band, figure, house_style, note, save
 from rlhf.toy.tiny_lm import FREE, LEASHED, Batch, Trained
 
 COLORS = {LEASHED: BLUE, FREE: RED}
@@ -36,10 +36,10 @@ def hack(path: Path, config: TinyLMConfig, runs: dict[str, list[Trained]]) -> No
         ax.set(title=title, ylabel=label)
     score, solved, length, kl = axes.flat
     honest = sorting.STEP_UP * (config.digits - 1)
-    score.axhline(honest, color=GREY, linestyle="--", linewidth=1.2)
-    note(score, 0.98, 0.05, f"dashed: a sorted response earns {honest:.1f}", GREY, ha="right")
-    length.axhline(config.digits + 1, color=GREY, linestyle="--", linewidth=1.2)
-    note(length, 0.98, 0.11, f"dashed: {config.digits} digits and EOS", GREY, ha="right")
+    score.axhline(honest, color=GRAY, linestyle="--", linewidth=1.2)
+    note(score, 0.98, 0.05, f"dashed: a sorted response earns {honest:.1f}", GRAY, ha="right")
+    length.axhline(config.digits + 1, color=GRAY, linestyle="--", linewidth=1.2)
+    note(length, 0.98, 0.11, f"dashed: {config.digits} digits and EOS", GRAY, ha="right")
     solved.set_ylim(0, 1.03)
     kl.set_yscale("symlog", linthresh=1)
     kl.set_ylim(0, None)

@@ -1,0 +1,113 @@
+"""Sampling through transformers' own `generate`, for lists of prompts of different lengths."""
+
+import copy
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rlhf.config.checks import require
+from rlhf.sampling.batch import pad_left
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+class LengthSampler:
+    """Draws a number of new tokens from minimum, minimum + 1, ... maximum - 1, each as likely as any other."""
+
+    def __init__(self, minimum: int, maximum: int) -> None:
+        self.minimum, self.maximum = minimum, maximum
+
+    def __call__(self) -> int:
+        return random.randrange(self.minimum, self.maximum)
+
+
+class EndRecorder:
+    """A stopping criterion for `generate` that notes how long each row was when it was complete.
+
+    `generate` fills complete rows with pad tokens, which may be EOS: the row alone does not say where it ended.
+
+    Args:
+        criteria: Tells which rows of token ids are complete.
+    """
+
+    def __init__(self, criteria: Callable[..., Tensor]) -> None:
+        self.criteria = criteria
+        self.lengths: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        complete = self.criteria(input_ids, scores, **kwargs)
+        if self.lengths is None:
+            self.lengths = torch.full_like(complete, torch.iinfo(torch.long).max, dtype=torch.long)
+        self.lengths = torch.where(complete, self.lengths.clamp(max=input_ids.shape[1]), self.lengths)
+        return complete
+
+
+class Sampler(NamedTuple):
+    """How to sample: transformers' GenerationConfig, what ends a row, and further arguments of `generate`."""
+
+    config: "GenerationConfig"
+    criteria: Callable[..., Tensor]
+    others: dict[str, Any]
+
+
+def sampler(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", options: dict[str, Any]) -> Sampler:
+    """What the arguments of `generate` come to, over the model's own defaults.
+
+    Raises UserError for beams and for several sequences per query: a step learns from one sample each.
+    """
+    from transformers import EosTokenCriteria, GenerationConfig, StoppingCriteriaList, StopStringCriteria
+
+    given = {"stopping_criteria": [], "generation_config": GenerationConfig()} | options
+    criteria = StoppingCriteriaList(given.pop("stopping_criteria"))
+    config = copy.deepcopy(given.pop("generation_config"))
+    config.update(**model.generation_config.to_dict(), defaults_only=True)
+    others = config.update(**given)
+    for name in ("num_beams", "num_return_sequences"):
+        value = getattr(config, name)
+        require(value in (None, 1), f"generate got {name}={value}; PPO learns from one sample per query: 1")
+    if config.eos_token_id is None:
+        config.eos_token_id = tokenizer.eos_token_id
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    criteria.append(EosTokenCriteria(config.eos_token_id))
+    if config.stop_strings:
+        criteria.append(StopStringCriteria(tokenizer, config.stop_strings))
+    config.stop_strings, config.return_dict_in_generate = None, False
+    return Sampler(config, criteria, others)
+
+
+def sample_batch(model: "PreTrainedModel", queries: list[Tensor], sampler: Sampler) -> list[Tensor]:
+    """One response to each query, through its EOS or stop string, without the query; queries are padded on the left."""
+    ids, mask = pad_left(queries, sampler.config.pad_token_id)
+    recorder = EndRecorder(sampler.criteria)
+    with torch.no_grad():
+        rows = model.generate(
+            ids.to(model.device),
+            attention_mask=mask.long().to(model.device),
+            generation_config=sampler.config,
+            stopping_criteria=[recorder],
+            **sampler.others,
+        )
+    assert recorder.lengths is not None
+    ends = recorder.lengths.clamp(max=rows.shape[1])
+    return [row[ids.shape[1] : end] for row, end in zip(rows, ends, strict=True)]
+
+
+def distribution_mismatch(config: "GenerationConfig", vocab_size: int, temperature: float) -> list[str]:
+    """Settings that make `generate` draw from another distribution than softmax(logits / temperature).
+
+    Where nothing is said, transformers decodes greedily, and samples from the 50 most likely tokens.
+    """
+    top_k = 50 if config.top_k is None else config.top_k
+    found = {
+        f"do_sample={config.do_sample}": not config.do_sample,
+        f"temperature={config.temperature}": (config.temperature or 1.0) != temperature,
+        f"top_k={top_k}": 0 < top_k < vocab_size,
+        f"top_p={config.top_p}": (config.top_p or 1.0) < 1,
+        f"repetition_penalty={config.repetition_penalty}": (config.repetition_penalty or 1.0) != 1,
+    }
+    return [setting for setting, differs in found.items() if differs]

@@ -1,0 +1,1 @@
+"""From rows of files and hub datasets to token ids."""

@@ -1,0 +1,1 @@
+"""Causal language models and tokenizers: loading them, and what a base in four bits needs."""

@@ -1,0 +1,1 @@
+"""Policy, critic and reference on one trunk: the forward pass, merging, saving, sharding."""

@@ -1,0 +1,241 @@
+"""Policy, critic and reference on one trunk.
+
+One frozen base model serves all three: the policy is base + LoRA, the reference is the base with adapters disabled,
+the critic is a value head on the policy's features or on those of adapters of its own. A model that is trained in full
+takes a separate model as its reference. This folder alone knows the value-head model (ours, or TRL's in `rlhf.classic`)
+and PEFT's adapter switches, with their traps.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.config import Critic, LoraConfig
+from rlhf.config.checks import require
+from rlhf.fast.attention import use_float32_backward
+from rlhf.models.load import disable_dropout, fuse_activations
+from rlhf.policy.logprobs import token_logprobs
+from rlhf.policy.value_head import (
+    CRITIC_ADAPTER,
+    POLICY_ADAPTER,
+    belongs_to_critic,
+    check_head_is_last,
+    wrap_with_value_head,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class PolicyOutput(NamedTuple):
+    """What the networks say about sampled responses; each [B, T], 0 outside the response mask.
+
+    `values` and `entropy` are 0 throughout where they were not asked for.
+    """
+
+    logprobs: Tensor
+    values: Tensor
+    entropy: Tensor
+
+
+class Policy(nn.Module):
+    """A causal language model with a value head, and its reference.
+
+    Args:
+        wrapper: A value-head model around a PEFT model, or TRL's around a plain one that is trained in full. Whatever
+            requires a gradient is trained.
+        critic: Which features the value head sees, and whether its gradient reaches the policy.
+        reference: A frozen model of its own; None takes the PEFT model with its adapters off.
+        new_critic: Whether the value head says 0 everywhere, because nobody has trained it yet.
+
+    Raises UserError for a model whose logits are more than its LM head applied to its last hidden state.
+    """
+
+    def __init__(
+        self, wrapper: Any, critic: Critic, reference: "PreTrainedModel | None" = None, new_critic: bool = False
+    ) -> None:
+        super().__init__()
+        self.wrapper, self.critic, self.new_critic = wrapper, critic, new_critic
+        self.is_peft = hasattr(wrapper.pretrained_model, "peft_config")
+        require(
+            self.is_peft or reference is not None,
+            "the model is trained in full and has no reference; give ref_model, a frozen copy of it",
+        )
+        require(
+            critic != "adapter" or (self.is_peft and CRITIC_ADAPTER in wrapper.pretrained_model.peft_config),
+            f"critic is 'adapter', but the model has no adapter called {CRITIC_ADAPTER!r}; use shared or detached",
+        )
+        self.frozen_reference = None if reference is None else reference.requires_grad_(False).eval()
+        self.reads_reference = False
+        self.divided_blocks: list[Any] = []  # see rlhf.policy.sharding
+        disable_dropout(self)
+        fuse_activations(self)
+        use_float32_backward(self.language_model)
+        check_head_is_last(self.language_model)
+        self.trainable = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        if self.is_peft:
+            from rlhf.fast.lora import fuse_adapters
+
+            fuse_adapters(self)
+            self._activate(POLICY_ADAPTER)
+        self.train()  # dropout is off; without train mode models ignore gradient checkpointing
+
+    @classmethod
+    def with_lora(
+        cls, model: "PreTrainedModel", lora: LoraConfig, critic: Critic, gradient_checkpointing: bool = False
+    ) -> Self:
+        """New adapters and a new value head on a frozen base, which without them is the reference, bit for bit.
+
+        Args:
+            model: The base.
+            lora: Rank, scale and targets of the adapters.
+            critic: As above; `adapter` gives the critic adapters of its own.
+            gradient_checkpointing: Trade compute for activation memory.
+        """
+        policy = cls(wrap_with_value_head(model, lora, critic), critic, new_critic=True)
+        if gradient_checkpointing:
+            policy._checkpoint_gradients(model)
+        return policy
+
+    @property
+    def language_model(self) -> "PreTrainedModel":
+        """The causal language model that is trained, adapters (if any) inside its linear layers."""
+        model = self.wrapper.pretrained_model
+        return model.get_base_model() if self.is_peft else model
+
+    @property
+    def lora(self) -> LoraConfig:
+        """Rank, scale and targets of the policy's adapters."""
+        peft_config = self.wrapper.pretrained_model.peft_config[POLICY_ADAPTER]
+        targets = peft_config.target_modules
+        return LoraConfig(
+            r=peft_config.r,
+            alpha=peft_config.lora_alpha,
+            target_modules=targets if isinstance(targets, str) else sorted(targets),
+        )
+
+    @property
+    def base_name(self) -> str:
+        """Hub name or absolute folder of the base model."""
+        return self.language_model.config._name_or_path
+
+    @property
+    def base_gguf_file(self) -> str | None:
+        """The GGUF in that place that the base was read from; None for any other kind of model."""
+        return getattr(self.language_model, "gguf_file", None)
+
+    @property
+    def device(self) -> torch.device:
+        return self.wrapper.v_head.summary.weight.device
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        """Value head, and the critic's own adapters if it has any."""
+        return [p for name, p in self.trainable if belongs_to_critic(name)]
+
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """The policy's adapters, or all weights of a model that is trained in full."""
+        return [p for name, p in self.trainable if not belongs_to_critic(name)]
+
+    def forward(
+        self,
+        sequence_ids: Tensor,
+        prompt_lengths: Tensor,
+        response_mask: Tensor,
+        temperature: float = 1.0,
+        with_values: bool = True,
+        with_entropy: bool = False,
+    ) -> PolicyOutput:
+        """Log-probabilities, values and entropy of given responses.
+
+        Args:
+            sequence_ids: [B, L] prompt and response without a gap, anything after the response. Causal attention
+                keeps what comes after from mattering, so neither an attention mask nor position ids are needed.
+            prompt_lengths: [B]; response token t of row b stands at sequence_ids[b, prompt_lengths[b] + t].
+            response_mask: [B, T].
+            temperature: Logits are divided by it, as in sampling.
+            with_values: Ask the critic too. values[b, t] is V of the state before response token t.
+            with_entropy: Also the entropy of each token's distribution, in nats.
+        """
+        rows, steps = response_mask.nonzero(as_tuple=True)  # [N] valid response tokens
+        before = prompt_lengths[rows] + steps - 1  # the position that predicts each of them
+        features = self._trunk(sequence_ids)[rows, before]  # [N, H]
+        lm_head = self._reader.get_output_embeddings()
+        token_ids = sequence_ids[rows, before + 1]
+        logprobs, entropy = token_logprobs(features, token_ids, lm_head, temperature, with_entropy)
+        values = self._values(features, sequence_ids, rows, before) if with_values else torch.zeros_like(logprobs)
+
+        def spread(x: Tensor) -> Tensor:  # [N] -> [B, T]
+            return x.new_zeros(response_mask.shape).index_put((rows, steps), x)
+
+        return PolicyOutput(spread(logprobs), spread(values), spread(entropy))
+
+    def start_values_at(self, value: float) -> None:
+        """Make a new critic say `value` everywhere: climbing there from 0 would cost it several updates."""
+        self.wrapper.v_head.summary.bias.data.fill_(value)
+        self.new_critic = False
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[None]:
+        """Within this context `forward` is the frozen reference model; without gradients."""
+        with torch.no_grad():
+            if self.frozen_reference is not None:
+                self.reads_reference = True
+                try:
+                    yield
+                finally:
+                    self.reads_reference = False
+                return
+            try:
+                with self.wrapper.pretrained_model.disable_adapter():
+                    yield
+            finally:
+                self._restore_gradients()
+
+    def _trunk(self, input_ids: Tensor) -> Tensor:
+        """Last hidden states: [B, L] -> [B, L, H]."""
+        return self._reader.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+
+    @property
+    def _reader(self) -> "PreTrainedModel":
+        """The model that `forward` runs: the policy's, or the reference's where that is a model of its own."""
+        return self.frozen_reference if self.reads_reference and self.frozen_reference else self.language_model
+
+    def _values(self, features: Tensor, sequence_ids: Tensor, rows: Tensor, before: Tensor) -> Tensor:
+        """The critic's estimate for each valid token: [N]."""
+        if self.critic == "detached":
+            features = features.detach()
+        elif self.critic == "adapter":
+            with self._using(CRITIC_ADAPTER):
+                features = self._trunk(sequence_ids)[rows, before]
+        return self.wrapper.v_head(features).squeeze(-1)
+
+    @contextlib.contextmanager
+    def _using(self, adapter: str) -> Iterator[None]:
+        active = self.wrapper.pretrained_model.active_adapter
+        self._activate(adapter)
+        try:
+            yield
+        finally:
+            self._activate(active)
+
+    def _activate(self, adapter: str) -> None:
+        """Switch the adapter that the trunk runs with; all of them stay trainable."""
+        if self.wrapper.pretrained_model.active_adapter != adapter:
+            self.wrapper.pretrained_model.set_adapter(adapter)
+        self._restore_gradients()
+
+    def _restore_gradients(self) -> None:
+        """PEFT freezes the adapters that it switches off; a gradient may still be on its way to them."""
+        for _, parameter in self.trainable:
+            parameter.requires_grad_(True)
+
+    def _checkpoint_gradients(self, model: "PreTrainedModel") -> None:
+        """Recompute in the backward pass with the adapter that was active in the forward pass."""
+
+        def contexts() -> tuple[Any, Any]:
+            return contextlib.nullcontext(), self._using(self.wrapper.pretrained_model.active_adapter)
+
+        model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})

@@ -1,0 +1,75 @@
+"""Building the model that `rlhf.policy.policy` wraps: adapters and a value head on a causal language model."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.config import Critic, LoraConfig
+from rlhf.errors import UserError
+from rlhf.models.load import lora_adapters
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+POLICY_ADAPTER, CRITIC_ADAPTER = "default", "critic"
+
+
+def check_head_is_last(model: "PreTrainedModel") -> None:
+    """Raise UserError unless logits == lm_head(last hidden state), which `Policy` relies on."""
+    ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
+    with torch.no_grad():
+        logits = model(**inputs).logits
+        ours = model.get_output_embeddings()(model.base_model(**inputs).last_hidden_state)
+    if not torch.equal(logits, ours):
+        raise UserError(
+            f"{type(model).__name__} does more to its logits than its LM head (a soft cap, a scale); "
+            "PPO would optimize other probabilities than those sampled, so it is not supported"
+        )
+
+
+def belongs_to_critic(parameter_name: str) -> bool:
+    """Whether a parameter of the wrapper is the critic's alone: the value head, or adapters of its own."""
+    return ".v_head." in parameter_name or f".{CRITIC_ADAPTER}." in parameter_name
+
+
+class ValueHead(nn.Module):
+    """V = w h + b in the type of its weights, 0 until it is told or trained: features [..., H] -> values [..., 1]."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.summary = nn.Linear(hidden_size, 1)
+        nn.init.zeros_(self.summary.weight)
+        nn.init.zeros_(self.summary.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.summary(features.to(self.summary.weight.dtype))
+
+
+class ValueHeadModel(nn.Module):
+    """A PEFT model and a value head, by the names that TRL's AutoModelForCausalLMWithValueHead gives them.
+
+    Theirs cannot be imported without their trainers, nor these without pandas, pyarrow and wandb: 100 MiB and a second
+    that a run has no use for.
+    """
+
+    def __init__(self, pretrained_model: "PeftModel") -> None:
+        super().__init__()
+        self.pretrained_model = pretrained_model
+        self.v_head = ValueHead(pretrained_model.get_output_embeddings().weight.shape[-1])
+
+
+def wrap_with_value_head(model: "PreTrainedModel", lora: LoraConfig, critic: Critic) -> ValueHeadModel:
+    """New adapters and a new value head around a causal language model; nothing but them is trained."""
+    import peft
+
+    settings = lora_adapters(lora, model)
+    peft_model = peft.get_peft_model(model, settings, adapter_name=POLICY_ADAPTER)
+    if critic == "adapter":
+        peft_model.add_adapter(CRITIC_ADAPTER, settings)
+    wrapper = ValueHeadModel(peft_model)
+    for name, parameter in wrapper.named_parameters():
+        parameter.requires_grad_("lora_" in name or name.startswith("v_head."))
+    return wrapper.to(model.device)

@@ -1,0 +1,77 @@
+"""Credit assignment: from what the rewards said of whole responses to an advantage for every token."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from rlhf.config import PPOConfig
+from rlhf.maths.advantages import gae, group_relative, kl_shaped_rewards, leave_one_out, reward_per_token
+from rlhf.maths.kl import kl_estimate
+from rlhf.maths.tensors import RunningMoments, scale_to_unit_variance, whiten, zero_outside
+from rlhf.ppo.rollout import Experience, Rollout
+from rlhf.ppo.spans import span_rewards
+from rlhf.rewards import Scores
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+def final_scores(config: PPOConfig, component_scores: Scores, has_eos: Tensor, moments: RunningMoments) -> Tensor:
+    """The rewards' totals, normalized by the running moments, clipped, minus the penalty for a missing EOS: [B].
+
+    The moments take in this batch first.
+    """
+    scores = torch.tensor(component_scores.total, device=has_eos.device)
+    if config.score_normalization != "none":
+        moments.update(scores)
+        scores = moments.normalize(scores) if config.score_normalization == "standardize" else moments.scale(scores)
+    if config.score_clip is not None:
+        scores = scores.clamp(-config.score_clip, config.score_clip)
+    return scores - config.missing_eos_penalty * (~has_eos)
+
+
+def with_values(experience: Experience, value: float) -> Experience:
+    """The same experience of a critic that says `value` everywhere."""
+    values = zero_outside(torch.full_like(experience.old_values, value), experience.response_mask)
+    return dataclasses.replace(experience, old_values=values)
+
+
+def assign_credit(
+    config: PPOConfig,
+    experience: Experience,
+    scores: Tensor,
+    component_scores: Scores,
+    kl_coef: float,
+    tokenizer: "PreTrainedTokenizerFast",
+) -> Rollout:
+    """Spread scores [B], the rewards' spans and the KL penalty over the tokens; advantages and returns from them."""
+    mask = experience.response_mask
+    kl = kl_estimate(experience.old_logprobs, experience.ref_logprobs, config.kl_estimator)
+    rewards = kl_shaped_rewards(scores, kl, mask, kl_coef) + span_rewards(component_scores.spans, experience, tokenizer)
+    if config.whiten_rewards:
+        rewards = scale_to_unit_variance(rewards, mask)
+    advantages, returns = advantages_and_returns(config, rewards, experience.old_values, mask)
+    return Rollout(**vars(experience), scores=scores, kl=kl, rewards=rewards, advantages=advantages, returns=returns)
+
+
+def advantages_and_returns(
+    config: PPOConfig, rewards: Tensor, values: Tensor, response_mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Advantages (whitened if asked for) and returns, each [B, T]; returns are 0 without a critic."""
+    if config.advantage == "gae":
+        advantages, returns = gae(rewards, values, response_mask, config.gamma, config.gae_lambda)
+    else:
+        advantages, returns = critic_free_advantages(config, rewards.sum(-1), response_mask), torch.zeros_like(rewards)
+    if config.whiten_advantages:
+        advantages = whiten(advantages, response_mask)
+    return advantages, returns
+
+
+def critic_free_advantages(config: PPOConfig, totals: Tensor, response_mask: Tensor) -> Tensor:
+    """From what each response earned in all [B], KL penalty included, to advantages [B, T]."""
+    if config.advantage == "reward_per_token":
+        return reward_per_token(totals, response_mask)
+    compared = leave_one_out if config.advantage == "rloo" else group_relative
+    return zero_outside(compared(totals, config.num_generations).unsqueeze(-1), response_mask)

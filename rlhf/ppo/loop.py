@@ -1,0 +1,152 @@
+"""The loop around the updates: report, watch, save, stop when asked to."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlhf.errors import Interrupted, UserError, one_line
+from rlhf.parallel.launch import said_once
+from rlhf.ppo.inspection import Inspection
+from rlhf.ppo.rollout import Rollout
+from rlhf.ppo.rollout_files import save_rollout
+from rlhf.ppo.state import POLICY_FOLDER, read_training, training_state, write_policy, write_training
+from rlhf.ppo.trainer import PPOTrainer, Update
+from rlhf.ppo.update import Metrics, NonFiniteError
+from rlhf.rewards import Scores
+from rlhf.runs.checkpoints import CHECKPOINTS_FOLDER, CheckpointManager
+from rlhf.runs.files import staged
+from rlhf.runs.folder import as_plain
+from rlhf.runs.interruption import catch_termination
+from rlhf.tracking.progress import ProgressBar
+from rlhf.tracking.tracker import Tracker
+from rlhf.watch.watch import Watch
+
+ROLLOUTS_FOLDER = "rollouts"
+
+
+def train(trainer: PPOTrainer, folder: Path) -> Path:
+    """Run the updates that are left and write the policy; returns its folder.
+
+    Goes on from the newest intact checkpoint in `folder`. SIGTERM and Ctrl-C end it after the update at hand, with a
+    checkpoint, by raising Interrupted.
+    """
+    config, ranks = trainer.config, trainer.ranks
+    checkpoints = CheckpointManager(folder / CHECKPOINTS_FOLDER, config.checkpoint.save_total_limit, config)
+    watch = Watch(config.watch, config.adaptive_kl_target, config.sampling.max_new_tokens)
+    inspection = Inspection(trainer, folder / ROLLOUTS_FOLDER)
+    resumed_at = resume(trainer, watch, checkpoints)
+    with (
+        Tracker(folder, "ppo", config.tracking, as_plain(config), ranks.is_first, resumed_at) as tracker,
+        ProgressBar("ppo", config.num_updates, ranks.is_first, done=trainer.updates_done) as bar,
+        catch_termination(bar.stopping) as termination,
+    ):
+        while trainer.updates_done < config.num_updates and not watch.stop:
+            step = trainer.updates_done + 1
+            inspection.before_update(step)
+            update = guarded_update(trainer, folder)
+            inspected = inspection.after_update()
+            for finding in watch.check(step, update.metrics):
+                tracker.log_warning(finding.name, finding.message, step)
+                bar.say(f"warning: {finding.message}")
+            samples = sample_rows(update.rollout, update.scores, max(1, config.tracking.samples))
+            tracker.log_samples(samples[: config.tracking.samples], step)
+            if inspected:
+                tracker.log_inspected(inspected, step)
+            tracker.log(update.metrics, step)
+            note = "critic warm-up" if trainer.warming_up else ""
+            bar.advance(figures(update.metrics), note, (samples[0]["prompt"], samples[0]["response"]))
+            asked_to_stop = ranks.any(termination.requested)
+            if asked_to_stop or step % config.checkpoint.save_steps == 0:
+                save(trainer, watch, checkpoints)
+            if asked_to_stop:
+                break
+    if trainer.updates_done < config.num_updates and not watch.stop:
+        raise Interrupted(f"saved after update {step} of {config.num_updates}; the same command continues")
+    if ranks.is_first:
+        with staged(folder / POLICY_FOLDER) as staging:
+            write_policy(staging, trainer, folder)
+    return folder / POLICY_FOLDER
+
+
+def resume(trainer: PPOTrainer, watch: Watch, checkpoints: CheckpointManager) -> int | None:
+    """Continue from the newest intact checkpoint; returns the updates that it holds, None if there is none.
+
+    The first rank looks and the others follow it.
+    """
+    [latest, *_] = trainer.ranks.exchange(lambda: checkpoints.latest() if trainer.ranks.is_first else None)
+    if latest is None:
+        return None
+    with said_once():
+        read_training(latest, trainer, watch)
+    return trainer.updates_done
+
+
+def save(trainer: PPOTrainer, watch: Watch, checkpoints: CheckpointManager) -> None:
+    """Write a checkpoint; all ranks take part, the first one writes, and none goes on before it has."""
+    state = training_state(trainer, watch)
+
+    def write() -> None:
+        if trainer.ranks.is_first:
+            run = checkpoints.folder.parent
+            checkpoints.save(trainer.updates_done, lambda folder: write_training(folder, trainer, state, run))
+
+    trainer.ranks.exchange(write)
+
+
+def guarded_update(trainer: PPOTrainer, folder: Path) -> Update:
+    """One update; a minibatch that keeps giving NaN is stored before the run gives up.
+
+    Raises UserError then, and where memory does not suffice.
+    """
+    try:
+        return trainer.update()
+    except NonFiniteError as error:
+        place = folder / "non_finite_minibatch"
+        if trainer.ranks.is_first:
+            save_rollout(place, error.minibatch, trainer.tokenizer)
+        raise UserError(f"{error} in {place} (rlhf.ppo.rollout_files.load_rollout reads it)") from error
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        reason = one_line(error)
+        raise UserError(
+            f"out of memory in update {trainer.updates_done + 1} ({reason[:200]}); the same command continues from the"
+            " last checkpoint where there is more, or start in another output_dir with a smaller micro_batch_size"
+        ) from error
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether there was no memory, on the device or beside it; torch has no class of its own for the latter."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def figures(metrics: Metrics) -> dict[str, str]:
+    """What the progress bar says of an update."""
+    shown = {
+        "score": f"{metrics['objective/score']:.3f}",
+        "KL": f"{metrics['objective/kl']:z.2f}",
+        "length": f"{metrics['response/length']:.0f}",
+        "tok/s": f"{metrics['time/tokens_per_second']:.0f}",
+    }
+    if "critic/loss" in metrics:
+        shown["explained variance"] = f"{metrics['critic/explained_variance']:z.2f}"
+    if metrics["policy/skipped_steps"]:
+        shown["skipped steps"] = f"{metrics['policy/skipped_steps']:.0f}"
+    return shown
+
+
+def sample_rows(rollout: Rollout, scores: Scores, n_rows: int) -> list[dict[str, Any]]:
+    """The first responses of a rollout with everything that was said about them."""
+    kl = (rollout.old_logprobs - rollout.ref_logprobs).sum(-1)
+    return [
+        {
+            "prompt": rollout.examples[row].prompt,
+            "response": rollout.texts[row],
+            "score": float(rollout.scores[row]),
+            **{f"reward/{name}": component[row] for name, component in scores.components.items()},
+            "kl": float(kl[row]),
+            "length": int(rollout.lengths[row]),
+        }
+        for row in range(min(n_rows, len(rollout)))
+    ]

@@ -1,0 +1,36 @@
+"""What a rollout says about the state of training: the metrics that people watch."""
+
+from rlhf.maths.tensors import explained_variance, masked_mean
+from rlhf.ppo.rollout import Rollout
+from rlhf.rewards import Scores
+
+
+def rollout_metrics(rollout: Rollout, component_scores: Scores, kl_coef: float, with_critic: bool) -> dict[str, float]:
+    """Metrics of one rollout, before the policy is updated on it.
+
+    objective/kl is the mean over responses of the summed k1 estimate, in nats; objective/rlhf_reward is the score
+    minus the KL penalty, what PPO maximizes; reward/<name> is the mean of each component over the samples that it
+    applies to; response/length is in tokens, EOS included.
+    """
+    mask = rollout.response_mask
+    kl = (rollout.old_logprobs - rollout.ref_logprobs).sum(-1)
+    metrics = {
+        "objective/score": rollout.scores.mean(),
+        "objective/score_std": rollout.scores.std(unbiased=False),
+        "objective/rlhf_reward": rollout.rewards.sum(-1).mean(),
+        "objective/kl": kl.mean(),
+        "objective/kl_per_token": masked_mean(rollout.kl, mask),
+        "objective/entropy": masked_mean(rollout.entropy, mask),
+        "objective/logprob": masked_mean(rollout.old_logprobs, mask),
+        "response/length": rollout.lengths.float().mean(),
+        "response/length_std": rollout.lengths.float().std(unbiased=False),
+        "response/eos_rate": rollout.has_eos.float().mean(),
+    }
+    if with_critic:
+        metrics |= {
+            "critic/values_mean": masked_mean(rollout.old_values, mask),
+            "critic/returns_mean": masked_mean(rollout.returns, mask),
+            "critic/explained_variance": explained_variance(rollout.old_values, rollout.returns, mask),
+        }
+    components = {f"reward/{name}": mean for name, mean in component_scores.component_means().items()}
+    return {name: value.item() for name, value in metrics.items()} | {"objective/kl_coef": kl_coef} | components

@@ -1,0 +1,43 @@
+"""Process rewards: amounts that a reward gives to stretches of characters, handed to the tokens that cover them."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from rlhf.rewards import Span
+from rlhf.sampling.responses import Responses
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+def span_rewards(spans: list[list[Span]], responses: Responses, tokenizer: "PreTrainedTokenizerFast") -> Tensor:
+    """Per-token rewards [B, T] from B lists of spans.
+
+    A span's value is shared evenly by the tokens with at least one character in [start, end); a span that covers no
+    token (empty, or behind the text) lands on the last one, so that nothing is lost.
+    """
+    rewards = torch.zeros(responses.response_mask.shape)
+    for row, row_spans in enumerate(spans):
+        if not row_spans:
+            continue
+        ends = token_ends(responses.response_ids(row), tokenizer)
+        starts = [0, *ends[:-1]]
+        for span in row_spans:
+            covered = [t for t, (a, b) in enumerate(zip(starts, ends, strict=True)) if a < span.end and b > span.start]
+            for t in covered or [len(ends) - 1]:
+                rewards[row, t] += span.value / max(1, len(covered))
+    return rewards.to(responses.response_mask.device)
+
+
+def token_ends(token_ids: list[int], tokenizer: "PreTrainedTokenizerFast") -> list[int]:
+    """Where each token ends in the decoded text, in characters; special tokens have no extent.
+
+    Tokens are decoded one by one, which is exact unless a character spans several tokens; then prefixes are decoded.
+    """
+    pieces = tokenizer.batch_decode([[token] for token in token_ids], skip_special_tokens=True)
+    ends = torch.tensor([len(piece) for piece in pieces]).cumsum(0).tolist()
+    if "".join(pieces) == tokenizer.decode(token_ids, skip_special_tokens=True):
+        return ends
+    return [len(tokenizer.decode(token_ids[: t + 1], skip_special_tokens=True)) for t in range(len(token_ids))]

@@ -1,0 +1,70 @@
+"""All that an interrupted PPO run needs to go on as if nothing had happened."""
+
+from pathlib import Path
+from typing import Any
+
+from rlhf.errors import UserError
+from rlhf.policy.files import read_policy, save_policy
+from rlhf.ppo.trainer import PPOTrainer
+from rlhf.report.model_card import write_policy_card
+from rlhf.runs.state_files import load_state, restore_rng_state, rng_state, save_state
+from rlhf.watch.watch import Watch
+
+POLICY_FOLDER, STATE = "policy", "trainer"
+
+
+def training_state(trainer: PPOTrainer, watch: Watch) -> dict[str, Any]:
+    """Everything but the weights; all ranks have to call it."""
+    ours = {"sampling": trainer.generator.get_state().cpu(), "globals": rng_state()}
+    return {
+        "updates_done": trainer.updates_done,
+        "warming_up": trainer.warming_up,
+        "kl_controller": trainer.kl_controller.state_dict(),
+        "score_moments": trainer.score_moments.state_dict(),
+        "prompts": trainer.prompts.state_dict(),
+        "shuffler": trainer.shuffler.get_state(),
+        "optimizer": trainer.epochs.optimizer.state_dict(),
+        "skipped_in_a_row": trainer.epochs.skipped_in_a_row,
+        "watch": watch.state_dict(),
+        "random": trainer.ranks.gather(ours),
+    }
+
+
+def write_training(folder: Path, trainer: PPOTrainer, state: dict[str, Any], run: Path) -> None:
+    """Fill a checkpoint: policy/, which every stage can load as a model, and the rest of the state."""
+    (folder / POLICY_FOLDER).mkdir()
+    write_policy(folder / POLICY_FOLDER, trainer, run)
+    save_state(folder, STATE, state)
+
+
+def write_policy(folder: Path, trainer: PPOTrainer, run: Path) -> None:
+    """Fill a folder with the policy, its tokenizer and its model card; the metrics in it are those of the run."""
+    save_policy(trainer.policy, folder)
+    trainer.tokenizer.save_pretrained(folder)
+    write_policy_card(folder, trainer.config, trainer.updates_done, run)
+
+
+def read_training(folder: Path, trainer: PPOTrainer, watch: Watch) -> None:
+    """Put the trainer where `write_training` found it.
+
+    Raises UserError if the checkpoint is of another number of processes, or not one of this trainer.
+    """
+    state = load_state(folder, STATE)
+    processes = len(state["random"])
+    if processes != trainer.ranks.count:
+        raise UserError(
+            f"{folder} was saved by {processes} processes and this run has {trainer.ranks.count}; "
+            f"continue on {processes}, or start again in another output_dir"
+        )
+    read_policy(trainer.policy, folder / POLICY_FOLDER)
+    trainer.updates_done, trainer.warming_up = state["updates_done"], state["warming_up"]
+    trainer.kl_controller.load_state_dict(state["kl_controller"])
+    trainer.score_moments.load_state_dict(state["score_moments"])
+    trainer.prompts.load_state_dict(state["prompts"])
+    trainer.shuffler.set_state(state["shuffler"])
+    trainer.epochs.optimizer.load_state_dict(state["optimizer"])
+    trainer.epochs.skipped_in_a_row = state["skipped_in_a_row"]
+    watch.load_state_dict(state["watch"])
+    ours = state["random"][trainer.ranks.index]
+    trainer.generator.set_state(ours["sampling"])
+    restore_rng_state(ours["globals"])  # last: what comes before may have drawn numbers

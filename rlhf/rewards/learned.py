@@ -1,0 +1,147 @@
+"""A trained reward model as a reward: one forward pass per completion."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rlhf.data.chat import prompt_ids, text_ids
+from rlhf.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+SETTINGS_FILE = "reward_model.json"
+
+
+class Settings(NamedTuple):
+    """What `rlhf reward` writes beside a model.
+
+    Attributes:
+        mean: of the raw scores on the reference samples.
+        std: likewise.
+        reference: which samples these were, in words.
+        system_prompt: the system turn that the model was trained with.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+    reference: str = ""
+    system_prompt: str | None = None
+
+
+class RewardModel:
+    """`(raw - mean) / std` with the score of a sequence-classification model, without gradients.
+
+    `path` is a folder that `rlhf reward` wrote: mean and std come from it, and prompt and completion become tokens
+    as they did in training (the model's own chat template, then the completion, then EOS). Or it is any hub model
+    with one label: its raw score, of prompt and completion as a conversation in its chat template, or as a pair of
+    texts if it has none (without segment ids). The prompt is the last user turn. Runs on the accelerator, if any.
+
+    Raises ValueError if the model cannot be loaded or has several labels, and, when called, for a text longer than
+    its context. Fooled by whatever its training pairs did not show.
+    """
+
+    def __init__(self, path: str, *, batch_size: int = 16, trust_remote_code: bool = False) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size {batch_size} must be at least 1")
+        self.model, self.tokenizer = load_sequence_classifier(path, trust_remote_code)
+        self.model.eval()
+        self.batch_size = batch_size
+        self.settings = read_settings(Path(path))
+        self.encode = _encoder(self.tokenizer, self.settings)
+
+    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+        ids = [self.encode(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
+        mean, std, *_ = self.settings or Settings()
+        return [(raw - mean) / std for raw in score_ids(self.model, ids, self.batch_size)]
+
+    def explain(self, prompt: str, completion: str, **columns: Any) -> str:
+        ids = self.encode(prompt, completion)
+        [raw] = score_ids(self.model, [ids], 1)
+        if self.settings is None:
+            return f"raw score {raw:.4f} of {len(ids)} tokens, not normalized"
+        mean, std, reference, _ = self.settings
+        score = (raw - mean) / std
+        return (
+            f"raw score {raw:.4f} of {len(ids)} tokens; {abs(score):.2f} standard deviations "
+            f"{'above' if score >= 0 else 'below'} the mean of {reference} ({mean:.4f}, std {std:.4f})"
+        )
+
+
+def load_sequence_classifier(
+    path: str, trust_remote_code: bool = False
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
+    """Model and tokenizer, with a pad token that both agree on; raises ValueError unless the model has one label."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from rlhf.models.load import default_device
+    from rlhf.models.pretrained import load_pretrained
+    from rlhf.models.tokenizer import load_tokenizer
+
+    try:
+        ours = read_settings(Path(path)) is not None
+        trust = trust_remote_code
+        tokenizer = load_tokenizer(path, trust) if ours else load_pretrained(AutoTokenizer, path, trust)
+        model = load_pretrained(AutoModelForSequenceClassification, path, trust, use_safetensors=True)
+    except UserError as error:
+        raise ValueError(f"cannot load reward model {path!r} ({error})") from error
+    if model.config.num_labels != 1:
+        raise ValueError(f"{path!r} has {model.config.num_labels} labels; a reward model has 1")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model.to(default_device()), tokenizer
+
+
+def read_settings(folder: Path) -> Settings | None:
+    """The settings of a folder that `rlhf reward` wrote; None for any other model."""
+    file = folder.expanduser() / SETTINGS_FILE
+    return Settings(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+
+
+def score_ids(model: "PreTrainedModel", ids: list[list[int]], batch_size: int) -> list[float]:
+    """Raw scores of token rows, right-padded, similar lengths together.
+
+    On the right: GPT-2 numbers its positions from the left edge, so padding there would shift them.
+    Raises ValueError for a row that is longer than the model's context.
+    """
+    import torch
+
+    longest = getattr(model.config, "max_position_embeddings", None)
+    order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
+    if longest is not None and ids and len(ids[order[-1]]) > longest:
+        raise ValueError(f"prompt and completion have {len(ids[order[-1]])} tokens, the reward model takes {longest}")
+    scores = [0.0] * len(ids)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        lengths = torch.tensor([len(ids[row]) for row in rows])
+        width = int(lengths.max())
+        padded = torch.tensor([ids[row] + [model.config.pad_token_id] * (width - len(ids[row])) for row in rows])
+        mask = (torch.arange(width) < lengths[:, None]).long()
+        with torch.inference_mode():
+            logits = model(input_ids=padded.to(model.device), attention_mask=mask.to(model.device)).logits
+        for row, score in zip(rows, logits[:, 0].float().tolist(), strict=True):
+            scores[row] = score
+    return scores
+
+
+def _encoder(tokenizer: "PreTrainedTokenizerFast", settings: Settings | None) -> Callable[[str, str], list[int]]:
+    """How this model wants prompt and completion as token ids; what merely looks like EOS in them is text."""
+
+    def as_trained(prompt: str, completion: str) -> list[int]:
+        system = settings.system_prompt if settings else None
+        messages = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": prompt})
+        return [*prompt_ids(tokenizer, [messages])[0], *text_ids(tokenizer, [completion])[0], tokenizer.eos_token_id]
+
+    def as_conversation(prompt: str, completion: str) -> list[int]:
+        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
+        return prompt_ids(tokenizer, [messages], add_generation_prompt=False)[0]
+
+    def as_pair(prompt: str, completion: str) -> list[int]:
+        return tokenizer(prompt, completion, split_special_tokens=True)["input_ids"]
+
+    if settings is not None:
+        return as_trained
+    return as_pair if tokenizer.chat_template is None else as_conversation

@@ -1,0 +1,1 @@
+"""Rewards for React code, from substrings up to rendering the component."""

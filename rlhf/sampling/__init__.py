@@ -1,0 +1,1 @@
+"""Responses: the decode loop, its batch, and vLLM in its place."""

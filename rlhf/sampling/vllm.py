@@ -1,0 +1,98 @@
+"""Rollouts through vLLM: before every update it is sent the policy's merged weights, then it decodes the batch.
+
+Every response gets a seed of its own and ends where the decode loop of `rlhf.sampling.decode` would have ended it.
+Log-probabilities are not taken from vLLM.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.config import PPOConfig, SamplingConfig
+from rlhf.config.checks import require
+from rlhf.data.examples import TokenizedExample
+from rlhf.parallel.launch import said_once
+from rlhf.policy.policy import Policy
+from rlhf.sampling.decode import Sampled, stop_strings
+from rlhf.sampling.responses import Responses, collate_responses
+from rlhf.sampling.vllm_engine import require_vllm, start_engine
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedTokenizerFast
+
+
+class VLLMSampler:
+    """Samples the training batches with vLLM in place of the decode loop.
+
+    Args:
+        config: `generation` says where vLLM runs.
+        policy: Whose weights it gets; its device is that of the responses.
+        tokenizer: Its EOS ends responses.
+        accelerator: Knows the other processes.
+
+    Raises UserError if vLLM is not installed or does not start, or the base is divided among processes.
+    """
+
+    @said_once()
+    def __init__(
+        self,
+        config: PPOConfig,
+        policy: Policy,
+        tokenizer: "PreTrainedTokenizerFast",
+        accelerator: "Accelerator",
+    ) -> None:
+        require_vllm()
+        require(
+            not policy.divided_blocks,
+            "generation.engine is vllm, but accelerate was told to divide the base with fsdp; "
+            "use configs/accelerate/multi_gpu.yaml",
+        )
+        self.sampling, self.tokenizer, self.device = config.sampling, tokenizer, policy.device
+        self.is_stop = stop_strings(config.sampling, tokenizer)
+        self.engine = start_engine(config, policy, tokenizer, accelerator)
+        self.load_policy()  # a server may still have the weights of another run
+
+    def load_policy(self) -> None:
+        """Send vLLM the weights of the policy as it is now; all ranks have to call it."""
+        self.engine.load()
+
+    def sample(self, prompts: list[TokenizedExample], generator: torch.Generator) -> Responses:
+        """One response to each prompt, whose seed is drawn from `generator`."""
+        seeds = torch.randint(2**31, (len(prompts),), generator=generator, device=generator.device).tolist()
+        ends = endings(self.sampling, self.tokenizer.eos_token_id)
+        responses = self.engine.generate([p.prompt_ids for p in prompts], [ends | {"seed": seed} for seed in seeds])
+        sampled = as_sampled(responses, self.tokenizer.eos_token_id, self.is_stop, self.device)
+        return collate_responses(prompts, sampled, self.tokenizer)
+
+
+def endings(sampling: SamplingConfig, eos_token_id: int) -> dict[str, Any]:
+    """SamplingParams under which a response ends where ours would.
+
+    That is with the tokenizer's EOS, not with any other that the model's generation_config.json may name.
+    """
+    return {
+        "temperature": sampling.temperature,
+        "max_tokens": sampling.max_new_tokens,
+        "ignore_eos": True,
+        "stop_token_ids": [eos_token_id],
+        "stop": sampling.stop,
+        "skip_special_tokens": False,  # in the text that vLLM looks for stop strings in
+    }
+
+
+def as_sampled(
+    responses: list[list[int]],
+    eos_token_id: int,
+    is_stop: Callable[[Tensor], Tensor] | None,
+    device: torch.device,
+) -> Sampled:
+    """Responses of vLLM as the decode loop would have returned them."""
+    rows = [torch.tensor(ids) for ids in responses]
+    response_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=eos_token_id)
+    lengths = torch.tensor([len(row) for row in rows])
+    response_mask = torch.arange(response_ids.shape[1]) < lengths.unsqueeze(-1)
+    ended = [bool(row[-1] == eos_token_id or (is_stop is not None and is_stop(row[None]))) for row in rows]
+    return Sampled(response_ids.to(device), response_mask.to(device), torch.tensor(ended, device=device))

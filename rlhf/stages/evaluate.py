@@ -1,0 +1,160 @@
+"""Evaluation: sample on held-out prompts with a fixed seed, and measure."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rlhf.config import EvaluateConfig, LoraConfig, ModelConfig, SamplingConfig
+from rlhf.data.examples import TokenizedExample, check_fits, collate_columns, load_examples, tokenize
+from rlhf.data.prompts import in_batches
+from rlhf.maths.tensors import masked_mean
+from rlhf.models.load import context_length, load_causal_lm
+from rlhf.models.tokenizer import load_tokenizer
+from rlhf.policy.files import is_policy_folder, load_policy
+from rlhf.policy.policy import Policy
+from rlhf.ppo.rollout import policy_outputs
+from rlhf.report.tables import print_table
+from rlhf.rewards import RewardSum
+from rlhf.rewards.explanation import explanation
+from rlhf.runs.files import read_jsonl, write_atomically
+from rlhf.runs.folder import is_done, mark_done, open_run
+from rlhf.runs.locking import alone_in_its_folder
+from rlhf.sampling.responses import Responses, sample_responses
+from rlhf.tracking.progress import ProgressBar
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+TEXTS = ("prompt", "response", "explanation")
+NUMBERS = ("reward", "length", "kl", "entropy", "eos_rate")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Means over all responses, and the responses with their rewards and what these say of themselves, a row each.
+
+    `means` holds `reward` (the weighted sum), every component under its own name (`reward/NAME` where that is taken),
+    `length` (tokens, EOS included), `kl` (nats per response against the reference, 0 for a model without adapters),
+    `entropy` (nats per token) and `eos_rate`.
+    """
+
+    means: dict[str, float]
+    rows: list[dict[str, Any]]
+
+
+@alone_in_its_folder
+def run_evaluate(config: EvaluateConfig) -> Measurement:
+    """The `evaluate` stage: writes evaluation.json and responses.jsonl into output_dir.
+
+    A finished evaluation with the same config is read back instead of repeated.
+    """
+    rewards = RewardSum.from_specs(config.rewards)
+    folder = open_run(config.output_dir, config)
+    if is_done(folder):
+        return read_measurement(folder)
+    started = time.monotonic()
+    policy, tokenizer = policy_of(config.model)
+    source, split = config.data.eval, config.data.eval_split
+    examples = load_examples(source or config.data.train, split if source else config.data.train_split)
+    prompts = tokenize(examples, tokenizer, config.data, context_length(policy.language_model))[: config.prompts]
+    measurement = measure(
+        policy,
+        tokenizer,
+        prompts,
+        rewards,
+        config.sampling,
+        num_generations=config.num_generations,
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
+    write_atomically(folder / "evaluation.json", json.dumps(measurement.means, indent=2) + "\n")
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in measurement.rows]
+    write_atomically(folder / "responses.jsonl", "".join(lines))
+    mark_done(folder, time.monotonic() - started)
+    return measurement
+
+
+def main(config: EvaluateConfig) -> None:
+    """`rlhf evaluate`: run the stage and print its means."""
+    measurement = run_evaluate(config)
+    print_table(["held-out mean", config.output_dir], [[name, f"{x:.3f}"] for name, x in measurement.means.items()])
+    print(f"{len(measurement.rows)} responses in {Path(config.output_dir) / 'responses.jsonl'}")
+
+
+def read_measurement(folder: Path) -> Measurement:
+    """What an earlier evaluation wrote."""
+    means = json.loads((folder / "evaluation.json").read_text())
+    return Measurement(means, read_jsonl(folder / "responses.jsonl"))
+
+
+def policy_of(model: ModelConfig) -> "tuple[Policy, PreTrainedTokenizerFast]":
+    """A trained policy, or any causal language model as a policy whose adapters do nothing yet."""
+    assert model.name_or_path is not None
+    if is_policy_folder(model.name_or_path):
+        policy = load_policy(Path(model.name_or_path), model.trust_remote_code)
+        return policy, load_tokenizer(policy.base_name, model.trust_remote_code, policy.base_gguf_file)
+    tokenizer = load_tokenizer(model.name_or_path, model.trust_remote_code, model.gguf_file)
+    return Policy.with_lora(load_causal_lm(model), LoraConfig(r=1), critic="detached"), tokenizer
+
+
+def measure(
+    policy: Policy,
+    tokenizer: "PreTrainedTokenizerFast",
+    prompts: list[TokenizedExample],
+    rewards: RewardSum,
+    sampling: SamplingConfig,
+    *,
+    num_generations: int,
+    batch_size: int,
+    seed: int,
+) -> Measurement:
+    """Sample `num_generations` responses to every prompt and average what rewards and model say of them."""
+    check_fits(prompts, sampling.max_new_tokens, context_length(policy.language_model))
+    generator = torch.Generator(device=policy.device).manual_seed(seed)
+    repeated = [prompt for prompt in prompts for _ in range(num_generations)]
+    batches = in_batches(repeated, batch_size)
+    rows: list[dict[str, Any]] = []
+    with ProgressBar("evaluate", len(batches)) as bar:
+        for batch in batches:
+            responses = sample_responses(policy, tokenizer, batch, sampling, generator)
+            rows += _rows(policy, responses, rewards, batch_size)
+            bar.advance()
+    names = [name for name in rows[0] if name not in TEXTS]
+    columns = {name: [row[name] for row in rows if row[name] is not None] for name in names}
+    return Measurement({name: sum(column) / max(1, len(column)) for name, column in columns.items()}, rows)
+
+
+def _rows(policy: Policy, responses: Responses, rewards: RewardSum, batch_size: int) -> list[dict[str, Any]]:
+    """Everything measured about each response; KL and entropy at temperature 1, so that greedy can be measured too."""
+    now = policy_outputs(policy, responses, 1.0, batch_size, with_values=False, with_entropy=True)
+    with policy.reference():
+        reference = policy_outputs(policy, responses, 1.0, batch_size, with_values=False, with_entropy=False)
+    examples, texts = responses.examples, responses.texts
+    prompts = [example.prompt for example in examples]
+    scores = rewards(prompts, texts, collate_columns(examples))
+    kl = (now.logprobs - reference.logprobs).sum(-1).tolist()
+    entropy = masked_mean(now.entropy, responses.response_mask, dim=-1).tolist()
+    return [
+        {
+            "prompt": prompts[row],
+            "response": texts[row],
+            "explanation": explanation(rewards.rewards, scores, row, prompts[row], texts[row], examples[row].columns),
+            "reward": scores.total[row] + scores.span_total[row],
+            **{column_of(name): component[row] for name, component in scores.components.items()},
+            "length": int(responses.lengths[row]),
+            "kl": kl[row],
+            "entropy": entropy[row],
+            "eos_rate": float(responses.has_eos[row]),
+        }
+        for row in range(len(responses))
+    ]
+
+
+def column_of(reward: str) -> str:
+    """Where a reward stands in a row: under its own name, unless that is the name of something else there."""
+    return f"reward/{reward}" if reward in (*TEXTS, *NUMBERS) else reward

@@ -1,0 +1,52 @@
+"""The `generate` stage: completions from a base, SFT or PPO model."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from rlhf.config import DataConfig, GenerateConfig
+from rlhf.data.examples import check_fits, load_examples, parse_row, tokenize
+from rlhf.data.prompts import in_batches
+from rlhf.models.load import context_length
+from rlhf.policy.files import save_merged
+from rlhf.runs.files import write_atomically
+from rlhf.sampling.responses import sample_responses
+from rlhf.stages.evaluate import policy_of
+
+
+def run_generate(config: GenerateConfig) -> list[dict[str, str]]:
+    """Sample completions; print them, or write them as JSONL with columns prompt and completion.
+
+    With `merge_to`, also write the model with its adapters merged in, ready for `from_pretrained`.
+    """
+    policy, tokenizer = policy_of(config.model)
+    if config.data is None:
+        data = DataConfig(train="--prompt", max_prompt_tokens=context_length(policy.language_model))
+        examples = [parse_row({"prompt": prompt}, "--prompt") for prompt in config.prompt]
+    else:
+        data = config.data
+        examples = load_examples(data.train, data.train_split)
+    prompts = tokenize(examples, tokenizer, data, context_length(policy.language_model))
+    check_fits(prompts, config.sampling.max_new_tokens, context_length(policy.language_model))
+    repeated = [prompt for prompt in prompts for _ in range(config.num_generations)]
+    generator = torch.Generator(device=policy.device).manual_seed(config.seed)
+    rows = []
+    for batch in in_batches(repeated, config.batch_size):
+        responses = sample_responses(policy, tokenizer, batch, config.sampling, generator)
+        rows += [
+            {"prompt": prompt.example.prompt, "completion": text}
+            for prompt, text in zip(batch, responses.texts, strict=True)
+        ]
+    if config.output is None:
+        for row in rows:
+            print(f"### {row['prompt']}\n{row['completion']}\n")
+    else:
+        Path(config.output).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(Path(config.output), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        print(f"{len(rows)} completions written to {config.output}")
+    if config.merge_to is not None:
+        save_merged(policy, Path(config.merge_to))
+        tokenizer.save_pretrained(config.merge_to)
+        print(f"merged model written to {config.merge_to}")
+    return rows

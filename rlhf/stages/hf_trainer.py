@@ -1,0 +1,112 @@
+"""What the stages that run a Hugging Face Trainer share: its arguments, how it reports, saves and stops."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rlhf.config import FineTuningConfig
+from rlhf.config.checks import require_divides
+from rlhf.errors import Interrupted
+from rlhf.parallel.ranks import Ranks
+from rlhf.runs.checkpoints import CHECKPOINTS_FOLDER, CheckpointManager
+from rlhf.runs.folder import as_plain
+from rlhf.runs.interruption import catch_termination
+from rlhf.tracking.progress import ProgressBar
+from rlhf.tracking.tracker import Tracker
+
+
+def training_arguments(config: FineTuningConfig, folder: Path, device_type: str) -> dict[str, Any]:
+    """Keyword arguments of transformers' TrainingArguments: our settings, and none of its own files and reports."""
+    from accelerate import PartialState
+
+    processes = PartialState().num_processes
+    require_divides("batch_size", config.batch_size, "the number of processes", processes)
+    share = config.batch_size // processes
+    micro_batch_size = min(config.micro_batch_size or share, share)
+    require_divides("the batch of a process,", share, "micro_batch_size", micro_batch_size)
+    return {
+        "output_dir": str(folder / "trainer"),
+        "num_train_epochs": config.num_train_epochs,
+        "per_device_train_batch_size": micro_batch_size,
+        "gradient_accumulation_steps": share // micro_batch_size,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": config.warmup_fraction,
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
+        "ddp_find_unused_parameters": False,  # there are none
+        "max_length": None,  # data.py has already seen to lengths
+        # Grouped by length they come longest first, over and over: SFT and reward models learned clearly less.
+        "train_sampling_strategy": "random",
+        "activation_checkpointing": config.model.gradient_checkpointing,
+        "bf16": config.model.dtype == "bfloat16",
+        "use_cpu": device_type == "cpu",
+        "dataloader_pin_memory": device_type == "cuda",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # else a NaN loss is logged as 0
+        "save_strategy": "no",  # run_trainer asks for checkpoints
+        "report_to": [],
+        "disable_tqdm": True,
+        "seed": config.seed,
+    }
+
+
+def run_trainer(trainer: Any, stage: str, folder: Path, config: FineTuningConfig, metrics: dict[str, str]) -> None:
+    """Train from the latest checkpoint, with our progress bar and metrics; `metrics` maps the trainer's names to ours.
+
+    `trainer` is of a class that `rlhf.stages.resumable` made. Raises Interrupted after SIGTERM or Ctrl-C, with a
+    checkpoint.
+    """
+    from accelerate.state import AcceleratorState
+    from transformers.trainer_callback import PrinterCallback
+
+    ranks = Ranks.of(trainer.accelerator)
+    trainer.checkpoints = CheckpointManager(folder / CHECKPOINTS_FOLDER, config.checkpoint.save_total_limit, config)
+    checkpoint = trainer.checkpoints.latest()
+    resumed_at = trainer.checkpoints.step_of(checkpoint) if checkpoint else None
+    if checkpoint and ranks.is_first:
+        print(f"continuing after step {resumed_at}, from {checkpoint}", flush=True)
+    trainer.remove_callback(PrinterCallback)
+    with (
+        Tracker(folder, stage, config.tracking, as_plain(config), ranks.is_first, resumed_at) as tracker,
+        ExitStack() as at_the_end,
+    ):
+        trainer.add_callback(
+            _saver_and_reporter(stage, config.checkpoint.save_steps, ranks, metrics, tracker, at_the_end)
+        )
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    AcceleratorState._reset_state()  # else its mixed precision would be that of the next stage in this process
+    if trainer.state.global_step < trainer.state.max_steps:
+        raise Interrupted(
+            f"stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, with a checkpoint; "
+            "the same command continues from there"
+        )
+
+
+def _saver_and_reporter(
+    stage: str, every: int, ranks: Ranks, metrics: dict[str, str], tracker: Tracker, at_the_end: ExitStack
+) -> Any:
+    """Asks for a checkpoint every so many steps, and for one and the end of training when a process has to stop;
+    moves the progress bar and writes the metrics of every step. What it opens is closed `at_the_end`."""
+    from transformers import TrainerCallback
+
+    class SaverAndReporter(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            bar = ProgressBar(stage, state.max_steps, ranks.is_first, done=state.global_step)
+            self.bar = at_the_end.enter_context(bar)
+            self.termination = at_the_end.enter_context(catch_termination(bar.stopping))
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step < state.max_steps:  # after the last step the model itself is written
+                stop = ranks.any(self.termination.requested)
+                control.should_save = stop or state.global_step % every == 0
+                control.should_training_stop = stop
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+            if "loss" in logs:
+                ours = {name: logs[theirs] for theirs, name in metrics.items() if theirs in logs}
+                tracker.log(ours, state.global_step)
+                self.bar.advance({"loss": f"{logs['loss']:.3f}"})
+                state.log_history.clear()  # nobody reads it, and it grows with every step
+
+    return SaverAndReporter()

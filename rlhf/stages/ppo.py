@@ -1,0 +1,130 @@
+"""The PPO stage: from a config to a trained policy on disk."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rlhf.config import PPOConfig
+from rlhf.config.checks import require
+from rlhf.data.examples import (
+    Example,
+    TokenizedExample,
+    check_fits,
+    load_examples,
+    load_held_out,
+    parse_row,
+    tokenize,
+    warn_of_leak,
+)
+from rlhf.data.prompts import PromptSource, PromptStream, ShuffledPasses
+from rlhf.fast.heap import return_large_blocks
+from rlhf.models.load import context_length, load_causal_lm
+from rlhf.models.tokenizer import load_tokenizer
+from rlhf.parallel.launch import engine, join_processes, require_fsdp2_or_ddp, said_once
+from rlhf.parallel.ranks import Ranks, require_same_weights
+from rlhf.policy.policy import Policy
+from rlhf.policy.sharding import shard_base
+from rlhf.ppo.loop import train
+from rlhf.ppo.state import POLICY_FOLDER
+from rlhf.ppo.trainer import Callback, PPOTrainer
+from rlhf.rewards import RewardSum
+from rlhf.sampling.vllm_engine import require_vllm
+from rlhf.stages.frame import run_once
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedTokenizerFast
+
+
+def run_ppo(config: PPOConfig, prompts: Iterable[Any] | None = None, callbacks: Sequence[Callback] = ()) -> Path:
+    """Train a policy and write it; returns its folder.
+
+    A finished run with the same config is not repeated, an interrupted one goes on from its last checkpoint.
+
+    Args:
+        config: The settings.
+        prompts: Rows like those of a data file, made on the fly, instead of those of `config.data`; see PromptStream.
+        callbacks: Called after each phase of every update.
+    """
+    rewards = RewardSum.from_specs(config.rewards)  # first: a misspelled reward must not cost a model load
+    accelerator = launch(config)
+
+    def train_policy(folder: Path) -> None:
+        train(build_trainer(config, rewards, accelerator, prompts, callbacks), folder)
+
+    return run_once(config, Ranks.of(accelerator), POLICY_FOLDER, train_policy)
+
+
+@said_once()
+def launch(config: PPOConfig) -> "Accelerator":
+    """Accelerate's view of this process, among the others that were launched.
+
+    Raises UserError where it would not do what the config, or accelerate's own, asks for; see also `join_processes`.
+    """
+    from accelerate import Accelerator
+
+    if config.generation.engine == "vllm":
+        require_vllm()
+    require_fsdp2_or_ddp(join_processes(config.num_processes).device.type)
+    accelerator = Accelerator()
+    require(
+        accelerator.mixed_precision == "no",
+        f"accelerate's mixed_precision is {accelerator.mixed_precision}; model.dtype sets the precision: make it 'no'",
+    )
+    n_prompts = config.batch_size // config.num_generations
+    require(
+        n_prompts >= accelerator.num_processes,
+        f"batch_size {config.batch_size} is {n_prompts} prompts, too few for {accelerator.num_processes} processes",
+    )
+    return accelerator
+
+
+def build_trainer(
+    config: PPOConfig,
+    rewards: RewardSum,
+    accelerator: "Accelerator | None" = None,
+    prompts: Iterable[Any] | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> PPOTrainer:
+    """Load data, tokenizer and model, and put the trainer together; for the arguments see `run_ppo`."""
+    import transformers
+
+    accelerator = accelerator or launch(config)
+    transformers.set_seed(config.seed)  # before the adapters are drawn, alike on all ranks
+    model = load_causal_lm(config.model)
+    return_large_blocks(model.config.hidden_size)
+    tokenizer = load_tokenizer(str(config.model.name_or_path), config.model.trust_remote_code, config.model.gguf_file)
+    shuffler = torch.Generator().manual_seed(config.seed)
+    source = prompt_source(config, tokenizer, context_length(model), shuffler, prompts)
+    policy = Policy.with_lora(model, config.lora, config.critic, config.model.gradient_checkpointing)
+    require_same_weights(Ranks.of(accelerator), policy)
+    if engine() == "fsdp":
+        shard_base(policy)
+    return PPOTrainer(config, policy, tokenizer, rewards, source, shuffler, accelerator, callbacks)
+
+
+def load_prompts(
+    config: PPOConfig, tokenizer: "PreTrainedTokenizerFast", context: int, examples: list[Example] | None = None
+) -> list[TokenizedExample]:
+    """The training prompts (or those of `examples`), checked to leave room for a whole response."""
+    if examples is None:
+        examples = load_examples(config.data.train, config.data.train_split)
+        warn_of_leak(examples, load_held_out(config.data))
+    prompts = tokenize(examples, tokenizer, config.data, context)
+    check_fits(prompts, config.sampling.max_new_tokens, context)
+    return prompts
+
+
+def prompt_source(
+    config: PPOConfig,
+    tokenizer: "PreTrainedTokenizerFast",
+    context: int,
+    shuffler: torch.Generator,
+    rows: Iterable[Any] | None,
+) -> PromptSource:
+    """The data's prompts in shuffled passes, or those of `rows`."""
+    if rows is None:
+        return ShuffledPasses(load_prompts(config, tokenizer, context), shuffler)
+    return PromptStream(rows, lambda row, at: load_prompts(config, tokenizer, context, [parse_row(row, at)])[0])

@@ -1,0 +1,174 @@
+"""A reward model from preferences, with TRL's RewardTrainer: a scalar head on LoRA or all weights, normalized."""
+
+import json
+import random
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlhf.config import RewardModelConfig
+from rlhf.config.checks import require
+from rlhf.data.examples import warn_of_leak
+from rlhf.data.preferences import TokenizedPair, load_pairs, mismatched, tokenize_pairs
+from rlhf.models.load import context_length, default_device, disable_dropout, lora_adapters
+from rlhf.models.pretrained import load_pretrained
+from rlhf.models.tokenizer import load_tokenizer
+from rlhf.parallel.ranks import Ranks
+from rlhf.report.calibration import accuracies, measure, plot_calibration, plot_margins, show
+from rlhf.report.model_card import CARD_FILE, reward_card
+from rlhf.rewards.learned import SETTINGS_FILE, Settings, score_ids
+from rlhf.runs.files import read_jsonl, staged, write_atomically
+from rlhf.runs.folder import METRICS_FILE
+from rlhf.stages.frame import join_data_parallel, run_once
+from rlhf.stages.hf_trainer import run_trainer, training_arguments
+from rlhf.stages.resumable import resumable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+MODEL_FOLDER, SUMMARY_FILE = "model", "summary.json"
+REFERENCE, REFERENCE_PAIRS = "the chosen and rejected training texts", 1000
+METRICS = {
+    "loss": "reward/loss", "accuracy": "reward/accuracy", "margin": "reward/margin", "grad_norm": "reward/grad_norm",
+    "learning_rate": "reward/learning_rate", "skipped_steps": "reward/skipped_steps",
+}  # fmt: skip
+
+
+def run_reward(config: RewardModelConfig) -> Path:
+    """Train, measure on the held-out pairs, and write the merged model with its normalization; returns its folder.
+
+    A finished run with the same config is not repeated: its summary is shown again. An interrupted one continues from
+    its latest checkpoint.
+    """
+    ranks = join_data_parallel("reward", config.num_processes)
+    model_folder = run_once(config, ranks, MODEL_FOLDER, lambda folder: _run(config, folder, ranks))
+    if ranks.is_first:
+        show(json.loads((model_folder.parent / SUMMARY_FILE).read_text(encoding="utf-8")), model_folder.parent)
+    return model_folder
+
+
+def _run(config: RewardModelConfig, folder: Path, ranks: Ranks) -> None:
+    import transformers
+
+    pairs = load_pairs(config.data.train, config.data.train_split)  # first: a bad row must not cost a model load
+    pairs += mismatched(pairs, round(config.mismatched * len(pairs)), config.seed)
+    held_out_pairs = load_pairs(str(config.data.eval), config.data.eval_split)
+    warn_of_leak([chosen for chosen, _ in pairs], [chosen for chosen, _ in held_out_pairs])
+    require(
+        config.group_by is None or any(config.group_by in chosen.columns for chosen, _ in held_out_pairs),
+        f"group_by is {config.group_by!r}, but the held-out rows have no such column",
+    )
+    transformers.set_seed(config.seed)  # before the model: the head and LoRA's init depend on it
+    model, tokenizer = _build(config)
+    train = tokenize_pairs(pairs, tokenizer, config.data, context_length(model))
+    held_out = tokenize_pairs(held_out_pairs, tokenizer, config.data, context_length(model))
+    if ranks.is_first:
+        print(
+            f"reward model on {len(train)} of {len(pairs)} pairs, held out {len(held_out)} of {len(held_out_pairs)}, "
+            f"{model.num_parameters() / 1e6:.1f}M parameters",
+            flush=True,
+        )
+    trained = _train(config, folder, model, tokenizer, train).eval()
+    if not ranks.is_first:
+        return
+    reference = random.Random(config.seed).sample(train, min(len(train), REFERENCE_PAIRS))
+    raw = score_ids(trained, [ids for pair in reference for ids in (pair.chosen_ids, pair.rejected_ids)], 32)
+    std = statistics.pstdev(raw) or 1.0
+    settings = Settings(statistics.fmean(raw), std, REFERENCE, config.data.system_prompt)
+    left_out = len(held_out_pairs) - len(held_out)
+    summary = _report(folder, margins_of(trained, held_out), held_out, settings, config.group_by, left_out)
+    card = reward_card(config, read_jsonl(folder / METRICS_FILE), summary)
+    save(trained, tokenizer, settings, card, folder / MODEL_FOLDER)
+
+
+def _report(
+    folder: Path,
+    margins: list[float],
+    held_out: list[TokenizedPair],
+    settings: Settings,
+    group_by: str | None,
+    left_out: int,
+) -> dict[str, Any]:
+    """Write the plots and summary.json; returns the summary."""
+    plot_calibration(margins, folder / "calibration.png")
+    plot_margins([margin / settings.std for margin in margins], folder / "margins.png")
+    summary = {
+        "held_out_pairs": len(held_out),
+        "held_out_left_out": left_out,
+        **measure(margins),
+        "accuracy_by": accuracies(margins, held_out, group_by),
+        "normalization": {"mean": settings.mean, "std": settings.std, "reference": settings.reference},
+    }
+    write_atomically(folder / SUMMARY_FILE, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    return summary
+
+
+def margins_of(model: "PreTrainedModel", pairs: list[TokenizedPair]) -> list[float]:
+    """Raw score of the chosen side minus that of the rejected one, for each pair."""
+    chosen = score_ids(model, [pair.chosen_ids for pair in pairs], 32)
+    rejected = score_ids(model, [pair.rejected_ids for pair in pairs], 32)
+    return [better - worse for better, worse in zip(chosen, rejected, strict=True)]
+
+
+def save(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", settings: Settings, card: str, folder: Path
+) -> None:
+    """Write model, tokenizer, settings and model card, all or nothing."""
+    with staged(folder) as staging:
+        model.save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
+        settings_text = json.dumps(settings._asdict(), indent=2) + "\n"
+        (staging / SETTINGS_FILE).write_text(settings_text, encoding="utf-8")
+        (staging / CARD_FILE).write_text(card, encoding="utf-8")
+
+
+def _build(config: RewardModelConfig) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
+    """The language model with a new scalar head instead of its LM head, dropout off."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    tokenizer = load_tokenizer(str(config.model.name_or_path), config.model.trust_remote_code, config.model.gguf_file)
+    model = load_pretrained(
+        AutoModelForSequenceClassification,
+        str(config.model.name_or_path),
+        config.model.trust_remote_code,
+        config.model.gguf_file,
+        num_labels=1,
+        dtype=getattr(torch, config.model.dtype),
+        use_safetensors=True,
+    )
+    # The score is read at the last token that is not padding, so the model has to know which one that is.
+    model.config.pad_token_id = tokenizer.pad_token_id
+    disable_dropout(model)
+    return model.to(default_device()), tokenizer
+
+
+def _train(
+    config: RewardModelConfig,
+    folder: Path,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerFast",
+    pairs: list[TokenizedPair],
+) -> "PreTrainedModel":
+    """Run TRL's trainer; returns the model with adapters merged in."""
+    import trl
+
+    lora = lora_adapters(config.lora, model, task_type="SEQ_CLS") if config.lora else None
+    if lora:
+        lora.modules_to_save = ["score"]  # the head is trained in full
+    arguments = trl.RewardConfig(**training_arguments(config, folder, model.device.type))
+    trainer = resumable(trl.RewardTrainer)(
+        model, args=arguments, train_dataset=_dataset(pairs), processing_class=tokenizer, peft_config=lora
+    )
+    run_trainer(trainer, "reward", folder, config, METRICS)
+    return trainer.model.merge_and_unload() if lora else trainer.model
+
+
+def _dataset(pairs: list[TokenizedPair]) -> Any:
+    """Token ids as RewardTrainer takes them."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    return datasets.Dataset.from_list(
+        [{"chosen_ids": pair.chosen_ids, "rejected_ids": pair.rejected_ids} for pair in pairs]
+    )

@@ -1,0 +1,45 @@
+"""The `score` stage: reward components for prompts and completions that lie in a file."""
+
+import json
+from pathlib import Path
+
+from rlhf.config import ScoreConfig
+from rlhf.data.examples import collate_columns, load_examples
+from rlhf.errors import UserError
+from rlhf.report.tables import print_table
+from rlhf.rewards import RewardSum
+from rlhf.runs.files import write_atomically
+
+
+def run_score(config: ScoreConfig) -> dict[str, float]:
+    """Write the input's rows back with `reward` and `rewards` (by component) added; print and return the means.
+
+    A completion is compared with the row's `reference` where there is one, else with itself.
+    Raises UserError for a row without a completion.
+    """
+    rewards = RewardSum.from_specs(config.rewards)
+    examples = load_examples(config.input, "train")
+    completions = []
+    for example in examples:
+        if example.completion is None:
+            raise UserError(f"{example.origin}: completion is missing; there is nothing to score")
+        completions.append(example.completion)
+    prompts = [example.prompt for example in examples]
+    scores = rewards(prompts, completions, collate_columns(examples))
+    totals = [total + spans for total, spans in zip(scores.total, scores.span_total, strict=True)]
+    rows = [
+        {
+            "prompt": prompts[row],
+            "completion": completions[row],
+            **examples[row].columns,
+            "reward": totals[row],
+            "rewards": {name: component[row] for name, component in scores.components.items()},
+        }
+        for row in range(len(examples))
+    ]
+    Path(config.output).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(Path(config.output), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    means = {"reward": sum(totals) / len(totals), **scores.component_means()}
+    print_table(["component", "mean"], [[name, f"{mean:.3f}"] for name, mean in means.items()])
+    print(f"{len(rows)} rows written to {config.output}")
+    return means

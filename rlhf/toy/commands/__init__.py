@@ -1,0 +1,1 @@
+"""What `rlhf toy NAME` does: train, write, draw, print; one module per toy."""

@@ -1,0 +1,1 @@
+"""Where metrics go while a stage runs: files, the terminal, W&B, TensorBoard."""

@@ -1,0 +1,1 @@
+"""A run that watches itself: symptoms in its metrics, and reward hacking."""

@@ -1,1 +1,0 @@
-"""A run of many updates that is struck by faults, beside the same run left alone (scripts/long_run.py)."""

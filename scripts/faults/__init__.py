@@ -1,1 +1,0 @@
-"""Faults injected into real runs: the parts of scripts/fault_matrix.py."""

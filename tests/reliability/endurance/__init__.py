@@ -1,0 +1,1 @@
+"""A run of many updates that is struck by faults, beside the same run left alone (tests/reliability/long_run.py)."""

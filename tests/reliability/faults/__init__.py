@@ -1,0 +1,1 @@
+"""Faults injected into real runs: the parts of tests/reliability/fault_matrix.py."""

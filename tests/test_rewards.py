@@ -189,7 +189,11 @@ def test_a_class_is_constructed_with_its_arguments(monkeypatch):
 @pytest.mark.parametrize(
     ("path", "args", "message"),
     [
-        ("react_heurstic", {}, "unknown reward 'react_heurstic': use one of json_valid, keywords, length, react_e"),
+        (
+            "react_heurstic",
+            {},
+            "unknown reward 'react_heurstic': use one of instructions, json_valid, keywords, length, react_e",
+        ),
         ("no_such_module.f", {}, "cannot import 'no_such_module': ModuleNotFoundError"),
         ("math.no_such_function", {}, "module 'math' has no 'no_such_function'"),
         ("math.pi", {}, "reward 'math.pi' cannot be called: it is a float"),

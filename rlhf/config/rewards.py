@@ -7,6 +7,7 @@ from typing import Any
 from rlhf.errors import RewardError
 
 BUILTINS = {
+    "instructions": "rlhf.rewards.instructions.reward.Instructions",
     "json_valid": "rlhf.rewards.json_valid.JsonValid",
     "keywords": "rlhf.rewards.keywords.Keywords",
     "length": "rlhf.rewards.length.Length",

@@ -28,6 +28,7 @@ def load_causal_lm(config: ModelConfig) -> "PreTrainedModel":
         AutoModelForCausalLM,
         config.name_or_path,
         config.trust_remote_code,
+        config.gguf_file,
         dtype=getattr(torch, config.dtype),
         use_safetensors=True,
         **quantization_options(config, default_device()),

@@ -123,6 +123,11 @@ class Policy(nn.Module):
         return self.language_model.config._name_or_path
 
     @property
+    def base_gguf_file(self) -> str | None:
+        """The GGUF in that place that the base was read from; None for any other kind of model."""
+        return getattr(self.language_model, "gguf_file", None)
+
+    @property
     def device(self) -> torch.device:
         return self.wrapper.v_head.summary.weight.device
 

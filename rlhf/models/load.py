@@ -98,16 +98,6 @@ def disable_dropout(model: torch.nn.Module) -> None:
             module.attention_dropout = 0.0  # type: ignore[assignment]
 
 
-def fuse_activations(model: torch.nn.Module) -> None:
-    """Compute GPT-2's tanh GELU in one kernel; transformers writes the same formula as eight passes over memory."""
-    from transformers.activations import FastGELUActivation, GELUTanh, NewGELUActivation
-
-    for module in model.modules():
-        for name, child in module.named_children():
-            if isinstance(child, NewGELUActivation | FastGELUActivation):
-                setattr(module, name, GELUTanh())
-
-
 def default_device() -> torch.device:
     """The accelerator of this process, or the CPU."""
     from rlhf.parallel.launch import join_processes

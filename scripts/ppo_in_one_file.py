@@ -4,14 +4,11 @@
     python scripts/ppo_in_one_file.py --model gpt2 --learning_rate 1e-4   # one from the hub, or from a folder
     python scripts/ppo_in_one_file.py --help
 
-The model goes on writing short reviews, and the reward counts kind words. For a task of your own change `PROMPTS` and
-`reward`.
-
-Read it from top to bottom: settings, the task, one trunk for three networks, what they say of a response, and then the
-algorithm: `sample`, `assign_credit`, `collect` (which calls the two), `ppo_update`, `main`. The maths are functions of
-tensors, imported from the package; each is a few lines long and its equation stands where it is called.
-`rlhf ppo` is the same algorithm with what a long run needs: other critics, micro-batches, several processes,
-checkpoints, a watch. This file saves nothing.
+The model continues short reviews, and the reward counts kind words; for a task of your own change `PROMPTS` and
+`reward`. Read from top to bottom: settings, task, one trunk for three networks, and the algorithm: sample, score,
+assign credit, clipped epochs. The maths are functions of tensors, imported from the package: a few lines each, with
+their equations where they are called. `rlhf ppo` does the same update and adds what long runs need: critics with a
+trunk of their own, micro-batches, several processes, checkpoints, a watch. This file saves nothing.
 
 Shapes: B responses, P prompt tokens, T response tokens, V vocabulary, H hidden.
 """
@@ -35,8 +32,6 @@ from rlhf.losses import clipped_policy_loss, clipped_value_loss
 from rlhf.tensors import entropy_from_logits, explained_variance, logprobs_from_logits, masked_mean, whiten
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
-# --- Settings ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +76,6 @@ class Settings:
     kl_coef: NonNegativeFloat = 0.05
     seed: NonNegativeInt = 0
 
-    def __post_init__(self) -> None:
-        if self.mini_batch_size > self.batch_size:
-            raise ValueError(f"mini_batch_size {self.mini_batch_size} is larger than batch_size {self.batch_size}")
-
 
 # --- The task ---------------------------------------------------------------------------------------------------------
 
@@ -122,7 +113,7 @@ def write_review() -> str:
     return f"{random.choice(PROMPTS)} {', '.join(words)}.<eos>"
 
 
-def make_model(max_new_tokens: int) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+def make_model(max_new_tokens: int, steps: int = 150) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """A tiny GPT-2 with a token per word, pretrained on reviews: without habits of its own there is nothing to keep."""
     words = sorted({word for text in (*PROMPTS, *KIND, *UNKIND) for word in text.split()})
     word_level = Tokenizer(models.WordLevel({word: i for i, word in enumerate([",", ".", *words])}))
@@ -131,11 +122,10 @@ def make_model(max_new_tokens: int) -> tuple[PreTrainedModel, PreTrainedTokenize
     config = transformers.GPT2Config(
         vocab_size=len(tokenizer), n_positions=32 + max_new_tokens, n_embd=128, n_layer=2, n_head=4,
         initializer_range=0.05,  # at GPT-2's 0.02 so few words stay too much alike for adapters to tell them apart
-        bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     model = transformers.GPT2LMHeadModel(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(150):
+    for _ in range(steps):
         batch = tokenizer([write_review() for _ in range(64)], padding=True, return_tensors="pt")
         logits = model(**batch).logits  # those at position i are for token i + 1
         logprobs = logprobs_from_logits(logits[:, :-1], batch.input_ids[:, 1:])
@@ -151,7 +141,7 @@ def add_adapters(model: PreTrainedModel, lora_r: int) -> tuple[PeftModel, nn.Lin
     # What a model brings along for sampling (top-k, a repetition penalty) would draw the tokens from another
     # distribution than the one whose probabilities PPO improves.
     model.generation_config = transformers.GenerationConfig()
-    is_transposed = model.config.model_type == "gpt2"  # its linear layers keep their weights as [in, out]
+    is_transposed = model.config.model_type == "gpt2"  # its linear layers keep weights as [in, out]
     lora = LoraConfig(r=lora_r, lora_alpha=2 * lora_r, target_modules="all-linear", fan_in_fan_out=is_transposed)
     policy = get_peft_model(model, lora)
     value_head = nn.Linear(model.config.hidden_size, 1)
@@ -168,11 +158,8 @@ def make_optimizer(policy: PeftModel, value_head: nn.Linear, learning_rate: floa
     return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=0.0)
 
 
-# --- What the networks say of a response ------------------------------------------------------------------------------
-
-
 class Evaluation(NamedTuple):
-    """Each [B, T]; garbage outside the response mask, which every function of the maths leaves out."""
+    """What the networks say of responses; each [B, T], garbage outside the response mask, which the maths leave out."""
 
     logprobs: Tensor  # log pi(token t | all before it)
     values: Tensor  # V of the state before token t
@@ -183,13 +170,13 @@ def evaluate(
     policy: PeftModel, value_head: nn.Linear, sequence_ids: Tensor, attention_mask: Tensor, length: int, args: Settings
 ) -> Evaluation:
     """One forward pass over prompts (padded on the left) and responses, [B, P + T]; `length` is T."""
-    # Padding pushes a row to the right; a token's position is the number of real ones before it, as in `generate`.
+    # Padding pushes a row to the right; a token's position is the number of real tokens before it, as in `generate`.
     position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)  # [B, P + T]
     out = policy(
         input_ids=sequence_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False,
         output_hidden_states=True, logits_to_keep=length + 1,
     )  # fmt: skip
-    # The state before token t ends at the token before it: from the last prompt token to the last but one of all.
+    # Token t is predicted at the token before it; the first of a response at the end of its prompt.
     logits = out.logits[:, :-1] / args.temperature  # [B, T, V]
     features = out.hidden_states[-1][:, -length - 1 : -1]  # [B, T, H]
     return Evaluation(
@@ -230,7 +217,7 @@ def sample(
     )  # [B, P + T]; T is the longest response  # fmt: skip
     response_ids = sequence_ids[:, batch.input_ids.shape[1] :]  # [B, T]
     is_eos = (response_ids == tokenizer.eos_token_id).long()
-    response_mask = is_eos.cumsum(-1) - is_eos == 0  # no EOS before this token; the EOS itself is an action like others
+    response_mask = is_eos.cumsum(-1) - is_eos == 0  # no EOS before this token; EOS itself is an action too
     attention_mask = torch.cat([batch.attention_mask, response_mask], dim=-1)
     return sequence_ids, attention_mask, response_mask, tokenizer.batch_decode(response_ids, skip_special_tokens=True)
 
@@ -239,9 +226,9 @@ def assign_credit(
     scores: Tensor, old: Evaluation, ref_logprobs: Tensor, response_mask: Tensor, args: Settings
 ) -> tuple[Tensor, Tensor, Tensor]:
     """From a score per response [B] to (kl, advantages, returns) per token, each [B, T]."""
-    # KL_t = log pi(token) - log pi_ref(token), right on average over what the policy samples.
+    # KL_t = log pi(token) - log pi_ref(token): one sample of the KL, which is its mean under the policy.
     kl = kl_estimate(old.logprobs, ref_logprobs, "k1")
-    # r_t = -kl_coef KL_t, plus the score on the last token: staying close is part of the reward.
+    # r_t = -kl_coef KL_t, plus the score on the last token, EOS or not: staying close is part of the reward.
     rewards = kl_shaped_rewards(scores, kl, response_mask, args.kl_coef)
     # delta_t = r_t + gamma V_{t+1} - V_t;  A_t = delta_t + gamma lambda A_{t+1};  return_t = A_t + V_t
     advantages, returns = gae(rewards, old.values, response_mask, args.gamma, args.gae_lambda)
@@ -255,7 +242,7 @@ def collect(
 ) -> tuple[Rollout, list[str]]:
     """Sample, score, evaluate, assign credit: the rollout and the texts of its responses."""
     sequence_ids, attention_mask, response_mask, texts = sample(policy, tokenizer, prompts, args)
-    scores = torch.tensor([reward(*pair) for pair in zip(prompts, texts, strict=True)], device=DEVICE)  # [B]
+    scores = torch.tensor([float(reward(*pair)) for pair in zip(prompts, texts, strict=True)], device=DEVICE)  # [B]
     given = sequence_ids, attention_mask, response_mask.shape[1], args
     old = evaluate(policy, value_head, *given)
     with policy.disable_adapter():
@@ -307,6 +294,8 @@ COLUMNS = ("score", "kl", "length", "entropy", "explained_variance", "clip_fract
 
 
 def main(args: Settings) -> None:
+    if args.mini_batch_size > args.batch_size:
+        raise SystemExit(f"mini_batch_size {args.mini_batch_size} is larger than batch_size {args.batch_size}")
     random.seed(args.seed)
     torch.manual_seed(args.seed)
     model, tokenizer = load_model(args.model) if args.model else make_model(args.max_new_tokens)

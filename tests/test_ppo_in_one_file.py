@@ -61,12 +61,13 @@ def tokens():
 def networks(request, one_file, tiny_models):
     """The same weights on both sides, in float64: (policy, value head) of the script, and our Policy.
 
-    Adapters and head are not 0, so that KL and values are not either.
+    Adapters and head are not 0, so that KL and values are not either. The model has dropout, which both must turn off.
     """
     folder = tiny_models[request.param]
+    dropout = {"gpt2": {"resid_pdrop": 0.1}, "llama": {"attention_dropout": 0.1}}[request.param]
 
     def base():
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, **dropout)
 
     torch.manual_seed(5)
     policy, value_head = one_file.add_adapters(base(), LORA_R)
@@ -183,26 +184,40 @@ def test_its_update_is_the_package_s(one_file, networks, settings, tokens, monke
         torch.testing.assert_close(p, q, rtol=0, atol=1e-6)
 
 
-def test_samples_come_from_the_distribution_that_is_evaluated(one_file, tiny_models, settings, monkeypatch):
-    """Whatever the model's own generation config says; and all that follows EOS is masked."""
+@pytest.fixture
+def sampler(one_file, tiny_models, monkeypatch):
+    """(policy, tokenizer) whose model brings along a wish for the first tokens of the vocabulary only."""
     monkeypatch.setattr(one_file, "DEVICE", "cpu")
     model, tokenizer = one_file.load_model(str(tiny_models["gpt2"]))
     model.generation_config.suppress_tokens = list(range(20, 320))
-    policy, _ = one_file.add_adapters(model, LORA_R)
-    prompts = 16 * ["Show a button", "Show"]
     torch.manual_seed(0)
+    return one_file.add_adapters(model, LORA_R)[0], tokenizer
+
+
+def test_samples_come_from_the_distribution_that_is_evaluated(one_file, sampler, settings):
+    """Whatever the model's own generation config says."""
+    sequence_ids, _, mask, _ = one_file.sample(*sampler, 32 * ["Show"], settings)
+    assert (sequence_ids[:, -mask.shape[1] :] >= 20).float().mean() > 0.5
+
+
+def test_responses_follow_their_prompts_and_end_with_eos(one_file, sampler, settings):
+    policy, tokenizer = sampler
+    prompts = 16 * ["Show a button", "Show"]
+    width = len(tokenizer(prompts[0]).input_ids)
+    frequent = one_file.sample(policy, tokenizer, prompts, settings)[0][:, width:].flatten().mode().values
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(int(frequent))
     sequence_ids, attention_mask, mask, texts = one_file.sample(policy, tokenizer, prompts, settings)
-    width = sequence_ids.shape[1] - mask.shape[1]
-    responses = sequence_ids[:, width:]
-    assert (responses >= 20).float().mean() > 0.5
+    has_eos = 0
     for row, prompt in enumerate(prompts):
-        ids = tokenizer(prompt).input_ids
-        assert sequence_ids[row, :width][attention_mask[row, :width].bool()].tolist() == ids
-        eos = (responses[row] == tokenizer.eos_token_id).nonzero().flatten().tolist()
-        length = eos[0] + 1 if eos else mask.shape[1]
+        prompt_ids, response = tokenizer(prompt).input_ids, sequence_ids[row, width:].tolist()
+        assert sequence_ids[row, width - len(prompt_ids) : width].tolist() == prompt_ids
+        has_eos += tokenizer.eos_token_id in response
+        length = [*response, tokenizer.eos_token_id].index(tokenizer.eos_token_id) + 1
         assert mask[row].tolist() == [t < length for t in range(mask.shape[1])]
-        assert texts[row] == tokenizer.decode(responses[row][:length], skip_special_tokens=True)
-    assert torch.equal(attention_mask[:, width:], mask.long())
+        real = [width - len(prompt_ids) <= i < width + length for i in range(sequence_ids.shape[1])]
+        assert attention_mask[row].tolist() == real
+        assert texts[row] == tokenizer.decode(response[:length], skip_special_tokens=True)
+    assert 0 < has_eos < len(prompts)
 
 
 def test_the_reward_counts_whole_words(one_file):

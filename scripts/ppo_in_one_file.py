@@ -1,8 +1,8 @@
 """PPO for language models in one file: RLHF as in Ziegler et al. 2019, with LoRA and a value head.
 
     python scripts/ppo_in_one_file.py                                     # a tiny model, made on the spot
+    python scripts/ppo_in_one_file.py --kl_coef 0                         # no KL penalty: more score, less grammar
     python scripts/ppo_in_one_file.py --model gpt2 --learning_rate 1e-4   # one from the hub, or from a folder
-    python scripts/ppo_in_one_file.py --help
 
 The model continues short reviews, and the reward counts kind words; for a task of your own change `PROMPTS` and
 `reward`. Read from top to bottom: settings, task, one trunk for three networks, and the algorithm: sample, score,
@@ -122,6 +122,7 @@ def make_model(max_new_tokens: int, steps: int = 150) -> tuple[PreTrainedModel, 
     config = transformers.GPT2Config(
         vocab_size=len(tokenizer), n_positions=32 + max_new_tokens, n_embd=128, n_layer=2, n_head=4,
         initializer_range=0.05,  # at GPT-2's 0.02 so few words stay too much alike for adapters to tell them apart
+        bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     model = transformers.GPT2LMHeadModel(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)

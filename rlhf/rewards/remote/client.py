@@ -88,7 +88,7 @@ class Client:
         for attempt in itertools.count():
             try:
                 return await self._try(client, body, read)
-            except _FailedTryError as failure:
+            except _TryError as failure:
                 mine[failure.kind] += 1
                 failures[failure.kind] += 1
                 if not failure.may_pass or attempt == self.retries:
@@ -106,22 +106,20 @@ class Client:
                 async for part in answer.aiter_bytes():
                     content += part
                     if len(content) > MAX_ANSWER:
-                        raise _FailedTryError(
-                            "bad_answer", f"an answer of more than {MAX_ANSWER} bytes", may_pass=False
-                        )
+                        raise _TryError("bad_answer", f"an answer of more than {MAX_ANSWER} bytes", may_pass=False)
         except TimeoutError:
-            raise _FailedTryError("timeout", f"no whole answer within {self.timeout:g} s") from None
+            raise _TryError("timeout", f"no whole answer within {self.timeout:g} s") from None
         except httpx.HTTPError as error:
-            raise _FailedTryError("connection", self._safe(f"{type(error).__name__}: {error}")) from None
+            raise _TryError("connection", self._safe(f"{type(error).__name__}: {error}")) from None
         said = self._safe(content.decode("utf-8", "replace"))
         if not answer.is_success:
             code = answer.status_code
             may_pass = code >= 500 or code in WORTH_ANOTHER_TRY
-            raise _FailedTryError(f"http_{code}", f"HTTP {code} {said}", may_pass, _seconds_to_wait(answer))
+            raise _TryError(f"http_{code}", f"HTTP {code} {said}", may_pass, _seconds_to_wait(answer))
         try:
             return read(json.loads(content))
         except (ValueError, RecursionError) as error:  # what is no JSON, and what is not what was agreed
-            raise _FailedTryError("bad_answer", f"{self._safe(str(error))} in {said}") from None
+            raise _TryError("bad_answer", f"{self._safe(str(error))} in {said}") from None
 
     def _safe(self, text: str) -> str:
         """What somebody else says, short, on one line and without the key."""
@@ -129,7 +127,7 @@ class Client:
         return shorten(" ".join((text.replace(key, "***") if key else text).split()), 200)
 
 
-class _FailedTryError(Exception):
+class _TryError(Exception):
     """One try: its kind for the count, whether another may pass, and the seconds that the server asks to wait."""
 
     def __init__(self, kind: str, said: str, may_pass: bool = True, retry_after: float = 0.0) -> None:

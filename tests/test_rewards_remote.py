@@ -2,6 +2,10 @@
 
 import json
 import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from reward_server import HANG, Answer, chat, closed_port, serving
@@ -134,6 +138,19 @@ def test_wrong_options_of_a_server_are_refused(args, message):
     with pytest.raises(RewardError, match=message) as caught:
         RewardSum.from_specs([RewardSpec(path="server", args=args)])
     assert "word" not in str(caught.value).replace("password", "")
+
+
+def test_the_server_in_the_docs_runs():
+    docs = (Path(__file__).parents[1] / "docs" / "rewards.md").read_text()
+    [code] = [block for block in re.findall(r"```python\n(.*?)```", docs, re.DOTALL) if "serve_forever" in block]
+    port = closed_port()
+    command = [sys.executable, "-c", code.replace("8000", str(port))]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            scores = total(Server(f"http://localhost:{port}/", retries=12))
+        finally:
+            process.kill()
+    assert scores.components["remote"] == [0.01, 0.02, 0.03]
 
 
 # --- a judge ---

@@ -43,7 +43,7 @@ class Source(NamedTuple):
 
         Raises UserError when there is no such repository, or no way to it.
         """
-        from transformers.utils import cached_file
+        from rlhf.models.private_names import cached_file
 
         try:
             found = cached_file(self.name, filename, _raise_exceptions_for_missing_entries=False, **self.hub)

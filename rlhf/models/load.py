@@ -77,7 +77,8 @@ def build_from_scratch(config: ScratchModel, texts: list[str]) -> "tuple[PreTrai
 def lora_adapters(lora: LoraConfig, model: "PreTrainedModel", task_type: str = "CAUSAL_LM") -> "peft.LoraConfig":
     """PEFT's description of the adapters, for GPT-2's transposed linear layers (Conv1D) as well as for plain ones."""
     import peft
-    from transformers.pytorch_utils import Conv1D
+
+    from rlhf.models.private_names import Conv1D
 
     return peft.LoraConfig(
         r=lora.r,
@@ -99,7 +100,7 @@ def disable_dropout(model: torch.nn.Module) -> None:
 
 def fuse_activations(model: torch.nn.Module) -> None:
     """Compute GPT-2's tanh GELU in one kernel; transformers writes the same formula as eight passes over memory."""
-    from transformers.activations import FastGELUActivation, GELUTanh, NewGELUActivation
+    from rlhf.models.private_names import FastGELUActivation, GELUTanh, NewGELUActivation
 
     for module in model.modules():
         for name, child in module.named_children():

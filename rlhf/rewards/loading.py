@@ -9,6 +9,7 @@ from typing import Any
 
 from rlhf.config.rewards import BUILTINS, RewardSpec
 from rlhf.errors import RewardError, with_kind
+from rlhf.extras import EXTRAS, require_extra
 
 
 def load_reward(spec: RewardSpec) -> Callable[..., Any]:
@@ -39,6 +40,8 @@ def _find(path: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
+        if isinstance(error, ImportError) and error.name in EXTRAS:
+            require_extra(error.name, f"reward {path!r}", RewardError)
         raise RewardError(f"reward {path!r}: cannot import {module_name!r}: {with_kind(error)}") from error
     try:
         return getattr(module, attribute)

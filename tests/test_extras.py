@@ -139,6 +139,7 @@ def test_further_trackers_get_metrics_and_settings(tmp_path, monkeypatch):
         "        note('log', values | options)\n"
         "    def finish(self):\n"
         "        note('finish', None)\n"
+        "config = Config()\n"
         "def init(project, **options):\n"
         "    note('init', project)\n"
         "    return Run()\n"

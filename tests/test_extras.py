@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -119,7 +120,7 @@ def test_auto_feeds_both_where_they_are(tmp_path):
         assert [type(mirror) for mirror in tracker.mirrors] == [TensorBoard, Wandb]
 
 
-def test_further_trackers_get_metrics_and_settings(tmp_path, monkeypatch):
+def test_further_trackers_get_metrics_and_settings(tmp_path):
     """A package of trackio's name that writes down what accelerate calls in it."""
     (tmp_path / "trackio-1.0.dist-info").mkdir()
     (tmp_path / "trackio-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: trackio\nVersion: 1.0\n")
@@ -144,11 +145,19 @@ def test_further_trackers_get_metrics_and_settings(tmp_path, monkeypatch):
         "    note('init', project)\n"
         "    return Run()\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
-    settings = TrackingConfig(wandb="disabled", tensorboard=False, trackers=["trackio"], wandb_project="mine")
     (tmp_path / "run").mkdir()
-    with Tracker(tmp_path / "run", "ppo", settings, {"ppo": {"lr": 0.1}, "rewards": ["a"], "no": None}) as tracker:
-        tracker.log({"objective/kl": 0.5}, 3)
+    code = (  # in a process of its own: accelerate looks once for what is installed
+        "from pathlib import Path\n"
+        "from rlhf.config import TrackingConfig\n"
+        "from rlhf.tracking.tracker import Tracker\n"
+        "settings = TrackingConfig(wandb='disabled', tensorboard=False, trackers=['trackio'], wandb_project='mine')\n"
+        "config = {'ppo': {'lr': 0.1}, 'rewards': ['a'], 'no': None}\n"
+        "with Tracker(Path('run'), 'ppo', settings, config) as tracker:\n"
+        "    tracker.log({'objective/kl': 0.5}, 3)\n"
+    )
+    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
+    environment = os.environ | {"PYTHONPATH": paths}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
     calls = json.loads((tmp_path / "trackio/calls.json").read_text())
     assert calls[0] == ["init", "mine"]
     config = dict(calls[1][1])

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from rlhf import __version__
 from rlhf.config.command_line import parse
 from rlhf.errors import Interrupted, OtherRankError, RewardError, UserError
 from rlhf.parallel.launch import end_with_launcher, let_others_speak, rank, require_one_process, said_once
@@ -59,6 +60,9 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(overview())
+        return
+    if argv[0] == "--version":
+        print(f"rlhf {__version__}")
         return
     name, *rest = argv
     try:

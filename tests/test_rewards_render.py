@@ -222,7 +222,7 @@ def test_it_says_which_commands_are_missing(monkeypatch, tmp_path):
     with pytest.raises(RewardError) as caught:
         load_reward(RewardSpec(path="react_full"))
     message = str(caught.value)
-    assert "quickjs-ng is not installed, run pip install -e '.[render]'" in message
+    assert "quickjs-ng is not installed, run pip install 'rlhf-ppo[react]'" in message
     assert f"React and sucrase are not in {tmp_path}/rlhf/render, run bash scripts/setup_render.sh" in message
 
 

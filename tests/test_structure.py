@@ -16,6 +16,7 @@ ORDER = [
     "moved",
     "__init__",
     "errors",
+    "extras",
     "config",
     "maths",
     "parallel",

@@ -165,20 +165,26 @@ class SamplingConfig:
         require("" not in self.stop, "sampling.stop holds an empty string, which would end every response; remove it")
 
 
+Tracker = Literal["aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "trackio"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
     """Where metrics go besides metrics.jsonl, which is always written.
 
     Args:
-        wandb: online, offline or disabled; auto is online when logged in, else offline (WANDB_MODE overrides it).
+        wandb: online, offline or disabled; auto is online when logged in, else offline (WANDB_MODE overrides it), and
+            disabled where wandb is not installed.
         wandb_project: Project name.
-        tensorboard: Write TensorBoard event files.
+        tensorboard: Write TensorBoard event files; auto does where tensorboard is installed.
+        trackers: Further trackers of accelerate's, such as mlflow or trackio; wandb_project is their project, too.
         samples: How many samples of each update go into samples.jsonl and the W&B table.
     """
 
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     wandb_project: str = "rlhf"
-    tensorboard: bool = True
+    tensorboard: Literal["auto"] | bool = "auto"
+    trackers: list[Tracker] = field(default_factory=list)
     samples: int = 4
 
     def __post_init__(self) -> None:

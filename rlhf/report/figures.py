@@ -8,7 +8,7 @@ from rlhf.report.charts import Chart, frontier, stage_charts
 from rlhf.report.compare import Group
 from rlhf.report.headline import Change, headline, number_text, title_of, unit_of
 from rlhf.report.html import visible
-from rlhf.report.plots import BLUE, GRAY, INK, ORANGE, PALETTE, WARNING
+from rlhf.report.plots import BLUE, GRAY, INK, ORANGE, PALETTE, WARNING, can_draw, pyplot
 
 CURVES = ("Reward", "KL to the reference", "Entropy", "Length", "Explained variance", "Clipped tokens")
 MOST_CURVES = 6
@@ -17,6 +17,8 @@ COLORS = [BLUE, ORANGE, *PALETTE[2:], INK, GRAY]
 
 def draw_figures(groups: list[Group], out: Path) -> list[Path]:
     """Write `<out>-headline.png`, `<out>-curves.png` and `<out>-frontier.png`, those that there is something for."""
+    if not can_draw(f"{out.stem}-*.png"):
+        return []
     import matplotlib
 
     with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():  # names may hold a dollar sign
@@ -35,7 +37,7 @@ def _draw_all(groups: list[Group], out: Path) -> list[Path]:
 
 
 def _grid(charts: list[Chart], file: Path) -> Path:
-    plt = _pyplot()
+    plt = pyplot()
     columns = min(3, len(charts))
     rows = -(-len(charts) // columns)
     figure, axes = plt.subplots(
@@ -101,7 +103,7 @@ def _raised_in_plane(chart: Chart) -> list[tuple[float, float]]:
 
 def _headline(table: dict[str, list[Change]], file: Path) -> Path:
     """A dumbbell per group and quantity, each quantity on a scale of its own."""
-    plt = _pyplot()
+    plt = pyplot()
     groups = {change.color: change.label for changes in table.values() for change in changes}
     columns = min(4, len(table))
     lines = -(-len(table) // columns)
@@ -141,12 +143,3 @@ def _dumbbells(name: str, changes: list[Change], axes: Any) -> None:
     axes.tick_params(axis="x", labelsize=7)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
-
-
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt

@@ -10,6 +10,7 @@ from typing import Any
 
 from rlhf.config.rewards import BUILTINS, OURS, RewardSpec
 from rlhf.errors import RewardError, with_kind
+from rlhf.extras import EXTRAS, require_extra
 from rlhf.rewards.arguments import require_options
 
 
@@ -40,6 +41,8 @@ def find(path: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
+        if isinstance(error, ImportError) and error.name in EXTRAS:
+            require_extra(error.name, f"reward {path!r}", RewardError)
         raise RewardError(f"reward {path!r}: cannot import {module_name!r}: {with_kind(error)}") from error
     try:
         return getattr(module, attribute)

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import yaml
 
+from rlhf import __version__
 from rlhf.config.renamed import renamed
 from rlhf.errors import UserError, one_line
 from rlhf.runs.files import UNFINISHED, saving, write_atomically
@@ -22,7 +23,7 @@ CONFIG_FILE, VERSIONS_FILE, DONE_FILE, LOCK_FILE = "config.yaml", "versions.json
 METRICS_FILE, SAMPLES_FILE, WARNINGS_FILE = "metrics.jsonl", "samples.jsonl", "warnings.jsonl"
 BESIDE_THE_POINT = ("output_dir", "checkpoint", "inspect", "tracking", "push_to_hub")
 """Settings that may change between two starts of a run: what it computes does not depend on them."""
-PACKAGES = ("rlhf", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
+PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
 SECRET_KEY = re.compile(r"token$|secret|password|api_?key|access_?key|private_?key|credential|authorization", re.I)
 MASK = "***"
 
@@ -125,7 +126,7 @@ def mark_done(folder: Path, seconds: float) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of Python, the libraries and this package, and the commit of its code where that is a git checkout."""
-    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    found = {"rlhf": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES}
     found["python"] = platform.python_version()
     commit = git_commit(Path(__file__).resolve().parents[1])
     return found | ({"commit": commit} if commit else {})

@@ -70,10 +70,13 @@ def summarize(folder: Path, before: Measurement, after: Measurement) -> None:
     means = {"sft": before.means, "ppo": after.means}
     write_atomically(folder / "summary.json", json.dumps(means, indent=2) + "\n")
     warmup = sum(row["policy/warmup"] for row in read_jsonl(folder / "ppo" / METRICS_FILE))
-    plot_reward_and_kl(folder / "ppo", folder / "reward_kl.png", int(warmup))
+    plot = folder / "reward_kl.png"
+    plot_reward_and_kl(folder / "ppo", plot, int(warmup))
     rows = before_after(before.means, after.means)
     samples = sample_pairs(before, after)
-    document = ["# Before and after PPO", "", markdown_table(COLUMNS, rows), "", "![reward and KL](reward_kl.png)", ""]
+    document = ["# Before and after PPO", "", markdown_table(COLUMNS, rows), ""]
+    if plot.is_file():  # not without matplotlib
+        document += ["![reward and KL](reward_kl.png)", ""]
     for prompt, first, second in samples:
         print_heading(prompt)
         print(f"--- SFT\n{first}\n--- PPO\n{second}")
@@ -81,8 +84,9 @@ def summarize(folder: Path, before: Measurement, after: Measurement) -> None:
     write_atomically(folder / "summary.md", "\n".join(document))
     print()
     print_table(COLUMNS, rows)
+    if plot.is_file():
+        print(f"plot         {plot}")
     print(
-        f"plot         {folder / 'reward_kl.png'}\n"
         f"summary      {folder / 'summary.json'}, {folder / 'summary.md'}\n"
         f"metrics      {folder / 'ppo' / 'metrics.jsonl'}, samples.jsonl beside it\n"
         f"SFT model    {folder / 'sft' / 'model'}\n"

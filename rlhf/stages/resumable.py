@@ -1,6 +1,7 @@
 """Hugging Face trainers that continue bit for bit: what transformers' Trainer saves and loads, in our checkpoints.
 
-Its own checkpoints are partly pickles and not verified. The overrides below are hooks of transformers 5.23.
+Its own checkpoints are partly pickles and not verified. The overrides below are not promised by transformers:
+`rlhf.models.private_names` lists them.
 """
 
 import dataclasses

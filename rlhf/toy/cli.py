@@ -6,6 +6,7 @@ from importlib import import_module
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
+from rlhf.extras import require_extra
 from rlhf.toy import config as configs
 
 TOYS: dict[str, tuple[str, type]] = {
@@ -32,6 +33,7 @@ def parser() -> ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the toy that argv names; prints its table and where its files are."""
     arguments = parser().parse_args(argv)
+    require_extra("matplotlib", "rlhf toy")
     module, config_class = TOYS[arguments.toy]
     try:
         config = config_class(**vars(arguments[arguments.toy]))

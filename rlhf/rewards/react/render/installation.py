@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.errors import RewardError
+from rlhf.extras import installs
 
-INSTALL_ENGINE = "pip install -e '.[render]'"
 INSTALL_SCRIPTS = "bash scripts/setup_render.sh"
 _LOCK_FILE = Path(__file__).with_name("package-lock.json")
 
@@ -29,7 +29,7 @@ def find_installation() -> Installation:
     missing = []
     engine = importlib.util.find_spec("quickjs")
     if engine is None or engine.origin is None:
-        missing.append(f"quickjs-ng is not installed, run {INSTALL_ENGINE}")
+        missing.append(f"quickjs-ng is not installed, run {installs('quickjs')}")
     scripts = scripts_folder()
     built_from = scripts / "built-from.json"
     if not built_from.is_file():

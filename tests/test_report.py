@@ -16,12 +16,12 @@ from report_runs import HOSTILE, hostile_copy, ppo_rows, ppo_run, report_of, row
 from tiny_data import write_jsonl
 
 from rlhf.cli import main
-from rlhf.errors import UserError
+from rlhf.errors import UserError, visible
 from rlhf.report import figures, inspector
 from rlhf.report.charts import frontier, in_words, stage_charts
 from rlhf.report.compare import seeds_of
 from rlhf.report.headline import Change, headline
-from rlhf.report.html import Markup, element, json_block, visible
+from rlhf.report.html import Markup, element, json_block
 from rlhf.report.load import read_rows, read_run, stage_of
 from rlhf.report.page import page
 from rlhf.report.panels import LEFT_OUT, assign

@@ -94,9 +94,7 @@ def show(summary: dict[str, Any], folder: Path) -> None:
     rows += [[f"accuracy: {name}", f"{share:.3f}"] for name, share in summary["accuracy_by"].items()]
     print_table([f"{summary['held_out_pairs']} held-out pairs", str(folder)], rows)
     print(
-        f"plots        {folder / 'calibration.png'}, {folder / 'margins.png'}\n"
-        f"summary      {folder / 'summary.json'}\n"
-        f"reward model {folder / 'model'}"
+        f"plots        {folder / 'calibration.png'}, {folder / 'margins.png'}\nsummary      {folder / 'summary.json'}"
     )
 
 

@@ -4,10 +4,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from rlhf.errors import visible
 from rlhf.report.charts import Chart, frontier, stage_charts
 from rlhf.report.compare import Group
 from rlhf.report.headline import Change, headline, number_text, title_of, unit_of
-from rlhf.report.html import visible
 from rlhf.report.plots import BLUE, GRAY, INK, ORANGE, PALETTE, WARNING
 
 CURVES = ("Reward", "KL to the reference", "Entropy", "Length", "Explained variance", "Clipped tokens")

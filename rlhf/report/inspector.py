@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf.errors import UserError
+from rlhf.errors import UserError, visible
 from rlhf.report.compare import Group
-from rlhf.report.html import visible
 from rlhf.report.load import ROWS_FILE, TENSORS_FILE, Run, read_rows
 from rlhf.report.samples import facts
 

@@ -26,7 +26,7 @@ def run_generate(config: GenerateConfig) -> list[dict[str, str]]:
         examples = [parse_row({"prompt": prompt}, "--prompt") for prompt in config.prompt]
     else:
         data = config.data
-        examples = load_examples(data.train, data.train_split)
+        examples = load_examples(*(data.training if data.train else data.held_out))
     prompts = tokenize(examples, tokenizer, data, context_length(policy.language_model))
     check_fits(prompts, config.sampling.max_new_tokens, context_length(policy.language_model))
     repeated = [prompt for prompt in prompts for _ in range(config.num_generations)]

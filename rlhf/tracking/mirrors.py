@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, cast, get_args
 from rlhf.config import TrackingConfig
 from rlhf.errors import first_line
 from rlhf.runs.files import read_jsonl
-from rlhf.runs.folder import METRICS_FILE
+from rlhf.runs.folder import METRICS_FILE, WANDB_ID_FILE
 
 Mode = Literal["online", "offline", "disabled"]
 Row = dict[str, Any]
@@ -125,6 +125,11 @@ class Wandb:
             self.run.log(row, step=step, commit=commit)
 
 
+def wandb_is_off() -> bool:
+    """Whether the environment turns W&B off, as WANDB_DISABLED=true does in every library."""
+    return os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on")
+
+
 def wandb_mode(settings: TrackingConfig) -> Mode:
     """auto follows WANDB_MODE; else online where a key is at hand, offline otherwise: no run waits for a log-in."""
     if settings.wandb != "auto":
@@ -175,7 +180,7 @@ def _start_wandb(folder: Path, stage: str, settings: TrackingConfig, config: Row
 
 def _wandb_id(folder: Path, resumed: bool) -> str:
     """A new id, or that of the run that is continued."""
-    file = folder / "wandb_id.txt"
+    file = folder / WANDB_ID_FILE
     if not (resumed and file.is_file()):
         file.write_text(uuid.uuid4().hex[:8])
     return file.read_text()

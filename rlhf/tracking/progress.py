@@ -12,7 +12,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from rlhf.report.html import visible as harmless
+from rlhf.errors import visible as harmless
 from rlhf.runs.interruption import NOTICE, write_notice
 
 SECONDS_BETWEEN_LINES = 10.0

@@ -8,9 +8,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from rlhf.config import TrackingConfig
+from rlhf.config.secrets import mask_secrets
 from rlhf.errors import with_kind
-from rlhf.runs.folder import METRICS_FILE, SAMPLES_FILE, WARNINGS_FILE, mask_secrets, versions
-from rlhf.tracking.mirrors import Mirror, Row, TensorBoard, Wandb
+from rlhf.runs.folder import METRICS_FILE, SAMPLES_FILE, WARNINGS_FILE, versions
+from rlhf.tracking.mirrors import Mirror, Row, TensorBoard, Wandb, wandb_is_off
 from rlhf.tracking.row_files import RowFile
 
 
@@ -46,7 +47,7 @@ class Tracker:
         shown = mask_secrets(config) | {"versions": versions()}
         if settings.tensorboard:
             self._add_mirror(TensorBoard, folder, shown, resumed_at)
-        if settings.wandb != "disabled":
+        if settings.wandb != "disabled" and not wandb_is_off():
             self._add_mirror(Wandb, folder, stage, settings, shown, resumed_at is not None)
 
     def log(self, metrics: dict[str, float], step: int) -> None:

@@ -107,7 +107,7 @@ def test_a_training_run_does_not_fail_for_its_report(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
     (run / "warnings.jsonl").write_text('{"step": 1}\n')
     assert write_report([run], tmp_path / "report.html") is None
-    assert "KeyError: 'name'" in capsys.readouterr().err
+    assert "warnings.jsonl, row 1: name is missing; it must be a text" in capsys.readouterr().err
 
 
 def test_starts_without_heavy_libraries(real, tmp_path):

@@ -45,6 +45,7 @@ def _grid(charts: list[Chart], file: Path) -> Path:
         _draw(chart, panel)
     for panel in axes.flat[len(charts) :]:
         panel.set_visible(False)
+    file.unlink(missing_ok=True)  # what lies there may be a link that leads elsewhere
     figure.savefig(file)
     plt.close(figure)
     return file
@@ -113,6 +114,7 @@ def _headline(table: dict[str, list[Change]], file: Path) -> Path:
         panel.set_ylim(-len(groups) + 0.6, 0.7)
     for panel in axes.flat[len(table) :]:
         panel.set_visible(False)
+    file.unlink(missing_ok=True)  # what lies there may be a link that leads elsewhere
     figure.savefig(file)
     plt.close(figure)
     return file

@@ -11,6 +11,7 @@ import torch
 from rlhf.config import EvaluateConfig, LoraConfig, ModelConfig, SamplingConfig
 from rlhf.data.examples import TokenizedExample, check_fits, collate_columns, load_examples, tokenize
 from rlhf.data.prompts import in_batches
+from rlhf.errors import UserError
 from rlhf.maths.tensors import masked_mean
 from rlhf.models.load import context_length, load_causal_lm
 from rlhf.models.locate import model_in
@@ -18,10 +19,11 @@ from rlhf.models.tokenizer import load_tokenizer
 from rlhf.policy.files import is_policy_folder, load_policy
 from rlhf.policy.policy import Policy
 from rlhf.ppo.rollout import policy_outputs
+from rlhf.report.load import read_run
 from rlhf.report.tables import print_table
 from rlhf.rewards import RewardSum
 from rlhf.rewards.explanation import explanation
-from rlhf.runs.files import read_jsonl, write_atomically
+from rlhf.runs.files import write_atomically
 from rlhf.runs.folder import is_done, mark_done, open_run
 from rlhf.runs.locking import alone_in_its_folder
 from rlhf.sampling.responses import Responses, sample_responses
@@ -89,9 +91,11 @@ def main(config: EvaluateConfig) -> None:
 
 
 def read_measurement(folder: Path) -> Measurement:
-    """What an earlier evaluation wrote."""
-    means = json.loads((folder / "evaluation.json").read_text())
-    return Measurement(means, read_jsonl(folder / "responses.jsonl"))
+    """What an earlier evaluation wrote; raises UserError where that is damaged."""
+    evaluations = read_run(folder).evaluations
+    if "model" not in evaluations:
+        raise UserError(f"{folder} is finished, but its evaluation.json is gone; remove that folder to evaluate again")
+    return Measurement(evaluations["model"].means, evaluations["model"].rows)
 
 
 def policy_of(model: ModelConfig) -> "tuple[Policy, PreTrainedTokenizerFast]":

@@ -8,6 +8,7 @@ import torch
 from rlhf.config import DataConfig, GenerateConfig
 from rlhf.data.examples import check_fits, load_examples, parse_row, tokenize
 from rlhf.data.prompts import in_batches
+from rlhf.errors import visible
 from rlhf.models.load import context_length
 from rlhf.policy.files import save_merged
 from rlhf.runs.files import write_atomically
@@ -40,7 +41,7 @@ def run_generate(config: GenerateConfig) -> list[dict[str, str]]:
         ]
     if config.output is None:
         for row in rows:
-            print(f"### {row['prompt']}\n{row['completion']}\n")
+            print(visible(f"### {row['prompt']}\n{row['completion']}\n"))  # neither may command the terminal
     else:
         Path(config.output).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(Path(config.output), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rlhf.config import EvaluateConfig, ModelConfig, PipelineConfig
 from rlhf.data.examples import load_examples, load_held_out, warn_of_leak
+from rlhf.errors import visible
 from rlhf.report.model_card import add_held_out
 from rlhf.report.plots import plot_reward_and_kl
 from rlhf.report.tables import before_after, markdown_table, print_heading, print_table
@@ -75,7 +76,7 @@ def summarize(folder: Path, before: Measurement, after: Measurement) -> None:
     document = ["# Before and after PPO", "", markdown_table(COLUMNS, rows), "", "![reward and KL](reward_kl.png)", ""]
     for prompt, first, second in samples:
         print_heading(prompt)
-        print(f"--- SFT\n{first}\n--- PPO\n{second}")
+        print(visible(f"--- SFT\n{first}\n--- PPO\n{second}"))
         document += [f"## {prompt}", "SFT:", f"```tsx\n{first}\n```", "PPO:", f"```tsx\n{second}\n```", ""]
     write_atomically(folder / "summary.md", "\n".join(document))
     print()

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast, get_args
 
 from rlhf.config import TrackingConfig
-from rlhf.errors import first_line
+from rlhf.config.secrets import mask_text
+from rlhf.errors import first_line, visible
 from rlhf.runs.files import read_jsonl
 from rlhf.runs.folder import METRICS_FILE, WANDB_ID_FILE
 
@@ -169,7 +170,7 @@ def _start_wandb(folder: Path, stage: str, settings: TrackingConfig, config: Row
         run = start(wandb_mode(settings), _wandb_id(folder, resumed))
     except wandb.errors.Error as error:
         print(
-            f"W&B cannot be reached ({first_line(error)}); logging offline, upload later with: wandb sync",
+            f"W&B cannot be reached ({visible(mask_text(first_line(error)))}); logging offline, upload later with: wandb sync",
             file=sys.stderr,
         )
         run = start("offline", _wandb_id(folder, resumed=False))  # the other id counts as taken

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from rlhf.config import TrackingConfig
-from rlhf.config.secrets import mask_secrets
-from rlhf.errors import with_kind
+from rlhf.config.secrets import mask_secrets, mask_text
+from rlhf.errors import visible, with_kind
 from rlhf.runs.folder import METRICS_FILE, SAMPLES_FILE, WARNINGS_FILE, versions
 from rlhf.tracking.mirrors import Mirror, Row, TensorBoard, Wandb, wandb_is_off
 from rlhf.tracking.row_files import RowFile
@@ -103,7 +103,7 @@ def _works(mirror: str, act: Callable[[], None]) -> bool:
         act()
     except Exception as error:
         print(
-            f"{mirror} has failed ({with_kind(error)}); the run goes on, with metrics.jsonl",
+            visible(mask_text(f"{mirror} has failed ({with_kind(error)}); the run goes on, with metrics.jsonl")),
             file=sys.stderr,
             flush=True,
         )

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from rlhf.config import PPOConfig
 from rlhf.doctor.check import Check
-from rlhf.errors import visible
 from rlhf.doctor.examination import examine
+from rlhf.errors import visible
 
 STYLES = {"ok": "green", "warning": "yellow", "failure": "bold red"}
 

@@ -1,6 +1,5 @@
 """Run folders may be anybody's: what leads out of one is not read, and what no run has written is named."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,8 @@ Row = dict[str, Any]
 PLACES = ("", "ppo", "sft", "evaluation_sft", "evaluation_ppo")
 READ = ("*.json", "*.jsonl", "*.yaml", "*.png", "rollouts", "rollouts/*", "rollouts/*/*")
 """In each of the places, what the report may look into."""
+LARGEST = 2**63
+"""No step or whole number that a run has counted comes near it."""
 
 
 def refuse_links(folder: Path) -> None:
@@ -33,12 +34,12 @@ def refuse_links(folder: Path) -> None:
 
 def is_number(value: Any) -> bool:
     """Whether this is a number, NaN and infinity among them."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST)
 
 
 def is_step(value: Any) -> bool:
     """Whether this can be a place on the axis of a chart."""
-    return is_number(value) and math.isfinite(value)
+    return is_number(value) and abs(value) < LARGEST
 
 
 def is_text(value: Any) -> bool:

@@ -87,8 +87,11 @@ def those_that_ran(places: list[Path]) -> list[Path]:
 
     A single place, one that does not exist, and several without any run in them are left for `build_report` to refuse.
     """
-    reasons = {place: reason for place in places if place.exists() and (reason := why_not_a_run(place))}
-    if len(places) == 1 or len(reasons) == len(places):
+    if len(places) == 1:
+        return places
+    with refusing_what_no_run_writes(places):
+        reasons = {place: reason for place in places if place.exists() and (reason := why_not_a_run(place))}
+    if len(reasons) == len(places):
         return places
     for reason in reasons.values():
         print(visible(f"left out: {reason}"), file=sys.stderr)

@@ -170,7 +170,8 @@ def _start_wandb(folder: Path, stage: str, settings: TrackingConfig, config: Row
         run = start(wandb_mode(settings), _wandb_id(folder, resumed))
     except wandb.errors.Error as error:
         print(
-            f"W&B cannot be reached ({visible(mask_text(first_line(error)))}); logging offline, upload later with: wandb sync",
+            f"W&B cannot be reached ({visible(mask_text(first_line(error)))}); logging offline, upload later with: "
+            "wandb sync",
             file=sys.stderr,
         )
         run = start("offline", _wandb_id(folder, resumed=False))  # the other id counts as taken

@@ -186,5 +186,5 @@ def spare_a_core() -> None:
 
 
 def _fail(command: str, message: str, status: int = 2) -> int:
-    print(f"rlhf {command}: error: {visible(mask_text(message))}", file=sys.stderr)
+    print(visible(mask_text(f"rlhf {command}: error: {message}")), file=sys.stderr)
     return status

@@ -63,8 +63,9 @@ def test_only_the_secret_part_is_hidden(text, shown):
     "text",
     [
         "meta-llama/Llama-3.2-1B", "runs/ppo/model", "sk-learn-classification", "risk_assessment_long_word_here",
-        "hf_model", "http://localhost:8000/v1", "https://react.dev:443/x @you", "a bearer of news", "basic understanding",
-        "react_heuristic", "2026-11-28T03:59:34", "4bit", "task sk-1", "192.168.0.1 or 8.8.8.8", "APPROVED",
+        "hf_model", "http://localhost:8000/v1", "https://react.dev:443/x @you", "a bearer of news",
+        "basic understanding", "react_heuristic", "2026-11-28T03:59:34", "4bit", "task sk-1",
+        "192.168.0.1 or 8.8.8.8", "APPROVED",
         "0123456789abcdef0123456789abcdef01234567", "Name a token: what is it?",
     ],
 )  # fmt: skip
@@ -115,6 +116,11 @@ def test_errors_hide_secrets(tmp_path, capsys):
     assert mask_settings("api_key: abc") == "api_key: ***"
 
 
+def paid(prompts, completions, header, **columns):
+    assert header.startswith("Bearer sk-")
+    return [float(len(text)) for text in completions]
+
+
 def test_nothing_that_a_run_writes_holds_a_value_that_looks_like_a_secret(tiny_models, tmp_path, capsys):
     secret = SECRETS["any sk- key"]
     prompts = write_jsonl(tmp_path / "prompts.jsonl", [{"prompt": f"p{n}"} for n in range(4)])
@@ -122,7 +128,7 @@ def test_nothing_that_a_run_writes_holds_a_value_that_looks_like_a_secret(tiny_m
         "output_dir": str(tmp_path / "run"),
         "model": str(tiny_models["gpt2"]),
         "data": {"train": prompts, "system_prompt": f"Say visible words to https://me:{secret}@host."},
-        "rewards": [{"path": "keywords", "args": {"words": ["a", f"Bearer {secret}"]}}],
+        "rewards": [{"path": "test_secret_values.paid", "args": {"header": f"Bearer {secret}"}}],
         "sampling": {"max_new_tokens": 4},
         "num_updates": 1, "batch_size": 4,
         "tracking": {"wandb": False},

@@ -14,6 +14,7 @@ MARKS_OF_A_RUN = (
     "adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json", "value_head.safetensors",
 )  # fmt: skip
 ADDRESS = re.compile(r"(^|_)(url|uri|endpoint|host|server|address|webhook|proxy|base)s?$", re.IGNORECASE)
+ASK_A_SERVER = ("judge", "server")
 CODE, SENDS = "which would run code that came with it", "which would send what is trained on, or its result, elsewhere"
 
 
@@ -60,6 +61,8 @@ def _of_a_reward(spec: RewardSpec) -> Iterator[tuple[str, str]]:
     arguments = list(_leaves(spec.args))
     if spec.path not in BUILTINS or any(key == "trust_remote_code" and value for key, value in arguments):
         yield f"the reward {spec.path!r}", CODE
+    if spec.path in ASK_A_SERVER:
+        yield f"the reward {spec.path!r}", SENDS
     for key, value in arguments:
         if isinstance(value, str) and value and (ADDRESS.search(key) or "://" in value):
             yield f"the reward {spec.path!r} with {key}: {value!r}", SENDS

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from rlhf.config import DataConfig, LoraConfig, ModelConfig
+from rlhf.config.gguf import split_path
 from rlhf.config.secrets import mask_secrets
 from rlhf.report.tables import markdown_table
 
@@ -33,7 +34,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 folder = "."  # that of this file
 base = PeftConfig.from_pretrained(folder).base_model_name_or_path
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype="{dtype}"), folder)
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, {gguf}dtype="{dtype}"), folder)
 {generate}```
 
 With rlhf, which also reads the value head:
@@ -97,8 +98,8 @@ def is_local(name_or_path: str | None) -> bool:
 
 def shown_model(model: ModelConfig) -> str:
     """A hub name, or the end of a local path."""
-    name = str(model.name_or_path)
-    return f"`{'/'.join(Path(name).parts[-2:])}`" if is_local(name) else f"`{name}`"
+    name, file = str(model.name_or_path), f", `{model.gguf_file}`" if model.gguf_file else ""
+    return f"`{'/'.join(Path(name).parts[-2:])}`{file}" if is_local(name) else f"`{name}`{file}"
 
 
 def shown_data(data: DataConfig) -> str:
@@ -178,6 +179,13 @@ def generate(data: DataConfig, max_new_tokens: int, temperature: float) -> str:
     messages = json.dumps([*system, {"role": "user", "content": "Your prompt"}])
     sampling = f"do_sample=True, temperature={temperature:g}, max_new_tokens={max_new_tokens}"
     return GENERATE.format(messages=messages, sampling=sampling)
+
+
+def load_policy_code(model: ModelConfig, generate: str) -> str:
+    """Code that loads a policy on its base, and samples."""
+    file = split_path(str(model.name_or_path), model.gguf_file)[1]
+    gguf = f"gguf_file={json.dumps(file)}, " if file else ""
+    return LOAD_POLICY.format(dtype=model.dtype, gguf=gguf, generate=generate)
 
 
 def where_the_base_is(model: ModelConfig) -> str:

@@ -231,7 +231,10 @@ DEMANDS = {
         {"rewards": [{"path": "keywords", "args": {"words": ["a"], "url": "http://example.org"}}]},
         "asks for the reward 'keywords' with url: 'http://example.org', which would send",
     ),
-    "a judge": ({"rewards": [{"path": "judge", "args": {"model": "m"}}]}, "asks for the reward 'judge', which would send"),
+    "a judge": (
+        {"rewards": [{"path": "judge", "args": {"model": "m"}}]},
+        "asks for the reward 'judge', which would send",
+    ),
     "an address deep inside": (
         {"rewards": [{"path": "keywords", "args": {"options": [{"judge": "https://example.org"}]}}]},
         "asks for the reward 'keywords' with judge: 'https://example.org', which would send",

@@ -239,6 +239,14 @@ def test_every_foreign_name_leads_somewhere():
     assert str(error) == "unknown option --lr: here it is learning_rate"
 
 
+@pytest.mark.parametrize("argv", [["report", "--out", "x.html", "run"], ["toy", "bandit", "--see", "3"]])
+def test_no_command_guesses_an_abbreviated_option(argv, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+    assert argv[-2 if argv[0] == "toy" else 1] in capsys.readouterr().err
+
+
 # --- help, version, completion
 
 

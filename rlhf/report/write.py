@@ -63,7 +63,9 @@ def refusing_what_no_run_writes(runs: list[Path]) -> Iterator[None]:
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
-    options = argparse.ArgumentParser(prog="rlhf report", description="One HTML file, and PNGs, from run folders.")
+    options = argparse.ArgumentParser(
+        prog="rlhf report", description="One HTML file, and PNGs, from run folders.", allow_abbrev=False
+    )
     options.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output_dir of a run; several are compared")
     options.add_argument("--output", type=Path, help=f"default: {REPORT_FILE} in the run, or in the folder of the runs")
     return options

@@ -13,6 +13,7 @@ EXTRAS = {
     "nltk": "instructions",
     "punkt": "instructions",
     "quickjs": "react",
+    "shtab": "completion",
     "tensorboard": "tensorboard",
     "tree_sitter": "react",
     "tree_sitter_typescript": "react",

@@ -32,7 +32,7 @@ HERE = {
     "bash scripts/quickstart.sh": PIPELINE,
     "bash scripts/quickstart.sh --seed ? --output_dir runs/seed-?": PIPELINE,
     "python benchmarks/seed_table.py runs/seed-0 runs/seed-1 runs/seed-2": "",
-    "rlhf generate --model.name_or_path runs/quickstart/ppo/policy --prompt *": "",
+    "rlhf generate --model runs/quickstart --prompt *": "",
     "rlhf evaluate --config configs/evaluate/react_new_families.yaml": EVALUATE,
     "rlhf evaluate --config configs/evaluate/react_new_families.yaml --model.name_or_path *": EVALUATE,
     "rlhf score --input data/react/five.jsonl *": "",

@@ -241,7 +241,7 @@ def test_trust_in_a_foreign_run_is_not_contagious(foreign_run):
     for name in ("server", "judge"):
         config["rewards"] = [{"path": name, "args": {"url": "http://elsewhere", "key_env": "SOME_OTHER_KEY"}}]
         Path("config.yaml").write_text(yaml.safe_dump(config))
-        with pytest.raises(UserError, match=f"asks for the reward '{name}', which would .* send data where it says"):
+        with pytest.raises(UserError, match=f"asks for the reward '{name}', which would send what is trained on"):
             parse(STAGES["ppo"].config_class, ["--config", "config.yaml"])
 
 

@@ -99,7 +99,7 @@ def show(summary: dict[str, Any], folder: Path) -> None:
     print_table([f"{summary['held_out_pairs']} held-out pairs", str(folder)], rows)
     if (folder / "margins.png").is_file():  # not without matplotlib
         print(f"plots        {folder / 'calibration.png'}, {folder / 'margins.png'}")
-    print(f"summary      {folder / 'summary.json'}\nreward model {folder / 'model'}")
+    print(f"summary      {folder / 'summary.json'}")
 
 
 def _finish(plt: Any, figure: Any, panels: tuple[Any, ...], file: Path) -> None:

@@ -4,10 +4,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from rlhf.errors import visible
 from rlhf.report.charts import Chart, frontier, stage_charts
 from rlhf.report.compare import Group
 from rlhf.report.headline import Change, headline, number_text, title_of, unit_of
-from rlhf.report.html import visible
 from rlhf.report.plots import BLUE, GRAY, INK, ORANGE, PALETTE, WARNING, can_draw, pyplot
 
 CURVES = ("Reward", "KL to the reference", "Entropy", "Length", "Explained variance", "Clipped tokens")
@@ -47,6 +47,7 @@ def _grid(charts: list[Chart], file: Path) -> Path:
         _draw(chart, panel)
     for panel in axes.flat[len(charts) :]:
         panel.set_visible(False)
+    file.unlink(missing_ok=True)  # what lies there may be a link that leads elsewhere
     figure.savefig(file)
     plt.close(figure)
     return file
@@ -115,6 +116,7 @@ def _headline(table: dict[str, list[Change]], file: Path) -> Path:
         panel.set_ylim(-len(groups) + 0.6, 0.7)
     for panel in axes.flat[len(table) :]:
         panel.set_visible(False)
+    file.unlink(missing_ok=True)  # what lies there may be a link that leads elsewhere
     figure.savefig(file)
     plt.close(figure)
     return file

@@ -4,6 +4,7 @@ import difflib
 import re
 from dataclasses import dataclass
 
+from rlhf.report.foreign import STORED, is_number
 from rlhf.report.headline import TITLES
 from rlhf.report.html import Markup, element, join
 from rlhf.report.load import ROWS_FILE, Row, Run, read_rows
@@ -47,7 +48,7 @@ def singles(run: Run, count: int) -> list[tuple[Row, str]]:
     """Responses that have no counterpart, and what each is."""
     if run.samples:
         return [(row, f"update {row['step']}") for row in ends(run.samples)]
-    rows = [row for evaluation in run.evaluations.values() for row in evaluation.rows if "reward" in row]
+    rows = [row for evaluation in run.evaluations.values() for row in evaluation.rows if is_number(row.get("reward"))]
     rewards = [row["reward"] for row in rows]
     return [(rows[i], why) for i, why in extremes_and_spread(rewards, "highest reward", "lowest reward", count)]
 
@@ -79,7 +80,11 @@ def held_out_pairs(run: Run, count: int = SHOWN) -> list[Pair]:
         return []
     measured = [evaluation.rows for evaluation in run.evaluations.values()]
     before, after = measured[0], measured[-1]
-    both = [(b, a) for b, a in zip(before, after, strict=False) if b["prompt"] == a["prompt"] and "reward" in b]
+    both = [
+        (b, a)
+        for b, a in zip(before, after, strict=False)
+        if b["prompt"] == a["prompt"] and is_number(b.get("reward")) and is_number(a.get("reward"))
+    ]
     gains = [a["reward"] - b["reward"] for b, a in both]
     picked = extremes_and_spread(gains, "largest gain in reward", "largest loss in reward", count)
     return [Pair(both[i][0]["prompt"], *both[i], why) for i, why in picked]
@@ -89,7 +94,7 @@ def watched_pairs(run: Run) -> list[Pair]:
     """The watched prompts with their responses at the first and the last stored update."""
     if len(run.rollouts) < 2:
         return []
-    first, last = (read_rows(run.rollouts[step] / ROWS_FILE) for step in (min(run.rollouts), max(run.rollouts)))
+    first, last = (read_rows(run.rollouts[step] / ROWS_FILE, STORED) for step in (min(run.rollouts), max(run.rollouts)))
     return [
         Pair(str(before["prompt"]), before, after, "a watched prompt")
         for before, after in zip(first, last, strict=False)

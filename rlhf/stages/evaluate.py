@@ -11,19 +11,23 @@ import torch
 from rlhf.config import EvaluateConfig, LoraConfig, ModelConfig, SamplingConfig
 from rlhf.data.examples import TokenizedExample, check_fits, load_examples, tokenize
 from rlhf.data.prompts import in_batches
+from rlhf.errors import UserError
 from rlhf.maths.tensors import masked_mean
 from rlhf.models.load import context_length, load_causal_lm
+from rlhf.models.locate import model_in
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.policy.files import is_policy_folder, load_policy
 from rlhf.policy.policy import Policy
 from rlhf.ppo.rollout import policy_outputs
+from rlhf.report.load import read_run
 from rlhf.report.tables import print_table
 from rlhf.rewards import RewardSum, Scores, reward_inputs
 from rlhf.rewards.explanation import explanation
-from rlhf.runs.files import read_jsonl, write_atomically
+from rlhf.runs.files import write_atomically
 from rlhf.runs.folder import is_done, mark_done, open_run
 from rlhf.runs.locking import alone_in_its_folder
 from rlhf.sampling.responses import Responses, sample_responses
+from rlhf.stages.frame import print_places, say_finished
 from rlhf.tracking.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -56,11 +60,11 @@ def run_evaluate(config: EvaluateConfig) -> Measurement:
     rewards = RewardSum.from_specs(config.rewards)
     folder = open_run(config.output_dir, config)
     if is_done(folder):
+        say_finished(folder)
         return read_measurement(folder)
     started = time.monotonic()
     policy, tokenizer = policy_of(config.model)
-    source, split = config.data.eval, config.data.eval_split
-    examples = load_examples(source or config.data.train, split if source else config.data.train_split)
+    examples = load_examples(*config.data.held_out)
     prompts = tokenize(examples, tokenizer, config.data, context_length(policy.language_model))[: config.prompts]
     measurement = measure(
         policy,
@@ -83,22 +87,25 @@ def main(config: EvaluateConfig) -> None:
     """`rlhf evaluate`: run the stage and print its means."""
     measurement = run_evaluate(config)
     print_table(["held-out mean", config.output_dir], [[name, f"{x:.3f}"] for name, x in measurement.means.items()])
-    print(f"{len(measurement.rows)} responses in {Path(config.output_dir) / 'responses.jsonl'}")
+    print_places(Path(config.output_dir), {"means": "evaluation.json", "responses": "responses.jsonl"})
 
 
 def read_measurement(folder: Path) -> Measurement:
-    """What an earlier evaluation wrote."""
-    means = json.loads((folder / "evaluation.json").read_text())
-    return Measurement(means, read_jsonl(folder / "responses.jsonl"))
+    """What an earlier evaluation wrote; raises UserError where that is damaged."""
+    evaluations = read_run(folder).evaluations
+    if "model" not in evaluations:
+        raise UserError(f"{folder} is finished, but its evaluation.json is gone; remove that folder to evaluate again")
+    return Measurement(evaluations["model"].means, evaluations["model"].rows)
 
 
 def policy_of(model: ModelConfig) -> "tuple[Policy, PreTrainedTokenizerFast]":
     """A trained policy, or any causal language model as a policy whose adapters do nothing yet."""
     assert model.name_or_path is not None
-    if is_policy_folder(model.name_or_path):
-        policy = load_policy(Path(model.name_or_path), model.trust_remote_code)
+    name = model_in(model.name_or_path)
+    if is_policy_folder(name):
+        policy = load_policy(Path(name), model.trust_remote_code)
         return policy, load_tokenizer(policy.base_name, model.trust_remote_code, policy.base_gguf_file)
-    tokenizer = load_tokenizer(model.name_or_path, model.trust_remote_code, model.gguf_file)
+    tokenizer = load_tokenizer(name, model.trust_remote_code, model.gguf_file)
     return Policy.with_lora(load_causal_lm(model), LoraConfig(r=1), critic="detached"), tokenizer
 
 

@@ -62,6 +62,9 @@ class Resumable:
         self._tr_loss.nan_to_num_(nan=0.0)  # the Trainer subtracts it from itself to start again, which keeps a NaN
         super().log(logs | ({"skipped_steps": 1.0} if self.skipped_in_a_row else {}), start_time)  # type: ignore[misc]
 
+    def _send_telemetry(self) -> None:
+        """Nothing: TRL would tell Hugging Face which trainer is used; see docs/security.md."""
+
     def _save_checkpoint(self: Any, model: "nn.Module", trial: Any) -> None:
         if self.is_world_process_zero():
             self.checkpoints.save(self.state.global_step, self._write_checkpoint)

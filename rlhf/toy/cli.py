@@ -21,10 +21,10 @@ TOYS: dict[str, tuple[str, type]] = {
 def parser() -> ArgumentParser:
     """The parser of all toys; it loads neither torch nor matplotlib."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    top = ArgumentParser(prog="rlhf toy", description="Small worlds in which PPO can be watched.")
+    top = ArgumentParser(prog="rlhf toy", description="Small worlds in which PPO can be watched.", allow_abbrev=False)
     toys = top.add_subcommands(dest="toy", required=True)
     for name, (_, config_class) in TOYS.items():
-        one = ArgumentParser()
+        one = ArgumentParser(allow_abbrev=False)
         one.add_class_arguments(config_class)
         toys.add_subcommand(name, one, help=(config_class.__doc__ or "").splitlines()[0])
     return top

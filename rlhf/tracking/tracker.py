@@ -8,10 +8,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from rlhf.config import TrackingConfig
-from rlhf.errors import with_kind
+from rlhf.config.secrets import mask_secrets, mask_text
+from rlhf.errors import visible, with_kind
 from rlhf.extras import is_installed
-from rlhf.runs.folder import METRICS_FILE, SAMPLES_FILE, WARNINGS_FILE, mask_secrets, versions
-from rlhf.tracking.mirrors import Mirror, Row, TensorBoard, Wandb, require_mirrors
+from rlhf.runs.folder import METRICS_FILE, SAMPLES_FILE, WARNINGS_FILE, versions
+from rlhf.tracking.mirrors import Mirror, Row, TensorBoard, Wandb, require_mirrors, wandb_is_off
 from rlhf.tracking.other import Other
 from rlhf.tracking.row_files import RowFile
 
@@ -51,7 +52,7 @@ class Tracker:
         shown = mask_secrets(config) | {"versions": versions()}
         if settings.tensorboard is True or (settings.tensorboard == "auto" and is_installed("tensorboard")):
             self._add_mirror(TensorBoard, folder, shown, resumed_at)
-        if settings.wandb != "disabled" and is_installed("wandb"):
+        if settings.wandb != "disabled" and is_installed("wandb") and not wandb_is_off():
             self._add_mirror(Wandb, folder, stage, settings, shown, resumed_at is not None)
         for name in settings.trackers:
             self._add_mirror(Other, name, folder, stage, settings, shown)
@@ -109,7 +110,7 @@ def _works(mirror: str, act: Callable[[], None]) -> bool:
         act()
     except Exception as error:
         print(
-            f"{mirror} has failed ({with_kind(error)}); the run goes on, with metrics.jsonl",
+            visible(mask_text(f"{mirror} has failed ({with_kind(error)}); the run goes on, with metrics.jsonl")),
             file=sys.stderr,
             flush=True,
         )

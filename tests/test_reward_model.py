@@ -241,7 +241,7 @@ def test_all_formats_mean_the_same():
     ):
         chosen, rejected = parse_pair({**row, "level": 2}, "row")
         assert (chosen.prompt, chosen.completion, rejected.completion) == ("Hi", "Ho", "No")
-        assert chosen.messages == rejected.messages
+        assert chosen.turns == rejected.turns
         assert chosen.columns["level"] == 2
 
 
@@ -251,7 +251,7 @@ def test_all_formats_mean_the_same():
         ({"prompt": "a", "chosen": "b"}, "row 2: rejected is missing or empty"),
         ({"prompt": "a", "chosen": "", "rejected": "b"}, "row 2: chosen is missing or empty"),
         ({"chosen": "a", "rejected": "b"}, "row 2: prompt is missing or empty"),
-        ({"prompt": "a", "chosen": 7, "rejected": "b"}, "row 2: completion is int"),
+        ({"prompt": "a", "chosen": 7, "rejected": "b"}, "row 2: chosen is int"),
         ({"prompt": "a", "chosen": "b", "rejected": "b"}, "row 2: chosen and rejected are equal"),
         (["a"], "row 2: the row is list"),
         (
@@ -284,7 +284,7 @@ def test_mismatched_pairs_set_a_completion_against_that_of_another_prompt():
     chosen_of = {row["prompt"]: row["chosen"] for row in ROWS}
     for chosen, rejected in made:
         assert chosen.completion == chosen_of[chosen.prompt]
-        assert rejected.messages == chosen.messages
+        assert rejected.given == chosen.given
         assert rejected.completion in set(chosen_of.values()) - {chosen.completion}
     assert mismatched(pairs[:1], 3, seed=0) == []
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from rlhf.data.examples import Example
+from rlhf.data.parsing import Example
 from rlhf.errors import UserError
 from rlhf.ppo.rollout import Rollout
 from rlhf.runs.files import read_jsonl, staged
@@ -42,7 +42,7 @@ def save_rollout(
                     "prompt": example.prompt,
                     "response": rollout.texts[row],
                     "tokens": [tokenizer.decode([token]) for token in rollout.response_ids(row)],
-                    "messages": list(example.messages),
+                    "messages": list(example.turns),  # none of a text
                     "columns": example.columns,
                     "origin": example.origin,
                     **(more_columns[row] if more_columns else {}),
@@ -62,7 +62,12 @@ def load_rollout(folder: Path) -> Rollout:
             **{name: tensors[name] for name in TENSOR_FIELDS},
             texts=[row["response"] for row in rows],
             examples=[
-                Example(tuple(row["messages"]), row["columns"].get("reference"), row["columns"], row["origin"])
+                Example(
+                    tuple(row["messages"]) or row["prompt"],
+                    row["columns"].get("reference"),
+                    row["columns"],
+                    row["origin"],
+                )
                 for row in rows
             ],
         )

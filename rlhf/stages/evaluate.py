@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlhf.config import EvaluateConfig, LoraConfig, ModelConfig, SamplingConfig
-from rlhf.data.examples import TokenizedExample, check_fits, collate_columns, load_examples, tokenize
+from rlhf.data.examples import TokenizedExample, check_fits, collate_columns, load_held_out, load_training, tokenize
 from rlhf.data.prompts import in_batches
 from rlhf.maths.tensors import masked_mean
 from rlhf.models.load import context_length, load_causal_lm
@@ -59,9 +59,9 @@ def run_evaluate(config: EvaluateConfig) -> Measurement:
         return read_measurement(folder)
     started = time.monotonic()
     policy, tokenizer = policy_of(config.model)
-    source, split = config.data.eval, config.data.eval_split
-    examples = load_examples(source or config.data.train, split if source else config.data.train_split)
-    prompts = tokenize(examples, tokenizer, config.data, context_length(policy.language_model))[: config.prompts]
+    examples = load_held_out(config.data) or load_training(config.data)
+    context = context_length(policy.language_model)
+    prompts = tokenize(examples, tokenizer, config.data, context, config.sampling.max_new_tokens)[: config.prompts]
     measurement = measure(
         policy,
         tokenizer,

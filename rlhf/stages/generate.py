@@ -1,12 +1,14 @@
 """The `generate` stage: completions from a base, SFT or PPO model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from rlhf.config import DataConfig, GenerateConfig
-from rlhf.data.examples import check_fits, load_examples, parse_row, tokenize
+from rlhf.data.examples import check_fits, load_training, tokenize
+from rlhf.data.parsing import parse_row
 from rlhf.data.prompts import in_batches
 from rlhf.models.load import context_length
 from rlhf.policy.files import save_merged
@@ -21,14 +23,14 @@ def run_generate(config: GenerateConfig) -> list[dict[str, str]]:
     With `merge_to`, also write the model with its adapters merged in, ready for `from_pretrained`.
     """
     policy, tokenizer = policy_of(config.model)
-    if config.data is None:
-        data = DataConfig(train="--prompt", max_prompt_tokens=context_length(policy.language_model))
+    context, data = context_length(policy.language_model), config.data or DataConfig()
+    if config.prompt:
+        data = replace(data, max_prompt_tokens=context)
         examples = [parse_row({"prompt": prompt}, "--prompt") for prompt in config.prompt]
     else:
-        data = config.data
-        examples = load_examples(data.train, data.train_split)
-    prompts = tokenize(examples, tokenizer, data, context_length(policy.language_model))
-    check_fits(prompts, config.sampling.max_new_tokens, context_length(policy.language_model))
+        examples = load_training(data)
+    prompts = tokenize(examples, tokenizer, data, context, config.sampling.max_new_tokens)
+    check_fits(prompts, config.sampling.max_new_tokens, context)
     repeated = [prompt for prompt in prompts for _ in range(config.num_generations)]
     generator = torch.Generator(device=policy.device).manual_seed(config.seed)
     rows = []

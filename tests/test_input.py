@@ -412,7 +412,9 @@ def test_a_template_that_refuses_or_says_nothing(tiny_models):
     tokenizer = load_tokenizer(str(tiny_models["gpt2"]))
     examples = [parse_row({"prompt": [{"role": "user", "content": "a"}]}, "row 7")]
     tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
-    with pytest.raises(UserError, match=r"row 7: the chat template refuses the turns \(user\) that end with 'a': roles must"):
+    with pytest.raises(
+        UserError, match=r"row 7: the chat template refuses the turns \(user\) that end with 'a': roles must"
+    ):
         tokenize(examples, tokenizer, DataConfig(train="x"), 96)
     tokenizer.chat_template = "{# nothing #}"
     with pytest.raises(UserError, match="row 7: the prompt has no tokens"):

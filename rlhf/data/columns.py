@@ -5,8 +5,8 @@ from typing import Any
 
 from rlhf.errors import UserError
 
-RESERVED = ("prompts", "completions")
-"""The names under which rewards receive prompt and completion."""
+RESERVED = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
+"""The names of what rewards receive besides the columns."""
 PROMPT_NAMES = ("query", "question", "text")
 """What a prompt is called where no column is called prompt."""
 SHOWN = 12

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlhf.data.chat import Tools, prompt_ids, text_ids
-from rlhf.data.messages import Message
+from rlhf.data.messages import Message, Prompt
 from rlhf.data.rendering import Rendering
 from rlhf.errors import UserError
 
@@ -29,6 +29,7 @@ class Settings(NamedTuple):
         system_prompt: as in `Rendering`, which the model was trained with.
         as_chat: likewise; files without it are of models that have always read user turns.
         chat_template_kwargs: likewise.
+        texts_only: whether all prompts in training were texts, so that the model has never seen a conversation.
     """
 
     mean: float = 0.0
@@ -37,18 +38,27 @@ class Settings(NamedTuple):
     system_prompt: str | None = None
     as_chat: bool = True
     chat_template_kwargs: Mapping[str, Any] = {}
-
-    @classmethod
-    def of(cls, mean: float, std: float, reference: str, rendering: Rendering) -> "Settings":
-        """The settings of a model that was trained on prompts in this rendering."""
-        return cls(
-            mean, std, reference, rendering.system_prompt, rendering.as_chat, dict(rendering.chat_template_kwargs)
-        )
+    texts_only: bool = False
 
     @property
     def rendering(self) -> Rendering:
         """How the model is to see a prompt."""
         return Rendering(self.as_chat, self.system_prompt, self.chat_template_kwargs)
+
+    def put(self, prompt: Said) -> Prompt:
+        """The prompt as training put it: to a model that knows texts only, a question in a chat is its text.
+
+        Raises ValueError for a conversation of which such a model could not read all.
+        """
+        if isinstance(prompt, str) or not self.texts_only:
+            return self.rendering.put(prompt if isinstance(prompt, str) else tuple(prompt))
+        said = [turn for turn in prompt if turn["role"] != "system"]
+        if len(said) != 1:
+            raise ValueError(
+                f"the reward model was trained on texts and gets a conversation of {len(said)} turns; train it on "
+                "conversations"
+            )
+        return str(said[0]["content"])
 
 
 class RewardModel:
@@ -154,7 +164,7 @@ def _encoder(tokenizer: "PreTrainedTokenizerFast", settings: Settings | None) ->
 
     def as_trained(prompt: Said, completion: Said, tools: Tools = None) -> list[int]:
         assert settings is not None
-        given = settings.rendering.put(prompt if isinstance(prompt, str) else tuple(prompt))
+        given = settings.put(prompt)
         [ids] = settings.rendering.ids(tokenizer, [given], [None if isinstance(given, str) else tools])
         return [*ids, *text_ids(tokenizer, [_text(completion)])[0], tokenizer.eos_token_id]
 

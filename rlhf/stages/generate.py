@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,8 +18,8 @@ from rlhf.sampling.responses import sample_responses
 from rlhf.stages.evaluate import policy_of
 
 
-def run_generate(config: GenerateConfig) -> list[dict[str, str]]:
-    """Sample completions; print them, or write them as JSONL with columns prompt and completion.
+def run_generate(config: GenerateConfig) -> list[dict[str, Any]]:
+    """Sample completions; print them, or write them as JSONL with columns prompt (all turns of it) and completion.
 
     With `merge_to`, also write the model with its adapters merged in, ready for `from_pretrained`.
     """
@@ -37,12 +38,12 @@ def run_generate(config: GenerateConfig) -> list[dict[str, str]]:
     for batch in in_batches(repeated, config.batch_size):
         responses = sample_responses(policy, tokenizer, batch, config.sampling, generator)
         rows += [
-            {"prompt": prompt.example.prompt, "completion": text}
+            {"prompt": list(prompt.example.turns) or prompt.example.prompt, "completion": text}
             for prompt, text in zip(batch, responses.texts, strict=True)
         ]
     if config.output is None:
-        for row in rows:
-            print(f"### {row['prompt']}\n{row['completion']}\n")
+        for prompt, row in zip(repeated, rows, strict=True):
+            print(f"### {prompt.example.prompt}\n{row['completion']}\n")
     else:
         Path(config.output).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(Path(config.output), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -81,7 +81,16 @@ def _run(config: RewardModelConfig, folder: Path, ranks: Ranks) -> None:
     reference = random.Random(config.seed).sample(train, min(len(train), REFERENCE_PAIRS))
     raw = score_ids(trained, [ids for pair in reference for ids in (pair.chosen_ids, pair.rejected_ids)], 32)
     std = statistics.pstdev(raw) or 1.0
-    settings = Settings.of(statistics.fmean(raw), std, REFERENCE, Rendering.of(config.data))
+    in_chat = Rendering.of(config.data).makes_conversations
+    settings = Settings(
+        mean=statistics.fmean(raw),
+        std=std,
+        reference=REFERENCE,
+        system_prompt=config.data.system_prompt,
+        as_chat=config.data.as_chat,
+        chat_template_kwargs=config.data.chat_template_kwargs,
+        texts_only=not in_chat and not any(chosen.is_conversation for chosen, _ in pairs),
+    )
     left_out = len(held_out_pairs) - len(held_out)
     summary = _report(folder, margins_of(trained, held_out), held_out, settings, config.group_by, left_out)
     card = reward_card(config, read_jsonl(folder / METRICS_FILE), summary)

@@ -29,7 +29,7 @@ def run_score(config: ScoreConfig) -> dict[str, float]:
     totals = [total + spans for total, spans in zip(scores.total, scores.span_total, strict=True)]
     rows = [
         {
-            "prompt": prompts[row],
+            "prompt": list(examples[row].turns) or prompts[row],
             "completion": completions[row],
             **examples[row].columns,
             "reward": totals[row],

@@ -95,7 +95,7 @@ def test_a_score_is_the_head_at_the_last_token_and_padding_does_not_matter(run, 
     """By hand: trunk and head on one sequence without padding, normalized with the constants in the file."""
     row = ROWS[0]
     tokenizer = load_tokenizer(str(run / "model"))
-    text = f"{row['prompt']}\n{row['chosen']}{tokenizer.eos_token}"
+    text = f"{row['prompt']}{row['chosen']}{tokenizer.eos_token}"
     model = AutoModelForSequenceClassification.from_pretrained(run / "model").eval()
     with torch.no_grad():
         hidden = model.base_model(input_ids=torch.tensor([tokenizer(text)["input_ids"]])).last_hidden_state

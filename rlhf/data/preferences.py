@@ -130,11 +130,11 @@ def _with_prompt(row: dict[str, Any], origin: str) -> dict[str, Any]:
     if isinstance(chosen, str) or isinstance(rejected, str):
         raise UserError(f"{origin}: of chosen and rejected one is text and one is a conversation; make both the same")
     better, worse = (read_turns(row[name], f"{origin}: {name}") for name in ("chosen", "rejected"))
-    for name, turns in (("chosen", better), ("rejected", worse)):
-        final_answer(turns, f"{origin}: {name}")
     before = better[:-1]
     if before != worse[:-1] or not (before or row.get("prompt")):
         raise UserError(f"{origin}: chosen and rejected must share every turn but the last, and at least one")
+    for name, turns in (("chosen", better), ("rejected", worse)):
+        final_answer(turns, f"{origin}: {name}")
     prompt = _joined(row.get("prompt"), before, origin) if before else row["prompt"]
     return {**row, "prompt": prompt, "chosen": better[-1:], "rejected": worse[-1:]}
 

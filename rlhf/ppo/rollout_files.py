@@ -11,6 +11,7 @@ from rlhf.data.parsing import Example
 from rlhf.errors import UserError
 from rlhf.ppo.rollout import Rollout
 from rlhf.runs.files import read_jsonl, staged
+from rlhf.runs.folder import mask_secrets
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -42,7 +43,7 @@ def save_rollout(
                     "prompt": example.prompt,
                     "response": rollout.texts[row],
                     "tokens": [tokenizer.decode([token]) for token in rollout.response_ids(row)],
-                    "messages": list(example.turns),  # none of a text
+                    "messages": mask_secrets(list(example.turns)),  # none of a text
                     "columns": example.columns,
                     "origin": example.origin,
                     **(more_columns[row] if more_columns else {}),

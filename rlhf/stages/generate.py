@@ -14,6 +14,7 @@ from rlhf.data.prompts import in_batches
 from rlhf.models.load import context_length
 from rlhf.policy.files import save_merged
 from rlhf.runs.files import write_atomically
+from rlhf.runs.folder import mask_secrets
 from rlhf.sampling.responses import sample_responses
 from rlhf.stages.evaluate import policy_of
 
@@ -38,7 +39,7 @@ def run_generate(config: GenerateConfig) -> list[dict[str, Any]]:
     for batch in in_batches(repeated, config.batch_size):
         responses = sample_responses(policy, tokenizer, batch, config.sampling, generator)
         rows += [
-            {"prompt": list(prompt.example.turns) or prompt.example.prompt, "completion": text}
+            {"prompt": mask_secrets(list(prompt.example.turns)) or prompt.example.prompt, "completion": text}
             for prompt, text in zip(batch, responses.texts, strict=True)
         ]
     if config.output is None:

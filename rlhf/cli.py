@@ -17,11 +17,15 @@ from rlhf.parallel.launch import end_with_launcher, let_others_speak, rank, requ
 
 
 class Stage(NamedTuple):
-    """A subcommand: its configuration class in rlhf.config, the function that runs it, and a line of help."""
+    """A subcommand: its configuration class in rlhf.config, the function that runs it, and a line of help.
+
+    `first` is the option whose value may come first without its name: `rlhf fetch smollm2`.
+    """
 
     config: str
     run: str
     help: str
+    first: str | None = None
 
     @property
     def config_class(self) -> type[Any]:
@@ -33,6 +37,9 @@ class Stage(NamedTuple):
 STAGES = {
     "pipeline": Stage(
         "PipelineConfig", "rlhf.stages.pipeline:run_pipeline", "SFT, evaluation, PPO, evaluation, summary"
+    ),
+    "fetch": Stage(
+        "FetchConfig", "rlhf.stages.fetch:run_fetch", "a small chat model to begin with: rlhf fetch smollm2", "model"
     ),
     "sft": Stage("SFTConfig", "rlhf.stages.sft:run_sft", "supervised fine-tuning on prompt/completion pairs"),
     "reward": Stage("RewardModelConfig", "rlhf.stages.reward_model:run_reward", "a reward model from preference pairs"),
@@ -88,6 +95,8 @@ def run_stage(name: str, argv: list[str]) -> None:
     stage = STAGES[name]
     with said_once(), warnings.catch_warnings(record=True) as notices:
         warnings.simplefilter("always", FutureWarning)
+        if stage.first and argv and not argv[0].startswith("-"):
+            argv = [f"--{stage.first}", *argv]
         config = parse(stage.config_class, argv, f"rlhf {name}", stage.help)
     for notice in dict.fromkeys(str(warning.message) for warning in notices) if rank() == 0 else ():
         print(f"rlhf {name}: {notice}", file=sys.stderr)

@@ -142,11 +142,11 @@ def test_trl_makes_one_step_of_several_micro_batches(tiny_models, pairs, tmp_pat
         pairs,
         output_dir=str(tmp_path),
         rewards=[RewardSpec(path="length", args={"maximum": 50})],
-        updates=1,
+        num_updates=1,
         batch_size=4,
         num_generations=1,
         micro_batch_size=1,
-        epochs=3,
+        num_ppo_epochs=3,
     )
     trl_ppo.train_with_trl(config, (1e-3, 1e-3), tmp_path / "policy")
     [trainer] = trainers

@@ -6,16 +6,20 @@ import torch
 from torch import nn
 
 from rlhf.config import LoraConfig, ModelConfig, SamplingConfig
+from rlhf.data.examples import Example, TokenizedExample
+from rlhf.fast.activations import fuse_activations
 from rlhf.fast.attention import use_float32_backward
 from rlhf.fast.lora import FusedLinear
 from rlhf.fast.packed import can_pack
 from rlhf.maths.tensors import entropy_from_logits, logprobs_from_logits
-from rlhf.models.load import fuse_activations, load_causal_lm
+from rlhf.models.load import load_causal_lm
+from rlhf.models.tokenizer import load_tokenizer
 from rlhf.policy.logprobs import token_logprobs
 from rlhf.policy.merged import decoding, folded_layers, merged
 from rlhf.policy.policy import Policy
 from rlhf.policy.value_head import POLICY_ADAPTER
-from rlhf.sampling.decode import draw, sample
+from rlhf.sampling.decode import multinomial, sample
+from rlhf.sampling.responses import sample_responses
 
 ARCHITECTURES = ["gpt2", "llama"]
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
@@ -27,26 +31,12 @@ def relative_error(found, exact) -> float:
     return float((found - exact).norm() / exact.norm())
 
 
-def stirred_policy(folder, dtype="float32") -> Policy:
+def stirred_policy(folder, dtype="float32", fast_paths=True) -> Policy:
     torch.manual_seed(0)
     model = load_causal_lm(ModelConfig(name_or_path=str(folder), dtype=dtype))
-    policy = Policy.with_lora(model, LoraConfig(r=4, alpha=8), "shared")
+    policy = Policy.with_lora(model, LoraConfig(r=4, alpha=8), "shared", fast_paths=fast_paths)
     for _, parameter in policy.trainable:
         parameter.data.add_(torch.randn_like(parameter) * 0.1)
-    return policy
-
-
-def plain(policy: Policy) -> Policy:
-    """The same policy with PEFT's own layers and transformers' own activation and attention."""
-    from transformers.activations import GELUTanh, NewGELUActivation
-
-    for module in policy.modules():
-        if isinstance(module, FusedLinear):
-            module.__class__ = peft.tuners.lora.Linear
-        for name, child in module.named_children():
-            if isinstance(child, GELUTanh):
-                setattr(module, name, NewGELUActivation())
-    policy.language_model.set_attn_implementation("sdpa")
     return policy
 
 
@@ -60,7 +50,7 @@ def logprobs_and_gradients(policy: Policy):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_policy_equals_the_plain_one(tiny_models, architecture):
-    fast, slow = stirred_policy(tiny_models[architecture]), plain(stirred_policy(tiny_models[architecture]))
+    fast, slow = stirred_policy(tiny_models[architecture]), stirred_policy(tiny_models[architecture], fast_paths=False)
     (ours, our_gradient), (theirs, their_gradient) = logprobs_and_gradients(fast), logprobs_and_gradients(slow)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, **FLOAT32)
@@ -72,7 +62,7 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_the_plain_one(tiny_models, arch
     folder = tiny_models[architecture]
     exact, gradient = logprobs_and_gradients(stirred_policy(folder))
     fast, fast_gradient = logprobs_and_gradients(stirred_policy(folder, "bfloat16"))
-    slow, slow_gradient = logprobs_and_gradients(plain(stirred_policy(folder, "bfloat16")))
+    slow, slow_gradient = logprobs_and_gradients(stirred_policy(folder, "bfloat16", fast_paths=False))
     fast_error, slow_error = (relative_error(x.logprobs, exact.logprobs) for x in (fast, slow))
     assert fast_error < max(0.01, 1.5 * slow_error)
     assert relative_error(fast_gradient, gradient) < max(0.02, 1.5 * relative_error(slow_gradient, gradient))
@@ -111,11 +101,15 @@ def test_lm_head_equals_autograd_through_the_logits(monkeypatch, with_entropy):
     expected = torch.stack([logprobs_from_logits(logits, ids), with_entropy * entropy_from_logits(logits)])
     [gradient] = torch.autograd.grad((weights * expected).sum(), features)
     for rows, cached in ((4, 2 * 50), (256, 2**17)):  # three blocks of logits, two parts of each; one of one
+        monkeypatch.setattr("rlhf.fast.lm_head.LOGIT_ROWS", rows)
         monkeypatch.setattr("rlhf.policy.logprobs.LOGIT_ROWS", rows)
-        monkeypatch.setattr("rlhf.policy.logprobs.CACHED_LOGITS", cached)
-        found = torch.stack(token_logprobs(features, ids, head, 0.7, with_entropy))
-        torch.testing.assert_close(found, expected, **FLOAT32)
-        torch.testing.assert_close(torch.autograd.grad((weights * found).sum(), features)[0], gradient, **FLOAT32)
+        monkeypatch.setattr("rlhf.fast.lm_head.CACHED_LOGITS", cached)
+        for fast in (True, False):
+            found = torch.stack(token_logprobs(features, ids, head, 0.7, with_entropy, fast))
+            torch.testing.assert_close(found, expected, **FLOAT32)
+            torch.testing.assert_close(torch.autograd.grad((weights * found).sum(), features)[0], gradient, **FLOAT32)
+        with torch.no_grad():
+            torch.testing.assert_close(torch.stack(token_logprobs(features, ids, head, 0.7, with_entropy)), expected)
 
 
 @pytest.mark.parametrize("rows", [4, 256])
@@ -219,6 +213,28 @@ def test_every_linear_layer_is_packed_once(tiny_models):
 
 def test_a_draw_has_the_probability_of_its_token():
     probabilities = torch.tensor([0.0, 0.5, 0.0, 0.3, 0.2, 0.0]).expand(40000, 6)
-    drawn = draw(probabilities, torch.Generator().manual_seed(0)).squeeze(-1)
+    drawn = multinomial(probabilities, torch.Generator().manual_seed(0)).squeeze(-1)
     torch.testing.assert_close(drawn.bincount(minlength=6) / 40000, probabilities[0], rtol=0, atol=0.01)
     assert set(drawn.tolist()) == {1, 3, 4}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_without_fast_paths_the_layers_are_those_of_the_libraries(tiny_models, architecture):
+    policy = stirred_policy(tiny_models[architecture], fast_paths=False)
+    ours = {type(module).__name__ for module in policy.modules() if type(module).__module__.startswith("rlhf.")}
+    assert ours == {"Policy", "ValueHeadModel", "ValueHead"}
+    assert policy.language_model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_both_ways_sample_the_same_tokens(tiny_models, architecture):
+    texts = []
+    for fast_paths in (True, False):
+        policy = stirred_policy(tiny_models[architecture], fast_paths=fast_paths)
+        tokenizer = load_tokenizer(str(tiny_models[architecture]))
+        examples = [Example(({"role": "user", "content": "x"},), None, {}, "test")] * 3
+        prompts = [TokenizedExample(e, ids, None) for e, ids in zip(examples, ([5, 6, 7], [8], [9, 10]), strict=True)]
+        generator = torch.Generator().manual_seed(0)
+        texts.append(sample_responses(policy, tokenizer, prompts, SamplingConfig(max_new_tokens=12), generator))
+    assert torch.equal(texts[0].sequence_ids, texts[1].sequence_ids)
+    assert torch.equal(texts[0].response_mask, texts[1].response_mask)

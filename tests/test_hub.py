@@ -117,7 +117,7 @@ def test_a_pipeline_uploads_a_card_with_its_held_out_results(tmp_path):
     hub = serve()
     config = pipeline_config(tmp_path / "run", write_pairs(tmp_path), "gpt2")
     config["ppo"] |= {"num_updates": 1, "push_to_hub": {"model_id": "me/policy"}}
-    config["sft"]["epochs"] = 1
+    config["sft"]["num_train_epochs"] = 1
     file = tmp_path / "pipeline.yaml"
     file.write_text(yaml.safe_dump(config))
     done = start(CLI, "pipeline", "--config", str(file), home=tmp_path / "home", endpoint=hub.url, HF_TOKEN=TOKEN)

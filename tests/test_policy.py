@@ -91,7 +91,7 @@ def test_logits_in_chunks_equal_logits_at_once(tiny_models, monkeypatch):
     policy = make_policy(tiny_models["gpt2"])
     outputs, gradients = [], []
     for rows in (256, 5):  # everything at once; 5 of the 12 tokens at a time
-        monkeypatch.setattr("rlhf.policy.logprobs.LOGIT_ROWS", rows)
+        monkeypatch.setattr("rlhf.fast.lm_head.LOGIT_ROWS", rows)
         zero_grad(policy)
         result = policy(*batch(), with_entropy=True)
         (result.logprobs.sum() + result.entropy.sum()).backward()

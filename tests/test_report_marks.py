@@ -10,8 +10,8 @@ from rlhf.report import figures
 from rlhf.report.charts import frontier, in_words, stage_charts
 from rlhf.report.marks import ABOUT, REWARD_HACKING
 from rlhf.report.page import page
+from rlhf.watch import watch
 from rlhf.watch.symptoms import SYMPTOMS
-from rlhf.watch.watch import watch
 
 
 def warned(folder: Path, *found: tuple[int, str], **config: object) -> Path:

@@ -25,8 +25,8 @@ def test_a_warning_is_an_alert(tmp_path):
 LOG = """
 import os, signal, subprocess, sys
 from pathlib import Path
-from rlhf.tracking.tracker import mirrors
-from rlhf.tracking.tracker import tracker as tracking
+from rlhf.tracking import mirrors
+from rlhf.tracking import tracker as tracking
 from rlhf.config import TrackingConfig
 mirrors.WANDB_TIMEOUT_S = 3.0
 folder, resumed_at, last, end = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rlhf.config.checks import require, require_finite, require_not_negative, require_paths, require_positive
+from rlhf.config.gguf import split_path
 from rlhf.config.renamed import with_old_names
 
 Architecture = Literal["gpt2", "llama"]
@@ -45,7 +46,9 @@ class ModelConfig:
     """Which model: a hub name or local folder, or one from scratch.
 
     Args:
-        name_or_path: Hub name (gpt2, meta-llama/Llama-3.2-1B) or folder.
+        name_or_path: Hub name (gpt2, meta-llama/Llama-3.2-1B) or folder, or the path of a GGUF.
+        gguf_file: Name of the GGUF in that folder or on the hub that is to be read. Its weights are multiplied out, and
+            stay as rounded as they are; needs the extra `gguf`.
         scratch: Build the model from this description instead (SFT only).
         dtype: Precision of the base weights; adapters, value head and log-probabilities are always float32.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more compute.
@@ -55,6 +58,7 @@ class ModelConfig:
     """
 
     name_or_path: str | None = None
+    gguf_file: str | None = None
     scratch: ScratchModel | None = None
     dtype: DType = "float32"
     quantization: Literal["4bit"] | None = None
@@ -62,7 +66,15 @@ class ModelConfig:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        require_paths(self, "name_or_path")
+        require_paths(self, "name_or_path", "gguf_file")
+        require(
+            self.gguf_file is None or self.name_or_path is not None,
+            f"model.gguf_file is {self.gguf_file!r}, but name_or_path does not say where it is; set it to that place",
+        )
+        require(
+            not (self.is_gguf and self.quantization is not None),
+            "model.quantization is 4bit, but the model is a GGUF, whose weights have been rounded before; remove it",
+        )
         require(
             self.name_or_path is None or self.scratch is None,
             f"model has both name_or_path {self.name_or_path!r} and scratch; keep one of them",
@@ -71,6 +83,11 @@ class ModelConfig:
             self.quantization is None or self.scratch is None,
             "model.quantization is 4bit, but a model from scratch has to be trained in full; remove it",
         )
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether the weights are read from a GGUF."""
+        return split_path(self.name_or_path or "", self.gguf_file)[1] is not None
 
 
 @dataclass(frozen=True, kw_only=True)

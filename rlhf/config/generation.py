@@ -63,3 +63,8 @@ def require_samplable(generation: GenerationConfig, sampling: SamplingConfig, mo
         "model.quantization is 4bit, into which no adapters can be merged for vllm; "
         "drop one of the two, or set generation.engine: transformers",
     )
+    require(
+        not model.is_gguf,
+        "the model is a GGUF, which vllm would read in a way of its own; "
+        "take the same model in safetensors, or set generation.engine: transformers",
+    )

@@ -119,6 +119,7 @@ class PPOConfig:
         whiten_rewards: Scale the per-token rewards to unit variance over the batch, about their mean.
         seed: Seeds adapters, prompt order and sampling.
         num_processes: Refuse to run on any other number of processes; None takes them as they are launched.
+        fast_paths: Own kernels where they are faster; false runs those of transformers, PEFT and PyTorch alone.
         checkpoint: How often the run is saved, to be continued by the same command.
         watch: When to warn.
         inspect: Rollouts that are stored in full, for the report.
@@ -168,6 +169,7 @@ class PPOConfig:
     whiten_rewards: bool = False
     seed: int = 0
     num_processes: int | None = None
+    fast_paths: bool = True
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
     inspect: InspectConfig = field(default_factory=InspectConfig)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rlhf.config import PPOConfig
-from rlhf.policy.logprobs import LOGIT_ROWS
+from rlhf.fast.lm_head import LOGIT_ROWS
 from rlhf.policy.merged import packs
 from rlhf.policy.policy import Policy
 

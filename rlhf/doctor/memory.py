@@ -40,7 +40,7 @@ def check_weights_fit(config: ModelConfig) -> Check | None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     trust = config.trust_remote_code
-    architecture = load_pretrained(AutoConfig, str(config.name_or_path), trust)
+    architecture = load_pretrained(AutoConfig, str(config.name_or_path), trust, config.gguf_file)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
             architecture, dtype=getattr(torch, config.dtype), trust_remote_code=trust

@@ -28,6 +28,7 @@ def load_causal_lm(config: ModelConfig) -> "PreTrainedModel":
         AutoModelForCausalLM,
         config.name_or_path,
         config.trust_remote_code,
+        config.gguf_file,
         dtype=getattr(torch, config.dtype),
         use_safetensors=True,
         **quantization_options(config, default_device()),
@@ -95,16 +96,6 @@ def disable_dropout(model: torch.nn.Module) -> None:
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = 0.0  # type: ignore[assignment]
-
-
-def fuse_activations(model: torch.nn.Module) -> None:
-    """Compute GPT-2's tanh GELU in one kernel; transformers writes the same formula as eight passes over memory."""
-    from transformers.activations import FastGELUActivation, GELUTanh, NewGELUActivation
-
-    for module in model.modules():
-        for name, child in module.named_children():
-            if isinstance(child, NewGELUActivation | FastGELUActivation):
-                setattr(module, name, GELUTanh())
 
 
 def default_device() -> torch.device:

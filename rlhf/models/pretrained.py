@@ -1,11 +1,23 @@
 """What is found under a name, on the hub or in a folder, and whether it is safe to load."""
 
+import contextlib
+import io
 import os
 import shlex
 from pathlib import Path
 from typing import Any
 
-from rlhf.errors import UserError, first_line
+from rlhf.config.gguf import split_path
+from rlhf.errors import UserError, first_line, with_kind
+from rlhf.models.gguf_files import (
+    alone,
+    check_complete,
+    find_gguf,
+    is_model,
+    listed,
+    loading_options,
+    split_text,
+)
 
 
 def resolve_model_path(name_or_path: str) -> str:
@@ -21,8 +33,10 @@ def resolve_model_path(name_or_path: str) -> str:
     return name_or_path
 
 
-def load_pretrained(auto_class: Any, name_or_path: str, trust_remote_code: bool = False, **options: Any) -> Any:
-    """What `auto_class.from_pretrained` makes of a hub name or a folder.
+def load_pretrained(
+    auto_class: Any, name_or_path: str, trust_remote_code: bool = False, gguf_file: str | None = None, **options: Any
+) -> Any:
+    """What `auto_class.from_pretrained` makes of a hub name or a folder, or of a GGUF in one.
 
     Raises UserError, in one line, when it can neither be found on disk nor fetched, when it is damaged, when it needs
     Python code of its own and is not trusted with that, and, with use_safetensors=True among the options, when its
@@ -30,7 +44,14 @@ def load_pretrained(auto_class: Any, name_or_path: str, trust_remote_code: bool 
     """
     from safetensors import SafetensorError
 
-    where = resolve_model_path(name_or_path)
+    name, gguf_file = split_path(name_or_path, gguf_file)
+    where = resolve_model_path(name)
+    if gguf_file is not None:
+        return _load_gguf(auto_class, where, gguf_file, options)
+    if listed(Path(where)) and not any(Path(where).glob("*.json")):
+        raise UserError(
+            f"{name_or_path!r} holds GGUF files ({listed(Path(where))}); set model.gguf_file to one of them"
+        )
     if options.get("use_safetensors"):
         _refuse_pickles(Path(where))
     try:
@@ -48,6 +69,27 @@ def load_pretrained(auto_class: Any, name_or_path: str, trust_remote_code: bool 
         folder = os.path.isdir(where)
         place = "cannot load the model folder" if folder else "neither a folder nor a reachable hub model:"
         raise UserError(f"{place} {name_or_path!r} ({reason})") from error
+
+
+def _load_gguf(auto_class: Any, where: str, gguf_file: str, options: dict[str, Any]) -> Any:
+    """The same for a GGUF, by its full path; a model remembers where it came from.
+
+    Readers of a damaged file raise whatever Python says of bytes that are not what they should be.
+    """
+    file = find_gguf(where, gguf_file)
+    try:
+        with alone(file) as folder, contextlib.redirect_stderr(io.StringIO()):  # a bar that cannot be turned off
+            loaded = auto_class.from_pretrained(folder, **loading_options(auto_class, folder / file.name), **options)
+    except Exception as error:
+        raise UserError(f"cannot read the GGUF {gguf_file!r} in {where!r} ({with_kind(error)[:300]})") from error
+    if is_model(auto_class):
+        loaded, report = loaded
+        check_complete(loaded, file, set(report["missing_keys"]))
+        loaded.config.name_or_path, loaded.gguf_file = where, gguf_file
+    elif hasattr(loaded, "backend_tokenizer"):
+        split_text(loaded, file)
+    loaded.name_or_path = where
+    return loaded
 
 
 def _refuse_pickles(folder: Path) -> None:

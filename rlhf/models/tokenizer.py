@@ -23,7 +23,9 @@ CODE_PIECES = r"\n *| ?[A-Z]?[a-z]+| ?[A-Z]+|[0-9]| ?[^\sA-Za-z0-9]+|\s+"
 RESERVED_PAD_TOKENS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]")
 
 
-def load_tokenizer(name_or_path: str, trust_remote_code: bool = False) -> "PreTrainedTokenizerFast":
+def load_tokenizer(
+    name_or_path: str, trust_remote_code: bool = False, gguf_file: str | None = None
+) -> "PreTrainedTokenizerFast":
     """The tokenizer of a model, with a pad token and a chat template even where its authors set none.
 
     The pad token is a reserved one where the vocabulary has it, else EOS (masks are explicit throughout, so that
@@ -31,7 +33,7 @@ def load_tokenizer(name_or_path: str, trust_remote_code: bool = False) -> "PreTr
     """
     from transformers import AutoTokenizer
 
-    tokenizer = load_pretrained(AutoTokenizer, name_or_path, trust_remote_code)
+    tokenizer = load_pretrained(AutoTokenizer, name_or_path, trust_remote_code, gguf_file)
     if tokenizer.eos_token_id is None:
         raise UserError(
             f"the tokenizer of {name_or_path!r} has no EOS token; PPO needs one to know where a response ends"

@@ -25,9 +25,13 @@ def save_policy(policy: Policy, folder: Path) -> None:
     from safetensors.torch import save_file
 
     adapters = [POLICY_ADAPTER, CRITIC_ADAPTER] if policy.critic == "adapter" else [POLICY_ADAPTER]
-    policy.wrapper.pretrained_model.save_pretrained(str(folder), selected_adapters=adapters)
+    policy.wrapper.pretrained_model.save_pretrained(
+        str(folder), selected_adapters=adapters, save_embedding_layers=False
+    )
     save_file(policy.wrapper.v_head.state_dict(), folder / VALUE_HEAD_FILE)
     description = {"base": policy.base_name, "critic": policy.critic, "lora": asdict(policy.lora)}
+    if policy.base_gguf_file is not None:
+        description["gguf_file"] = policy.base_gguf_file
     if is_quantized(policy.language_model):
         description["quantization"] = "4bit"  # the adapters were trained on top of its rounding
     (folder / POLICY_FILE).write_text(json.dumps(description, indent=2) + "\n")
@@ -45,6 +49,7 @@ def load_policy(folder: Path, trust_remote_code: bool = False) -> Policy:
     description = json.loads((folder / POLICY_FILE).read_text())
     base = ModelConfig(
         name_or_path=description["base"],
+        gguf_file=description.get("gguf_file"),
         quantization=description.get("quantization"),
         trust_remote_code=trust_remote_code,
     )
@@ -67,7 +72,7 @@ def read_policy(policy: Policy, folder: Path) -> None:
     if policy.critic == "adapter":
         files[CRITIC_ADAPTER] = folder / CRITIC_ADAPTER / ADAPTER_FILE
     for adapter, file in files.items():
-        expected = get_peft_model_state_dict(peft_model, adapter_name=adapter)
+        expected = get_peft_model_state_dict(peft_model, adapter_name=adapter, save_embedding_layers=False)
         set_peft_model_state_dict(peft_model, read_strictly(file, expected), adapter_name=adapter)
     head.load_state_dict(read_strictly(folder / VALUE_HEAD_FILE, head.state_dict()))
     policy.new_critic = False

@@ -27,7 +27,7 @@ def folds(policy: Policy) -> bool:
 
 def packs(policy: Policy) -> bool:
     """Whether decoding works on packed copies of the weights."""
-    return folds(policy) and can_pack(policy.language_model.get_output_embeddings().weight)
+    return policy.fast_paths and folds(policy) and can_pack(policy.language_model.get_output_embeddings().weight)
 
 
 @contextlib.contextmanager

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from rlhf.config import Critic, LoraConfig
 from rlhf.config.checks import require
-from rlhf.fast.attention import use_float32_backward
-from rlhf.models.load import disable_dropout, fuse_activations
+from rlhf.fast.install import install
+from rlhf.models.load import disable_dropout
 from rlhf.policy.logprobs import token_logprobs
 from rlhf.policy.value_head import (
     CRITIC_ADAPTER,
@@ -50,15 +50,21 @@ class Policy(nn.Module):
         critic: Which features the value head sees, and whether its gradient reaches the policy.
         reference: A frozen model of its own; None takes the PEFT model with its adapters off.
         new_critic: Whether the value head says 0 everywhere, because nobody has trained it yet.
+        fast_paths: Use `rlhf.fast`; False runs the code of transformers, PEFT and PyTorch as it is.
 
     Raises UserError for a model whose logits are more than its LM head applied to its last hidden state.
     """
 
     def __init__(
-        self, wrapper: Any, critic: Critic, reference: "PreTrainedModel | None" = None, new_critic: bool = False
+        self,
+        wrapper: Any,
+        critic: Critic,
+        reference: "PreTrainedModel | None" = None,
+        new_critic: bool = False,
+        fast_paths: bool = True,
     ) -> None:
         super().__init__()
-        self.wrapper, self.critic, self.new_critic = wrapper, critic, new_critic
+        self.wrapper, self.critic, self.new_critic, self.fast_paths = wrapper, critic, new_critic, fast_paths
         self.is_peft = hasattr(wrapper.pretrained_model, "peft_config")
         require(
             self.is_peft or reference is not None,
@@ -72,20 +78,22 @@ class Policy(nn.Module):
         self.reads_reference = False
         self.divided_blocks: list[Any] = []  # see rlhf.policy.sharding
         disable_dropout(self)
-        fuse_activations(self)
-        use_float32_backward(self.language_model)
         check_head_is_last(self.language_model)
         self.trainable = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
         if self.is_peft:
-            from rlhf.fast.lora import fuse_adapters
-
-            fuse_adapters(self)
             self._activate(POLICY_ADAPTER)
+        if fast_paths:
+            install(self, self.language_model)
         self.train()  # dropout is off; without train mode models ignore gradient checkpointing
 
     @classmethod
     def with_lora(
-        cls, model: "PreTrainedModel", lora: LoraConfig, critic: Critic, gradient_checkpointing: bool = False
+        cls,
+        model: "PreTrainedModel",
+        lora: LoraConfig,
+        critic: Critic,
+        gradient_checkpointing: bool = False,
+        fast_paths: bool = True,
     ) -> Self:
         """New adapters and a new value head on a frozen base, which without them is the reference, bit for bit.
 
@@ -94,8 +102,9 @@ class Policy(nn.Module):
             lora: Rank, scale and targets of the adapters.
             critic: As above; `adapter` gives the critic adapters of its own.
             gradient_checkpointing: Trade compute for activation memory.
+            fast_paths: As above.
         """
-        policy = cls(wrap_with_value_head(model, lora, critic), critic, new_critic=True)
+        policy = cls(wrap_with_value_head(model, lora, critic), critic, new_critic=True, fast_paths=fast_paths)
         if gradient_checkpointing:
             policy._checkpoint_gradients(model)
         return policy
@@ -121,6 +130,11 @@ class Policy(nn.Module):
     def base_name(self) -> str:
         """Hub name or absolute folder of the base model."""
         return self.language_model.config._name_or_path
+
+    @property
+    def base_gguf_file(self) -> str | None:
+        """The GGUF in that place that the base was read from; None for any other kind of model."""
+        return getattr(self.language_model, "gguf_file", None)
 
     @property
     def device(self) -> torch.device:
@@ -159,7 +173,7 @@ class Policy(nn.Module):
         features = self._trunk(sequence_ids)[rows, before]  # [N, H]
         lm_head = self._reader.get_output_embeddings()
         token_ids = sequence_ids[rows, before + 1]
-        logprobs, entropy = token_logprobs(features, token_ids, lm_head, temperature, with_entropy)
+        logprobs, entropy = token_logprobs(features, token_ids, lm_head, temperature, with_entropy, self.fast_paths)
         values = self._values(features, sequence_ids, rows, before) if with_values else torch.zeros_like(logprobs)
 
         def spread(x: Tensor) -> Tensor:  # [N] -> [B, T]

@@ -43,9 +43,11 @@ def train(trainer: PPOTrainer, folder: Path) -> Path:
     ):
         while trainer.updates_done < config.num_updates and not watch.stop:
             step = trainer.updates_done + 1
-            inspection.before_update(step)
+            with ranks.failing_together():
+                inspection.before_update(step)
             update = guarded_update(trainer, folder)
-            inspected = inspection.after_update()
+            with ranks.failing_together():
+                inspected = inspection.after_update()
             for finding in watch.check(step, update.metrics):
                 tracker.log_warning(finding.name, finding.message, step)
                 bar.say(f"warning: {finding.message}")

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from rlhf.config import DataConfig, LoraConfig, ModelConfig
+from rlhf.config.gguf import split_path
 from rlhf.data.sources import SUFFIXES
 from rlhf.report.tables import markdown_table
 from rlhf.runs.folder import mask_secrets
@@ -34,7 +35,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 folder = "."  # that of this file
 base = PeftConfig.from_pretrained(folder).base_model_name_or_path
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype="{dtype}"), folder)
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, {gguf}dtype="{dtype}"), folder)
 {generate}```
 
 With rlhf, which also reads the value head:
@@ -103,8 +104,8 @@ def is_local(name_or_path: str | None) -> bool:
 
 def shown_model(model: ModelConfig) -> str:
     """A hub name, or the end of a local path."""
-    name = str(model.name_or_path)
-    return f"`{'/'.join(Path(name).parts[-2:])}`" if is_local(name) else f"`{name}`"
+    name, file = str(model.name_or_path), f", `{model.gguf_file}`" if model.gguf_file else ""
+    return f"`{'/'.join(Path(name).parts[-2:])}`{file}" if is_local(name) else f"`{name}`{file}"
 
 
 def shown_data(data: DataConfig) -> str:
@@ -192,6 +193,13 @@ def generate(data: DataConfig, max_new_tokens: int, temperature: float) -> str:
     messages = json.dumps([*system, {"role": "user", "content": "Your prompt"}])
     more = f", **{arguments!r}" if arguments else ""
     return GENERATE.format(prompt=CHAT_PROMPT.format(messages=messages, more=more), sampling=sampling)
+
+
+def load_policy_code(model: ModelConfig, generate: str) -> str:
+    """Code that loads a policy on its base, and samples."""
+    file = split_path(str(model.name_or_path), model.gguf_file)[1]
+    gguf = f"gguf_file={json.dumps(file)}, " if file else ""
+    return LOAD_POLICY.format(dtype=model.dtype, gguf=gguf, generate=generate)
 
 
 def where_the_base_is(model: ModelConfig) -> str:

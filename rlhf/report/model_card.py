@@ -9,7 +9,6 @@ from pathlib import Path
 from rlhf.config import FineTuningConfig, PPOConfig, RewardModelConfig, SFTConfig
 from rlhf.report.card_parts import (
     LOAD_MODEL,
-    LOAD_POLICY,
     LOAD_REWARD_MODEL,
     Row,
     assemble,
@@ -18,6 +17,7 @@ from rlhf.report.card_parts import (
     front_matter,
     generate,
     last_values,
+    load_policy_code,
     mean_of,
     progress,
     settings,
@@ -65,8 +65,7 @@ def ppo_card(config: PPOConfig, updates_done: int, metrics: Sequence[Row], warni
             "Method": settings(_ppo_method(config, updates_done)),
             "Results": f"{progress(metrics, k)}\n\n{NOT_HELD_OUT}",
             "Limitations": bullets(_ppo_limits(config, mean_of(metrics[-k:], "objective/kl"), warnings)),
-            "How to load": where_the_base_is(config.model)
-            + LOAD_POLICY.format(dtype=config.model.dtype, generate=code),
+            "How to load": where_the_base_is(config.model) + load_policy_code(config.model, code),
         },
     )
 

@@ -21,9 +21,12 @@ class DecodingBatch:
         prompts: B rows of token ids.
         n_steps: Tokens after the prompts, at most.
         pad_id: Any token.
+        in_place: Fill a cache of the final size; False uses transformers' own, which is copied for every token.
     """
 
-    def __init__(self, model: "PreTrainedModel", prompts: list[list[int]], n_steps: int, pad_id: int) -> None:
+    def __init__(
+        self, model: "PreTrainedModel", prompts: list[list[int]], n_steps: int, pad_id: int, in_place: bool = True
+    ) -> None:
         self.model = model
         repeats = [(prompt, len(list(equal))) for prompt, equal in itertools.groupby(prompts)]
         self.counts = torch.tensor([count for _, count in repeats], device=model.device)
@@ -32,7 +35,7 @@ class DecodingBatch:
         self.n_seen = self.prompt_ids.shape[1]
         self.attention = torch.nn.functional.pad(is_prompt, (0, n_steps), value=True)  # [n, P + T]
         self.positions = is_prompt.long().cumsum(-1).sub(1).clamp(min=0)  # of the tokens that are read next
-        self.cache = growing_cache(model, self.n_seen + n_steps)
+        self.cache = growing_cache(model, self.n_seen + n_steps) if in_place else dynamic_cache()
 
     def read_prompts(self) -> Tensor:
         """Last hidden state of each of the B rows, [B, H]."""
@@ -97,3 +100,10 @@ def growing_cache(model: "PreTrainedModel", capacity: int):  # type: ignore[no-u
             self.keys, self.values = self.buffer[:, :, :, : self.filled]
 
     return Cache(layers=[GrowingLayer() for _ in range(model.config.num_hidden_layers)])
+
+
+def dynamic_cache():  # type: ignore[no-untyped-def]
+    """The key/value cache of transformers."""
+    from transformers import DynamicCache
+
+    return DynamicCache()

@@ -38,12 +38,13 @@ def sample(
     eos_token_id: int,
     generator: torch.Generator | None = None,
     is_stop: Callable[[Tensor], Tensor] | None = None,
+    fast: bool = True,
 ) -> Sampled:
     """Sample one response to each prompt (token ids).
 
     Rows share one forward pass per token; finished ones are dropped once they are more than a fifth of the batch. A
     response ends with EOS, or where `is_stop`, given the responses so far [n, t], says so [n]. `generator` must be on
-    the model's device.
+    the model's device. `fast` keeps the cache of `DecodingBatch` in place.
     """
     n_rows, n_steps = len(prompts), sampling.max_new_tokens
     response_ids = torch.full((n_rows, n_steps), eos_token_id, device=model.device)
@@ -51,7 +52,7 @@ def sample(
     ended = torch.zeros(n_rows, dtype=torch.bool, device=model.device)
     running = torch.arange(n_rows, device=model.device)  # where each row of the batch stands in the results
     alive = torch.ones(n_rows, dtype=torch.bool, device=model.device)
-    batch = DecodingBatch(model, prompts, n_steps, pad_id=eos_token_id)
+    batch = DecodingBatch(model, prompts, n_steps, pad_id=eos_token_id, in_place=fast)
     lm_head = model.get_output_embeddings()
     hidden = batch.read_prompts()
     for step in range(n_steps):
@@ -99,22 +100,15 @@ def choose(logits: Tensor, sampling: SamplingConfig, generator: torch.Generator 
     if sampling.top_p < 1:
         ordered, order = probabilities.sort(descending=True)
         ordered[ordered.cumsum(-1) - ordered >= sampling.top_p] = 0.0
-        return order.gather(-1, draw(ordered, generator)).squeeze(-1)
-    return draw(probabilities, generator).squeeze(-1)
+        return order.gather(-1, multinomial(ordered, generator)).squeeze(-1)
+    return multinomial(probabilities, generator).squeeze(-1)
 
 
-def draw(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
-    """One index per row, by its probability: [B, V] -> [B, 1]; raises UserError where these are not finite.
-
-    The first index whose cumulative probability exceeds a uniform number, in float64: one random number per row, where
-    torch.multinomial takes one per entry.
-    """
-    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
-    total = cumulative[:, -1:]
-    if not total.isfinite().all():
+def multinomial(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
+    """One index per row, by its probability: [B, V] -> [B, 1]; raises UserError where these are not finite."""
+    if not probabilities.isfinite().all():
         raise UserError(
             "the logits of the model are not finite, there is nothing to sample from; the same command continues from"
             " the last checkpoint; if this comes again, look at grad_norm in metrics.jsonl"
         )
-    uniform = torch.rand(total.shape, dtype=total.dtype, device=total.device, generator=generator)
-    return torch.searchsorted(cumulative, uniform * total, right=True)
+    return torch.multinomial(probabilities, 1, generator=generator)

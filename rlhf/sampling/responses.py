@@ -120,6 +120,7 @@ def sample_responses(
             tokenizer.eos_token_id,
             generator,
             stop_strings(sampling, tokenizer),
+            policy.fast_paths,
         )
     return collate_responses(prompts, sampled, tokenizer)
 

@@ -97,8 +97,8 @@ def policy_of(model: ModelConfig) -> "tuple[Policy, PreTrainedTokenizerFast]":
     assert model.name_or_path is not None
     if is_policy_folder(model.name_or_path):
         policy = load_policy(Path(model.name_or_path), model.trust_remote_code)
-        return policy, load_tokenizer(policy.base_name, model.trust_remote_code)
-    tokenizer = load_tokenizer(model.name_or_path, model.trust_remote_code)
+        return policy, load_tokenizer(policy.base_name, model.trust_remote_code, policy.base_gguf_file)
+    tokenizer = load_tokenizer(model.name_or_path, model.trust_remote_code, model.gguf_file)
     return Policy.with_lora(load_causal_lm(model), LoraConfig(r=1), critic="detached"), tokenizer
 
 

@@ -94,11 +94,12 @@ def build_trainer(
     accelerator = accelerator or launch(config)
     transformers.set_seed(config.seed)  # before the adapters are drawn, alike on all ranks
     model = load_causal_lm(config.model)
-    return_large_blocks(model.config.hidden_size)
-    tokenizer = load_tokenizer(str(config.model.name_or_path), config.model.trust_remote_code)
+    if config.fast_paths:
+        return_large_blocks(model.config.hidden_size)
+    tokenizer = load_tokenizer(str(config.model.name_or_path), config.model.trust_remote_code, config.model.gguf_file)
     shuffler = torch.Generator().manual_seed(config.seed)
     source = prompt_source(config, tokenizer, context_length(model), shuffler, prompts)
-    policy = Policy.with_lora(model, config.lora, config.critic, config.model.gradient_checkpointing)
+    policy = Policy.with_lora(model, config.lora, config.critic, config.model.gradient_checkpointing, config.fast_paths)
     require_same_weights(Ranks.of(accelerator), policy)
     if engine() == "fsdp":
         shard_base(policy)

@@ -143,11 +143,12 @@ def _build(config: RewardModelConfig) -> "tuple[PreTrainedModel, PreTrainedToken
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    tokenizer = load_tokenizer(str(config.model.name_or_path), config.model.trust_remote_code)
+    tokenizer = load_tokenizer(str(config.model.name_or_path), config.model.trust_remote_code, config.model.gguf_file)
     model = load_pretrained(
         AutoModelForSequenceClassification,
         str(config.model.name_or_path),
         config.model.trust_remote_code,
+        config.model.gguf_file,
         num_labels=1,
         dtype=getattr(torch, config.model.dtype),
         use_safetensors=True,

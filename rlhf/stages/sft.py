@@ -72,7 +72,7 @@ def _build(config: SFTConfig, texts: list[str]) -> "tuple[PreTrainedModel, PreTr
     if config.model.scratch is not None:
         return build_from_scratch(config.model.scratch, texts)
     assert config.model.name_or_path is not None  # one of the two is set: SFTConfig checks
-    tokenizer = load_tokenizer(config.model.name_or_path, config.model.trust_remote_code)
+    tokenizer = load_tokenizer(config.model.name_or_path, config.model.trust_remote_code, config.model.gguf_file)
     return load_causal_lm(config.model), tokenizer
 
 

@@ -256,6 +256,12 @@ def test_a_conversation_loses_its_first_turns_but_not_the_systems():
     asked = [START, "assistant\n"]
     kept = [START, "system\nS", END, "\n", START, "user\nthird", END, "\n", *asked]
     whole = ids(*kept)
+    more = [START, "user\nsecond", END, "\n", START, "assistant\ntwo", END, "\n"]
+    longer = ids(*kept[:4], *more, *kept[4:])
+    assert (
+        tokenized("chatml", {"prompt": said}, max_prompt_tokens=len(longer), overlong="truncate_left").prompt_ids
+        == longer
+    )
     row = tokenized("chatml", {"prompt": said}, max_prompt_tokens=len(whole), overlong="truncate_left")
     assert row.prompt_ids == whole
     assert row.example.turns == tuple(turns("system: S", "user: third"))

@@ -48,6 +48,8 @@ def test_columns_under_other_names():
     assert (example.columns["reference"], example.columns["solution"]) == ("2", "2")
     messages = parse_row({"dialog": [HI, HO]}, "row", {"messages": "dialog"})
     assert (messages.turns, messages.completion) == ((HI,), "Ho")
+    named = parse_row({"question": "Hi", "messages": [AND, YES]}, "row", {"prompt": "question"})
+    assert (named.given, named.completion) == ("Hi", None)
     pair = parse_pair({"q": "Hi", "good": "a", "bad": "b"}, "row", {"prompt": "q", "chosen": "good", "rejected": "bad"})
     assert [side.completion for side in pair] == ["a", "b"]
 

@@ -17,8 +17,9 @@ def with_known_names(
 ) -> dict[str, Any]:
     """The row with its prompt, completion and messages under these names, whatever they were called.
 
-    `columns` says under which name a column is found. What has been read under another name stays there too, for
-    rewards that ask for it. Raises UserError where a named column is missing, and where a prompt could be one of two.
+    `columns` says under which name a column is found; a prompt that it names goes before messages. What has been read
+    under another name stays there too, for rewards that ask for it. Raises UserError where a named column is missing,
+    and where a prompt could be one of two.
     """
     for name, given in columns.items():
         if given not in row:

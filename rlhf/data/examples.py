@@ -96,10 +96,11 @@ def tokenize(
     rows = tokenize_each(examples, tokenizer, data, context_length, max_new_tokens)
     kept = [row for row in rows if row is not None]
     if not kept:
-        limits = f"data.max_completion_tokens {data.max_completion_tokens}"
+        limits = [f"a completion within data.max_completion_tokens {data.max_completion_tokens}"]
         if data.overlong == "drop":
-            limits += f" and a prompt within data.max_prompt_tokens {data.max_prompt_tokens} and the model's context"
-        raise UserError(f"no row has a completion within {limits}")
+            prompt = f"a prompt within data.max_prompt_tokens {data.max_prompt_tokens} and the model's context"
+            limits = [prompt, *limits] if data.max_completion_tokens else [prompt]
+        raise UserError(f"no row has {' and '.join(limits)}")
     return kept
 
 

@@ -69,8 +69,8 @@ def parse_row(row: Any, origin: str, columns: Mapping[str, str] | None = None, t
     text_is_answer = text_is_answer and row.get("completion") is None
     names = [name for name in PROMPT_NAMES if name != "text" or not text_is_answer]
     named = with_known_names(row, columns or {}, origin, names)
-    conversation = named.pop("messages", None)
-    if conversation is not None:
+    if named.get("messages") is not None and ("prompt" not in (columns or {}) or "messages" in (columns or {})):
+        conversation = named.pop("messages")
         turns = read_turns(conversation, f"{origin}: messages")
         if len(turns) < 2 or turns[-1]["role"] != "assistant":
             raise UserError(f"{origin}: messages must end with an assistant turn that answers another one")

@@ -91,6 +91,8 @@ def build_trainer(
     """Load data, tokenizer and model, and put the trainer together; for the arguments see `run_ppo`."""
     import transformers
 
+    if prompts is None:
+        config.data.require_train()
     accelerator = accelerator or launch(config)
     transformers.set_seed(config.seed)  # before the adapters are drawn, alike on all ranks
     model = load_causal_lm(config.model)

@@ -27,8 +27,8 @@ from instruction_data.conflicts import (
 from instruction_data.constraints import ALONE, Constraint
 
 from rlhf.data.examples import load_examples
-from rlhf.rewards.instructions import KINDS
-from rlhf.rewards.instructions.registry import read_instructions
+from rlhf.rewards.ifeval import KINDS
+from rlhf.rewards.ifeval.registry import read_instructions
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data" / "instructions"

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from rlhf.rewards import RewardError, RewardSpec, RewardSum, load_reward
-from rlhf.rewards.instructions import KINDS
-from rlhf.rewards.instructions.registry import read_instructions
+from rlhf.rewards.ifeval import KINDS
+from rlhf.rewards.ifeval.registry import read_instructions
 
 LIBRARIES = ("langdetect", "nltk", "punkt")
 NEED_LIBRARIES = (
@@ -239,7 +239,7 @@ def test_an_unknown_language_is_named(libraries):
 
 
 def test_the_language_of_a_text_is_the_same_each_time(libraries):
-    from rlhf.rewards.instructions.language import language_of
+    from rlhf.rewards.ifeval.language import language_of
 
     assert len({language_of("me do so la") for _ in range(40)}) == 1  # without a seed it is pt one time in four
 
@@ -248,7 +248,7 @@ def test_a_missing_library_is_named():
     program = (
         "import sys\n"
         "sys.modules['langdetect'] = sys.modules['langdetect.detector_factory'] = sys.modules['nltk'] = None\n"
-        "from rlhf.rewards.instructions import read_instructions\n"
+        "from rlhf.rewards.ifeval import read_instructions\n"
         "(one,) = read_instructions(['change_case:english_lowercase'], [{}])\n"
         "arguments = {'num_sentences': 1, 'relation': 'at least'}\n"
         "(two,) = read_instructions(['length_constraints:number_sentences'], [arguments])\n"

@@ -173,7 +173,7 @@ def test_without_a_reference_that_renders_it_does_not_apply(name, caplog):
     assert score(name, LIST, reference="let broken = (") is None
     assert "a reference does not render, so that react_match does not apply: 'let broken = ('" in caplog.text
     assert explain(name, LIST, reference=None) == "does not apply: there is no reference that renders"
-    with pytest.raises(RewardError, match="missing 1 required positional argument: 'reference'"):
+    with pytest.raises(RewardError, match="needs reference; the data has the columns: none"):
         RewardSum.from_specs([RewardSpec(path=name)])(["p"], [LIST], {})
 
 

@@ -73,8 +73,8 @@ def require_own_code(config: Any, files: list[str]) -> None:
     named = next(code_named_in(config), None) if foreign else None
     require(
         named is None,
-        f"{foreign} lies in the folder of a run and asks for {named}, which would run code that came with it; "
-        "read it, and copy it to a file of your own elsewhere if you trust it",
+        f"{foreign} lies in the folder of a run and asks for {named}, which would run code that came with it, or send "
+        "data where it says; read it, and copy it to a file of your own elsewhere if you trust it",
     )
 
 
@@ -84,9 +84,10 @@ def came_with_a_run(file: Path) -> bool:
 
 
 def code_named_in(config: Any) -> typing.Iterator[str]:
-    """What in a config leads to code that is not ours, in words."""
+    """What in a config leads to code that is not ours, or to somebody's server, in words."""
     if isinstance(config, RewardSpec):
-        if config.path not in BUILTINS or config.args.get("trust_remote_code"):
+        asks = config.path in ("server", "judge")  # who wrote the config would get the data, and keys if he names them
+        if config.path not in BUILTINS or asks or config.args.get("trust_remote_code"):
             yield f"the reward {config.path!r}"
     elif isinstance(config, list):
         for item in config:

@@ -5,7 +5,7 @@ from typing import Any
 
 from rlhf.errors import UserError
 
-RESERVED = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
+RESERVED_COLUMNS = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
 """The names of what rewards receive besides the columns."""
 PROMPT_NAMES = ("query", "question", "text")
 """What a prompt is called where no column is called prompt."""
@@ -25,7 +25,7 @@ def with_known_names(
         if given not in row:
             raise UserError(f"{origin}: data.columns.{name} is {given!r}, but there is no such column{_there(row)}")
     row = {**row, **{name: row[given] for name, given in columns.items()}}
-    taken = next((name for name in RESERVED if name in row), None)
+    taken = next((name for name in RESERVED_COLUMNS if name in row), None)
     if taken:
         raise UserError(f"{origin}: a column is called {taken}, as is what rewards receive; rename it")
     if row.get("prompt") is None and row.get("messages") is None:

@@ -12,7 +12,7 @@ from rlhf.ppo.rollout import Rollout
 from rlhf.ppo.rollout_files import save_rollout
 from rlhf.ppo.stopwatch import Stopwatch
 from rlhf.ppo.trainer import PPOTrainer
-from rlhf.rewards import Scores
+from rlhf.rewards import Scores, reward_inputs
 from rlhf.rewards.explanation import explanation
 from rlhf.sampling.responses import sample_responses
 
@@ -57,15 +57,17 @@ class Inspection:
         trainer = self.trainer
         new = trainer.forward(rollout, with_values=False, with_entropy=False)
         rewards = trainer.reward_fn.rewards
+        prompts, completions, _ = reward_inputs(rollout.examples, rollout.texts)
         columns: list[dict[str, Any]] = [
             {
                 "rewards": {name: component[row] for name, component in scores.components.items()},
-                "explanation": explanation(rewards, scores, row, example.prompt, rollout.texts[row], example.columns),
+                "extra": scores.extra(row),
+                "explanation": explanation(rewards, scores, row, prompts[row], completions[row], example.columns),
             }
             for row, example in enumerate(rollout.examples)
         ]
         save_rollout(self.folder / f"{step:06d}", rollout, trainer.tokenizer, columns, new_logprobs=new.logprobs)
-        return [
+        rows = [
             {
                 "prompt": example.prompt,
                 "response": response,
@@ -77,6 +79,7 @@ class Inspection:
                 rollout.examples, rollout.texts, rollout.scores.tolist(), columns, strict=True
             )
         ]
+        return [scores.beside(row, fixed) for row, fixed in enumerate(rows)]
 
     def roll_out(self) -> tuple[Rollout, Scores]:
         """Responses of the policy as it is, with credit assigned as in training."""

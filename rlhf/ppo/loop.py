@@ -141,7 +141,7 @@ def figures(metrics: Metrics) -> dict[str, str]:
 def sample_rows(rollout: Rollout, scores: Scores, n_rows: int) -> list[dict[str, Any]]:
     """The first responses of a rollout with everything that was said about them."""
     kl = (rollout.old_logprobs - rollout.ref_logprobs).sum(-1)
-    return [
+    rows = [
         {
             "prompt": rollout.examples[row].prompt,
             "response": rollout.texts[row],
@@ -152,3 +152,4 @@ def sample_rows(rollout: Rollout, scores: Scores, n_rows: int) -> list[dict[str,
         }
         for row in range(min(n_rows, len(rollout)))
     ]
+    return [scores.beside(row, fixed) for row, fixed in enumerate(rows)]

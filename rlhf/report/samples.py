@@ -12,7 +12,7 @@ from rlhf.report.previews import render_previews, rewards_react
 SHOWN = 6
 LONGEST_DIFF = 3000  # pieces; beyond that the comparison takes seconds and nobody reads it
 _PIECE = re.compile(r"\s+|\w+|[^\w\s]")
-NOT_A_NUMBER = ("prompt", "response", "explanation", "step", "tokens", "rewards")
+NOT_A_NUMBER = ("prompt", "response", "explanation", "step", "tokens", "rewards", "extra", "origin")
 
 
 @dataclass(frozen=True)
@@ -152,9 +152,25 @@ def _side(label: str, row: Row, marked: Markup, preview: Markup | None) -> Marku
         code,
         preview,
         element("dl", *(_fact(name, value) for name, value in facts(row).items()), class_="facts"),
+        _logged(extra(row)),
         why if explanation else None,
         class_="side",
     )
+
+
+def extra(row: Row) -> dict[str, str]:
+    """What the rewards logged about a response in words, by column: beside the rest in samples.jsonl, else nested."""
+    nested = row.get("extra") if isinstance(row.get("extra"), dict) else {}
+    flat = {name: value for name, value in row.items() if name not in NOT_A_NUMBER and isinstance(value, str)}
+    return {name: "-" if value is None else str(value) for name, value in {**flat, **(nested or {})}.items()}
+
+
+def _logged(columns: dict[str, str]) -> Markup | None:
+    if not columns:
+        return None
+    rows = [element("tr", element("th", name, scope="row"), element("td", element("bdi", value)))
+            for name, value in columns.items()]  # fmt: skip
+    return element("table", *rows, class_="logged")
 
 
 def facts(row: Row) -> dict[str, float]:

@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlhf.data.chat import Tools, prompt_ids, text_ids
-from rlhf.data.messages import Message, Prompt
+from rlhf.data.messages import Prompt
 from rlhf.data.rendering import Rendering
 from rlhf.errors import UserError
+from rlhf.rewards.turns import Conversation, NamedReward, as_turns, text_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 SETTINGS_FILE = "reward_model.json"
 
-Said = str | list[Message]
-"""Text, or a list of messages: a prompt, or a completion, which is one turn."""
+Said = str | Conversation
+"""A prompt, or a completion, which is one turn."""
 
 
 class Settings(NamedTuple):
@@ -61,7 +62,7 @@ class Settings(NamedTuple):
         return str(said[0]["content"])
 
 
-class RewardModel:
+class RewardModel(NamedReward):
     """`(raw - mean) / std` with the score of a sequence-classification model, without gradients.
 
     `path` is a folder that `rlhf reward` wrote: mean and std come from it, and prompt and completion become tokens
@@ -83,7 +84,7 @@ class RewardModel:
         self.settings = read_settings(Path(path))
         self.encode = _encoder(self.tokenizer, self.settings)
 
-    def __call__(self, prompts: list[Said], completions: list[Said], **columns: list[Any]) -> list[float]:
+    def __call__(self, prompts: list[Said], completions: list[Said], **columns: Any) -> list[float]:
         tools = columns.get("tools") or [None] * len(prompts)
         ids = [self.encode(*row) for row in zip(prompts, completions, tools, strict=True)]
         mean, std, *_ = self.settings or Settings()
@@ -166,27 +167,19 @@ def _encoder(tokenizer: "PreTrainedTokenizerFast", settings: Settings | None) ->
         assert settings is not None
         given = settings.put(prompt)
         [ids] = settings.rendering.ids(tokenizer, [given], [None if isinstance(given, str) else tools])
-        return [*ids, *text_ids(tokenizer, [_text(completion)])[0], tokenizer.eos_token_id]
+        return [*ids, *text_ids(tokenizer, [text_of(completion)])[0], tokenizer.eos_token_id]
 
     def as_conversation(prompt: Said, completion: Said, tools: Tools = None) -> list[int]:
-        *turns, last = _turns(prompt)
+        *turns, last = as_turns(prompt)
         begun = last["content"] if last["role"] == "assistant" else ""
         turns = turns if begun else [*turns, last]
-        answered = [*turns, {"role": "assistant", "content": begun + _text(completion)}]
+        answered = [*turns, {"role": "assistant", "content": begun + text_of(completion)}]
         return prompt_ids(tokenizer, [answered], add_generation_prompt=False, tools=[tools])[0]
 
     def as_pair(prompt: Said, completion: Said, tools: Tools = None) -> list[int]:
-        lines = "\n".join(turn["content"] for turn in _turns(prompt))
-        return tokenizer(lines, _text(completion), split_special_tokens=True)["input_ids"]
+        lines = "\n".join(turn["content"] for turn in as_turns(prompt))
+        return tokenizer(lines, text_of(completion), split_special_tokens=True)["input_ids"]
 
     if settings is not None:
         return as_trained
     return as_pair if tokenizer.chat_template is None else as_conversation
-
-
-def _turns(prompt: Said) -> list[Message]:
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-
-
-def _text(completion: Said) -> str:
-    return completion if isinstance(completion, str) else str(completion[-1]["content"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlhf.config import EvaluateConfig, LoraConfig, ModelConfig, SamplingConfig
-from rlhf.data.examples import TokenizedExample, check_fits, collate_columns, load_held_out, load_training, tokenize
+from rlhf.data.examples import TokenizedExample, check_fits, load_held_out, load_training, tokenize
 from rlhf.data.prompts import in_batches
 from rlhf.maths.tensors import masked_mean
 from rlhf.models.load import context_length, load_causal_lm
@@ -18,7 +18,7 @@ from rlhf.policy.files import is_policy_folder, load_policy
 from rlhf.policy.policy import Policy
 from rlhf.ppo.rollout import policy_outputs
 from rlhf.report.tables import print_table
-from rlhf.rewards import RewardSum
+from rlhf.rewards import RewardSum, Scores, reward_inputs
 from rlhf.rewards.explanation import explanation
 from rlhf.runs.files import read_jsonl, write_atomically
 from rlhf.runs.folder import is_done, mark_done, open_run
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-TEXTS = ("prompt", "response", "explanation")
+TEXTS = ("prompt", "response", "explanation", "extra")
 NUMBERS = ("reward", "length", "kl", "entropy", "eos_rate")
 
 
@@ -39,8 +39,8 @@ class Measurement:
     """Means over all responses, and the responses with their rewards and what these say of themselves, a row each.
 
     `means` holds `reward` (the weighted sum), every component under its own name (`reward/NAME` where that is taken),
-    `length` (tokens, EOS included), `kl` (nats per response against the reference, 0 for a model without adapters),
-    `entropy` (nats per token) and `eos_rate`.
+    `reward_metric/NAME` for what rewards log as a metric, `length` (tokens, EOS included), `kl` (nats per response
+    against the reference, 0 for a model without adapters), `entropy` (nats per token) and `eos_rate`.
     """
 
     means: dict[str, float]
@@ -119,31 +119,44 @@ def measure(
     repeated = [prompt for prompt in prompts for _ in range(num_generations)]
     batches = in_batches(repeated, batch_size)
     rows: list[dict[str, Any]] = []
+    scores: list[Scores] = []
     with ProgressBar("evaluate", len(batches)) as bar:
         for batch in batches:
             responses = sample_responses(policy, tokenizer, batch, sampling, generator)
-            rows += _rows(policy, responses, rewards, batch_size)
+            scores.append(score_responses(rewards, responses))
+            rows += _rows(policy, responses, rewards, scores[-1], batch_size)
             bar.advance()
     names = [name for name in rows[0] if name not in TEXTS]
     columns = {name: [row[name] for row in rows if row[name] is not None] for name in names}
-    return Measurement({name: sum(column) / max(1, len(column)) for name, column in columns.items()}, rows)
+    means = {name: sum(column) / max(1, len(column)) for name, column in columns.items()}
+    return Measurement(means | Scores.concatenate(scores).logged.metric_means(), rows)
 
 
-def _rows(policy: Policy, responses: Responses, rewards: RewardSum, batch_size: int) -> list[dict[str, Any]]:
+def score_responses(rewards: RewardSum, responses: Responses) -> Scores:
+    """The scores of each reward, given as in training."""
+    inputs = reward_inputs(responses.examples, responses.texts)
+    return rewards(*inputs, completion_ids=responses.all_response_ids())
+
+
+def _rows(
+    policy: Policy, responses: Responses, rewards: RewardSum, scores: Scores, batch_size: int
+) -> list[dict[str, Any]]:
     """Everything measured about each response; KL and entropy at temperature 1, so that greedy can be measured too."""
     now = policy_outputs(policy, responses, 1.0, batch_size, with_values=False, with_entropy=True)
     with policy.reference():
         reference = policy_outputs(policy, responses, 1.0, batch_size, with_values=False, with_entropy=False)
     examples, texts = responses.examples, responses.texts
-    prompts = [example.prompt for example in examples]
-    scores = rewards(prompts, texts, collate_columns(examples))
+    prompts, completions, _ = reward_inputs(examples, texts)
     kl = (now.logprobs - reference.logprobs).sum(-1).tolist()
     entropy = masked_mean(now.entropy, responses.response_mask, dim=-1).tolist()
     return [
         {
-            "prompt": prompts[row],
+            "prompt": examples[row].prompt,
             "response": texts[row],
-            "explanation": explanation(rewards.rewards, scores, row, prompts[row], texts[row], examples[row].columns),
+            "explanation": explanation(
+                rewards.rewards, scores, row, prompts[row], completions[row], examples[row].columns
+            ),
+            **({"extra": scores.extra(row)} if scores.logged.extra else {}),
             "reward": scores.total[row] + scores.span_total[row],
             **{column_of(name): component[row] for name, component in scores.components.items()},
             "length": int(responses.lengths[row]),

@@ -6,6 +6,7 @@ from typing import Any
 from rlhf.rewards.code_text import code_range
 from rlhf.rewards.contract import Item, Span, SpanReward
 from rlhf.rewards.react.syntax import Syntax
+from rlhf.rewards.turns import TextReward
 
 
 class ErrorPenalty:
@@ -25,7 +26,7 @@ class ErrorPenalty:
         return SpanReward(score, (Span(at, at + 1, self.value),))
 
 
-class ReactParses:
+class ReactParses(TextReward):
     """1.0 if the code in the completion parses as TSX without error, else 0.0.
 
     With `error_penalty` (at most 0) a completion that does not parse also carries that amount on the
@@ -46,7 +47,7 @@ class ReactParses:
         return self.penalty.attach(float(syntax.parses), completion, start, syntax)
 
 
-class ReactErrorFree:
+class ReactErrorFree(TextReward):
     """Share of the code before its first TSX error, in [0, 1]; 1.0 if it parses or merely ends too early."""
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:

@@ -5,9 +5,10 @@ import json
 from typing import Any, NoReturn
 
 from rlhf.rewards.code_text import code_of
+from rlhf.rewards.turns import TextReward
 
 
-class JsonValid:
+class JsonValid(TextReward):
     """0 if the completion is not JSON, else 1; with `schema` .5 for JSON that violates it and 1 if it does not.
 
     Code fences are removed; `NaN` and `Infinity` are not JSON. `schema` is a JSON Schema, checked with the

@@ -7,9 +7,9 @@ from typing import Any
 
 from rlhf.errors import RewardError
 from rlhf.rewards.contract import shorten
-from rlhf.rewards.instructions import arguments as a
-from rlhf.rewards.instructions import formats, keywords, lengths, whole
-from rlhf.rewards.instructions.judgement import Judgement, judged
+from rlhf.rewards.ifeval import arguments as a
+from rlhf.rewards.ifeval import formats, keywords, lengths, whole
+from rlhf.rewards.ifeval.judgement import Judgement, judged
 
 
 @dataclass(frozen=True)

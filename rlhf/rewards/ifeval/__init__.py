@@ -4,9 +4,9 @@ Zhou et al., "Instruction-Following Evaluation for Large Language Models", 2023,
 differ from the published program on purpose, docs/rewards.md says how.
 """
 
-from rlhf.rewards.instructions.accuracy import Accuracy, accuracy_table, measure_accuracy, measure_file
-from rlhf.rewards.instructions.registry import KINDS, Instruction, read_instructions
-from rlhf.rewards.instructions.reward import Instructions
+from rlhf.rewards.ifeval.accuracy import Accuracy, accuracy_table, measure_accuracy, measure_file
+from rlhf.rewards.ifeval.registry import KINDS, Instruction, read_instructions
+from rlhf.rewards.ifeval.reward import Instructions
 
 __all__ = [
     "KINDS",

@@ -3,14 +3,15 @@
 from typing import Any
 
 from rlhf.errors import RewardError
-from rlhf.rewards.instructions.judgement import Judgement
-from rlhf.rewards.instructions.registry import Instruction, read_instructions
+from rlhf.rewards.ifeval.judgement import Judgement
+from rlhf.rewards.ifeval.registry import Instruction, read_instructions
+from rlhf.rewards.turns import TextReward
 
 CREDITS = ("fraction", "all", "partial")
 NEAR = 0.5  # the most that an instruction earns that is not followed
 
 
-class Instructions:
+class Instructions(TextReward):
     """Scores by the columns `instruction_id_list` and `kwargs`, as IFEval has them; in [0, 1].
 
     `credit` says what an instruction that is followed, or not, counts:

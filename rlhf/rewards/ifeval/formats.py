@@ -3,7 +3,7 @@
 import json
 import re
 
-from rlhf.rewards.instructions.judgement import Judgement, counted, judged
+from rlhf.rewards.ifeval.judgement import Judgement, counted, judged
 
 ANSWERS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 FENCES = ("```json", "```Json", "```JSON", "```")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.errors import RewardError, UserError
-from rlhf.rewards.instructions.registry import Instruction, read_instructions
+from rlhf.rewards.ifeval.registry import Instruction, read_instructions
 from rlhf.runs.files import read_jsonl
 
 COLUMNS = ["", "strict", "loose"]

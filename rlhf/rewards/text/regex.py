@@ -3,8 +3,10 @@
 import re
 from typing import Any
 
+from rlhf.rewards.turns import TextReward
 
-class Regex:
+
+class Regex(TextReward):
     """1.0 if `pattern` is found in the completion (`re.search`), else 0.0.
 
     Anchor it with `\\A` and `\\Z` to demand a format of the whole text; inline flags such as `(?si)` work.

@@ -3,8 +3,8 @@
 import re
 
 from rlhf.errors import RewardError
-from rlhf.rewards.instructions.judgement import Judgement, counted, judged
-from rlhf.rewards.instructions.language import sentences
+from rlhf.rewards.ifeval.judgement import Judgement, counted, judged
+from rlhf.rewards.ifeval.language import sentences
 
 WORD_ENDS = frozenset(".,?!'\"")
 

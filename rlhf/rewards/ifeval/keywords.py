@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from rlhf.rewards.instructions.judgement import Judgement, counted, judged
+from rlhf.rewards.ifeval.judgement import Judgement, counted, judged
 
 
 def existence(response: str, *, keywords: Sequence[str]) -> Judgement:

@@ -49,7 +49,7 @@ def character(value: Any) -> str:
 
 def language(value: Any) -> str:
     """The code of a language that can be recognized."""
-    from rlhf.rewards.instructions.language import languages
+    from rlhf.rewards.ifeval.language import languages
 
     known = languages()
     if value not in known:

@@ -2,9 +2,9 @@
 
 from itertools import takewhile
 
-from rlhf.rewards.instructions.judgement import Judgement, counted, judged
-from rlhf.rewards.instructions.language import language_of, words
-from rlhf.rewards.instructions.lengths import parts
+from rlhf.rewards.ifeval.judgement import Judgement, counted, judged
+from rlhf.rewards.ifeval.language import language_of, words
+from rlhf.rewards.ifeval.lengths import parts
 
 
 def two_responses(response: str) -> Judgement:

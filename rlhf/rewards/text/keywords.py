@@ -4,8 +4,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from rlhf.rewards.turns import TextReward
 
-class Keywords:
+
+class Keywords(TextReward):
     """Share of `words` that occur, in [0, 1]; 0 if one of `forbidden` does.
 
     Case is ignored, and a word counts only as a whole: "list" is not in "listen". Raises ValueError if `words`

@@ -2,15 +2,17 @@
 
 from typing import Any
 
+from rlhf.rewards.turns import TextReward
 
-class Length:
+
+class Length(TextReward):
     """1 from `minimum` to `maximum` characters, outside falling linearly to 0 over `margin` more.
 
     `score = max(0, 1 - distance / margin)`, distance being the characters too few or too many. Raises ValueError
     unless `0 <= minimum <= maximum` and `margin > 0`. Fooled by any text of the right length.
     """
 
-    def __init__(self, *, maximum: int, minimum: int = 0, margin: int = 100) -> None:
+    def __init__(self, *, maximum: int = 500, minimum: int = 0, margin: int = 100) -> None:
         if not 0 <= minimum <= maximum or margin <= 0:
             raise ValueError(
                 f"minimum {minimum}, maximum {maximum}, margin {margin}: need 0 <= minimum <= maximum, margin > 0"

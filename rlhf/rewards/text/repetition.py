@@ -4,10 +4,12 @@ import re
 from collections import Counter
 from typing import Any
 
+from rlhf.rewards.turns import TextReward
+
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
-class Repetition:
+class Repetition(TextReward):
     """`-(1 - distinct / all)` over the runs of `n` tokens, in [-1, 0]; 0 if there is no such run.
 
     Tokens are words and single punctuation marks, so it works on code. Raises ValueError if `n < 1`. Code repeats

@@ -14,12 +14,14 @@ from transformers import AutoModelForSequenceClassification
 
 from rlhf.cli import main
 from rlhf.config import DataConfig
+from rlhf.data.examples import tokenize
+from rlhf.data.parsing import parse_row
 from rlhf.data.preferences import load_pairs, mismatched, parse_pair, tokenize_pairs
 from rlhf.errors import UserError
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.report.calibration import accuracies, calibration, measure
-from rlhf.rewards import RewardError, RewardSpec, RewardSum, load_reward
-from rlhf.rewards.learned import RewardModel
+from rlhf.rewards import RewardError, RewardSpec, RewardSum, load_reward, reward_inputs
+from rlhf.rewards.learned import RewardModel, score_ids
 
 
 def preference(text: str, number: int) -> dict:
@@ -180,6 +182,40 @@ def test_score_stage_and_explain(run, reward, tmp_path):
     words = reward.explain(rows[0]["prompt"], rows[0]["completion"])
     assert f"{abs(scored[0]):.2f} standard deviations" in words
     assert "the mean of the chosen and rejected training texts" in words
+
+
+@pytest.mark.parametrize("kind", ["text", "a user turn", "several turns"])
+def test_training_score_and_ppo_give_one_text_one_score(tiny_models, tmp_path, kind):
+    """The score of the tokens that were trained on, of a row of a file, and of a prompt with a response in PPO."""
+    hi, ho = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}
+    rows: list[dict] = [dict(row) for row in ROWS]
+    if kind == "several turns":
+        rows = [{**row, "prompt": [hi, ho, {"role": "user", "content": row["prompt"]}]} for row in ROWS]
+    options = {"text": [], "a user turn": ["--data.as_chat", "true"], "several turns": ["--data.system_prompt", "Be."]}
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    main(
+        f"reward --output_dir {tmp_path / 'run'} --model.name_or_path {tiny_models['llama']} --data.train {source} "
+        f"--data.eval {source} --num_train_epochs 1 --batch_size 8".split()
+        + options[kind]
+    )
+    data = DataConfig(as_chat=kind == "a user turn", system_prompt="Be." if kind == "several turns" else None)
+    reward = RewardModel(str(tmp_path / "run" / "model"))
+    tokenizer, settings = load_tokenizer(str(tiny_models["llama"])), reward.settings
+    assert settings is not None
+    [trained] = tokenize_pairs([parse_pair(rows[0], "row")], tokenizer, data, 96)
+    [raw] = score_ids(reward.model, [trained.chosen_ids], 1)
+    in_training = (raw - settings.mean) / settings.std
+
+    file = write_jsonl(tmp_path / "in.jsonl", [{"prompt": rows[0]["prompt"], "completion": rows[0]["chosen"]}])
+    spec = json.dumps([{"path": "reward_model", "args": {"path": str(tmp_path / "run" / "model")}}])
+    main(["score", "--input", file, "--output", str(tmp_path / "out.jsonl"), "--rewards", spec])
+    [scored] = jsonl(tmp_path / "out.jsonl")
+    assert scored["reward"] == pytest.approx(in_training, abs=1e-5)
+    assert scored["prompt"] == rows[0]["prompt"]
+
+    [seen] = tokenize([parse_row({"prompt": rows[0]["prompt"]}, "row")], tokenizer, data, 96)
+    prompts, completions, _ = reward_inputs([seen.example], [rows[0]["chosen"]])
+    assert reward(prompts, completions) == [pytest.approx(in_training, abs=1e-5)]
 
 
 def test_ppo_trains_on_it(run, tiny_models, pairs, tmp_path):

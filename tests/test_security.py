@@ -267,7 +267,7 @@ def test_a_data_folder_reads_its_own_files_only(tmp_path, mark):
     (folder / "train-2.jsonl").symlink_to(secret)
     with pytest.raises(UserError, match=r"train-2\.jsonl is a link that leads out of"):
         load_examples(str(folder), "train")
-    with pytest.raises(UserError, match=r"holds no \.jsonl or \.parquet file of the split 'test'"):
+    with pytest.raises(UserError, match=r"holds no \.jsonl, \.json, \.csv or \.parquet file of the split 'test'"):
         load_examples(str(folder), "test")
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from rlhf.config.checks import require
-from rlhf.data.examples import Example, TokenizedExample
+from rlhf.data.examples import TokenizedExample
+from rlhf.data.parsing import Example
 from rlhf.errors import UserError
 from rlhf.ppo.credit import advantages_and_returns
 from rlhf.ppo.rollout import Rollout
@@ -157,7 +158,7 @@ def read_scores(scores: Any, lengths: list[int]) -> tuple[list[float], list[list
 def assemble(queries: list[Tensor], responses: list[Tensor], tokenizer: "PreTrainedTokenizerFast") -> Responses:
     """Rows of queries and responses as a rollout begins."""
     texts = tokenizer.batch_decode(queries, skip_special_tokens=True)
-    examples = [Example(({"role": "user", "content": text},), None, {}, "step") for text in texts]
+    examples = [Example(text, None, {}, "step") for text in texts]
     prompts = [TokenizedExample(e, ids.tolist(), None) for e, ids in zip(examples, queries, strict=True)]
     lengths = torch.tensor([len(response) for response in responses])
     padded = torch.nn.utils.rnn.pad_sequence(responses, batch_first=True, padding_value=tokenizer.eos_token_id)

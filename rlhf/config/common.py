@@ -1,4 +1,4 @@
-"""What several stages share: model, adapters, data, sampling, tracking."""
+"""What several stages share: model, adapters, sampling, tracking."""
 
 import re
 from dataclasses import dataclass, field
@@ -10,7 +10,6 @@ from rlhf.config.renamed import with_old_names
 
 Architecture = Literal["gpt2", "llama"]
 DType = Literal["float32", "bfloat16"]
-NO_TRAINING_DATA = "data.train is not set; name a file or a hub dataset to train on"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,45 +108,6 @@ class LoraConfig:
         require_finite(self)
         require_positive(self, "r", "alpha")
         require(bool(self.target_modules), f"target_modules is {self.target_modules!r}; name at least one layer")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Where the prompts come from and how they become tokens.
-
-    Args:
-        train: Training data: a .jsonl or .parquet file, or a hub dataset name. Only training needs it.
-        eval: Held-out data of the same form.
-        train_split: Split of a hub dataset to train on.
-        eval_split: Split of a hub dataset to evaluate on.
-        system_prompt: Sent before every prompt as the system turn of the chat template.
-        max_prompt_tokens: A longer prompt is an error that names the row.
-        max_completion_tokens: Rows with a longer completion are left out and counted; None keeps all.
-    """
-
-    train: str | None = None
-    eval: str | None = None
-    train_split: str = "train"
-    eval_split: str = "test"
-    system_prompt: str | None = None
-    max_prompt_tokens: int = 256
-    max_completion_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        require_finite(self)
-        require_paths(self, "train", "eval")
-        require_positive(self, "max_prompt_tokens", "max_completion_tokens")
-
-    @property
-    def training(self) -> tuple[str, str]:
-        """Training data and its split; raises UserError where there is none."""
-        require(self.train is not None, NO_TRAINING_DATA)
-        return str(self.train), self.train_split
-
-    @property
-    def held_out(self) -> tuple[str, str]:
-        """Held-out data and its split, or those of training; raises UserError without either."""
-        return self.training if self.eval is None else (self.eval, self.eval_split)
 
 
 @with_old_names

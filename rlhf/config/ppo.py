@@ -13,15 +13,8 @@ from rlhf.config.checks import (
     require_paths,
     require_positive,
 )
-from rlhf.config.common import (
-    NO_TRAINING_DATA,
-    DataConfig,
-    HubConfig,
-    LoraConfig,
-    ModelConfig,
-    SamplingConfig,
-    TrackingConfig,
-)
+from rlhf.config.common import HubConfig, LoraConfig, ModelConfig, SamplingConfig, TrackingConfig
+from rlhf.config.data import DataConfig
 from rlhf.config.generation import GenerationConfig, require_samplable
 from rlhf.config.renamed import with_old_names
 from rlhf.config.rewards import RewardSpec
@@ -198,7 +191,6 @@ class PPOConfig:
         require_positive(self, "micro_batch_size", "learning_rate", "critic_learning_rate", "max_grad_norm")
         require_positive(self, "clip_range", "value_clip_range", "adaptive_kl_target", "adaptive_kl_horizon")
         require_positive(self, "target_kl", "num_processes", "rollout_batch_size", "score_clip")
-        require(self.data.train is not None, NO_TRAINING_DATA)
         require_divides("batch_size", self.batch_size, "num_generations", self.num_generations)
         require(
             self.mini_batch_size <= self.batch_size,

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from rlhf.config.common import DataConfig, ModelConfig, TrackingConfig
+from rlhf.config.common import ModelConfig, TrackingConfig
+from rlhf.config.data import DataConfig
 from rlhf.config.rewards import RewardSpec
 from rlhf.config.sections import alternatives, hints, item_of, section_in, section_items
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from rlhf.data.examples import Example
+from rlhf.data.parsing import Example
 from rlhf.errors import UserError
 from rlhf.ppo.rollout import Rollout
 from rlhf.runs.files import read_jsonl, staged
+from rlhf.runs.folder import mask_secrets
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -42,7 +43,7 @@ def save_rollout(
                     "prompt": example.prompt,
                     "response": rollout.texts[row],
                     "tokens": [tokenizer.decode([token]) for token in rollout.response_ids(row)],
-                    "messages": list(example.messages),
+                    "messages": mask_secrets(list(example.turns)),  # none of a text
                     "columns": example.columns,
                     "origin": example.origin,
                     **(more_columns[row] if more_columns else {}),
@@ -62,7 +63,12 @@ def load_rollout(folder: Path) -> Rollout:
             **{name: tensors[name] for name in TENSOR_FIELDS},
             texts=[row["response"] for row in rows],
             examples=[
-                Example(tuple(row["messages"]), row["columns"].get("reference"), row["columns"], row["origin"])
+                Example(
+                    tuple(row["messages"]) or row["prompt"],
+                    row["columns"].get("reference"),
+                    row["columns"],
+                    row["origin"],
+                )
                 for row in rows
             ],
         )

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rlhf.data.examples import RESERVED_COLUMNS
+from rlhf.data.columns import RESERVED_COLUMNS
 
 
 def arguments_for(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:

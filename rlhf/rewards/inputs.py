@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rlhf.data.examples import collate_columns
 
 if TYPE_CHECKING:
-    from rlhf.data.examples import Example
+    from rlhf.data.parsing import Example
 
 
 def reward_inputs(

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from rlhf.config import SamplingConfig
-from rlhf.data.examples import Example, TokenizedExample
+from rlhf.data.examples import TokenizedExample
+from rlhf.data.parsing import Example
 from rlhf.parallel.ranks import Ranks
 from rlhf.policy.merged import decoding
 from rlhf.policy.policy import Policy

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlhf.config import EvaluateConfig, LoraConfig, ModelConfig, SamplingConfig
-from rlhf.data.examples import TokenizedExample, check_fits, load_examples, tokenize
+from rlhf.data.examples import TokenizedExample, check_fits, load_held_out, load_training, tokenize
 from rlhf.data.prompts import in_batches
 from rlhf.errors import UserError
 from rlhf.maths.tensors import masked_mean
@@ -64,8 +64,9 @@ def run_evaluate(config: EvaluateConfig) -> Measurement:
         return read_measurement(folder)
     started = time.monotonic()
     policy, tokenizer = policy_of(config.model)
-    examples = load_examples(*config.data.held_out)
-    prompts = tokenize(examples, tokenizer, config.data, context_length(policy.language_model))[: config.prompts]
+    examples = load_held_out(config.data) or load_training(config.data)
+    context = context_length(policy.language_model)
+    prompts = tokenize(examples, tokenizer, config.data, context, config.sampling.max_new_tokens)[: config.prompts]
     measurement = measure(
         policy,
         tokenizer,

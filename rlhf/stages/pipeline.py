@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rlhf.config import EvaluateConfig, ModelConfig, PipelineConfig
-from rlhf.data.examples import load_examples, load_held_out, warn_of_leak
+from rlhf.data.examples import load_held_out, load_training, warn_of_leak
 from rlhf.errors import visible
 from rlhf.report.model_card import add_held_out
 from rlhf.report.plots import plot_reward_and_kl
@@ -30,7 +30,7 @@ def run_pipeline(config: PipelineConfig) -> dict[str, dict[str, float]]:
     folder = open_run(config.output_dir, config)
     started = time.monotonic()
     if not is_done(folder) and config.sft.data.eval is None:  # else SFT says so itself
-        warn_of_leak(load_examples(*config.sft.data.training), load_held_out(config.ppo.data))
+        warn_of_leak(load_training(config.sft.data, text_is_answer=True), load_held_out(config.ppo.data))
     sft_model = run_sft(replace(config.sft, output_dir=str(folder / "sft"), seed=config.seed))
     before = evaluate(config, folder / "evaluation_sft", sft_model)
     base = replace(config.ppo.model, name_or_path=str(sft_model))

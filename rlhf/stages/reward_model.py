@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 from rlhf.config import RewardModelConfig
 from rlhf.config.checks import require
 from rlhf.data.examples import warn_of_leak
-from rlhf.data.preferences import TokenizedPair, load_pairs, mismatched, tokenize_pairs
+from rlhf.data.preferences import (
+    TokenizedPair,
+    load_held_out_pairs,
+    load_training_pairs,
+    mismatched,
+    tokenize_pairs,
+)
+from rlhf.data.rendering import Rendering
 from rlhf.models.load import context_length, default_device, disable_dropout, lora_adapters
 from rlhf.models.pretrained import load_pretrained
 from rlhf.models.tokenizer import load_tokenizer
@@ -50,9 +57,9 @@ def run_reward(config: RewardModelConfig) -> Path:
 def _run(config: RewardModelConfig, folder: Path, ranks: Ranks) -> None:
     import transformers
 
-    pairs = load_pairs(*config.data.training)  # first: a bad row must not cost a model load
+    pairs = load_training_pairs(config.data)  # first: a bad row must not cost a model load
     pairs += mismatched(pairs, round(config.mismatched * len(pairs)), config.seed)
-    held_out_pairs = load_pairs(str(config.data.eval), config.data.eval_split)
+    held_out_pairs = load_held_out_pairs(config.data)
     warn_of_leak([chosen for chosen, _ in pairs], [chosen for chosen, _ in held_out_pairs])
     require(
         config.group_by is None or any(config.group_by in chosen.columns for chosen, _ in held_out_pairs),
@@ -74,7 +81,16 @@ def _run(config: RewardModelConfig, folder: Path, ranks: Ranks) -> None:
     reference = random.Random(config.seed).sample(train, min(len(train), REFERENCE_PAIRS))
     raw = score_ids(trained, [ids for pair in reference for ids in (pair.chosen_ids, pair.rejected_ids)], 32)
     std = statistics.pstdev(raw) or 1.0
-    settings = Settings(statistics.fmean(raw), std, REFERENCE, config.data.system_prompt)
+    in_chat = Rendering.of(config.data).makes_conversations
+    settings = Settings(
+        mean=statistics.fmean(raw),
+        std=std,
+        reference=REFERENCE,
+        system_prompt=config.data.system_prompt,
+        as_chat=config.data.as_chat,
+        chat_template_kwargs=config.data.chat_template_kwargs,
+        texts_only=not in_chat and not any(chosen.is_conversation for chosen, _ in pairs),
+    )
     left_out = len(held_out_pairs) - len(held_out)
     summary = _report(folder, margins_of(trained, held_out), held_out, settings, config.group_by, left_out)
     card = reward_card(config, read_jsonl(folder / METRICS_FILE), summary)

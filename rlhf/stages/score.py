@@ -30,7 +30,7 @@ def run_score(config: ScoreConfig) -> dict[str, float]:
     totals = [total + spans for total, spans in zip(scores.total, scores.span_total, strict=True)]
     rows = [
         {
-            "prompt": examples[row].prompt,
+            "prompt": list(examples[row].turns) or examples[row].prompt,
             "completion": completions[row],
             **examples[row].columns,
             "reward": totals[row],

@@ -4,7 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf.config import SFTConfig
-from rlhf.data.examples import TokenizedExample, load_examples, load_held_out, tokenize, warn_of_leak
+from rlhf.data.assistant_turns import assistant_mask, has_earlier_answers
+from rlhf.data.examples import TokenizedExample, load_held_out, load_training, tokenize, warn_of_leak
+from rlhf.data.parsing import Example
+from rlhf.data.rendering import Rendering
 from rlhf.errors import UserError
 from rlhf.models.load import build_from_scratch, context_length, disable_dropout, load_causal_lm, lora_adapters
 from rlhf.models.tokenizer import load_tokenizer
@@ -40,21 +43,23 @@ def run_sft(config: SFTConfig) -> Path:
 
 
 def _run(config: SFTConfig, folder: Path, ranks: Ranks) -> None:
-    examples = load_examples(*config.data.training)
+    examples = load_training(config.data, text_is_answer=True)
     without = next((example for example in examples if example.completion is None), None)
     if without:
         raise UserError(f"{without.origin}: no completion; SFT needs one in every row")
-    warn_of_leak(examples, load_held_out(config.data))
+    if config.train_on == "all" and not any(map(has_earlier_answers, examples)):
+        raise UserError("train_on is all, but no row has an answer before its last; use train_on last")
+    warn_of_leak(examples, load_held_out(config.data, text_is_answer=True))
 
     import transformers
 
     transformers.set_seed(config.seed)  # before the model: its weights, and LoRA's, depend on it
-    model, tokenizer = _build(config, [f"{example.prompt}\n{example.completion}" for example in examples])
+    model, tokenizer = _build(config, [_text(example) for example in examples])
     tokenized = tokenize(examples, tokenizer, config.data, context_length(model))
     size = f"{model.num_parameters() / 1e6:.1f}M parameters"
     if ranks.is_first:
         print(f"SFT on {len(tokenized)} of {len(examples)} pairs, {size}", flush=True)
-    trained = _train(config, folder, model, tokenizer, tokenized)
+    trained = _train(config, folder, model, tokenizer, _dataset(config, tokenizer, tokenized))
     if not ranks.is_first:
         return
     with staged(folder / MODEL_FOLDER) as staging:
@@ -76,7 +81,7 @@ def _train(
     folder: Path,
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerFast",
-    examples: list[TokenizedExample],
+    dataset: "Dataset",
 ) -> "PreTrainedModel":
     """Run TRL's trainer; returns the model with adapters merged in."""
     import trl
@@ -84,23 +89,31 @@ def _train(
     arguments = trl.SFTConfig(completion_only_loss=True, **training_arguments(config, folder, model.device.type))
     lora = lora_adapters(config.lora, model) if config.lora else None
     trainer = resumable(trl.SFTTrainer)(
-        model, args=arguments, train_dataset=_dataset(examples), processing_class=tokenizer, peft_config=lora
+        model, args=arguments, train_dataset=dataset, processing_class=tokenizer, peft_config=lora
     )
     disable_dropout(trainer.model)
     run_trainer(trainer, "sft", folder, config, METRICS)
     return trainer.model.merge_and_unload() if lora else trainer.model
 
 
-def _dataset(examples: list[TokenizedExample]) -> "Dataset":
-    """Token ids with a completion mask, as SFTTrainer takes them."""
+def _text(example: Example) -> str:
+    """All that a row says, for a tokenizer to be trained on."""
+    said = [turn["content"] for turn in example.turns] or [example.prompt]
+    return "\n".join([*said, str(example.completion)])
+
+
+def _dataset(config: SFTConfig, tokenizer: "PreTrainedTokenizerFast", examples: list[TokenizedExample]) -> "Dataset":
+    """Token ids with a mask of what is trained on, as SFTTrainer takes them."""
     import datasets
 
-    rows = [
-        {
-            "input_ids": e.prompt_ids + (e.completion_ids or []),
-            "completion_mask": [0] * len(e.prompt_ids) + [1] * len(e.completion_ids or []),
-        }
-        for e in examples
-    ]
+    rendering = Rendering.of(config.data)
+    rows = []
+    for e in examples:
+        completion = e.completion_ids or []
+        if config.train_on == "all":
+            in_prompt = [int(is_answer) for is_answer in assistant_mask(tokenizer, e.example, rendering)]
+        else:
+            in_prompt = [0] * len(e.prompt_ids)
+        rows.append({"input_ids": e.prompt_ids + completion, "completion_mask": in_prompt + [1] * len(completion)})
     datasets.disable_progress_bars()
     return datasets.Dataset.from_list(rows)

@@ -74,7 +74,7 @@ def sft(folder: Path) -> Curves:
     config = SFTConfig(
         output_dir=str(folder / "sft"),
         model=ModelConfig(scratch=ScratchModel(architecture="llama", **SHAPE)),
-        data=DataConfig(train=written(folder / "pairs.jsonl", PAIRS)),
+        data=DataConfig(train=written(folder / "pairs.jsonl", PAIRS), as_chat=True),
         num_train_epochs=3,
         batch_size=4,
         learning_rate=1e-3,
@@ -89,7 +89,7 @@ def reward_model(folder: Path) -> Curves:
     config = RewardModelConfig(
         output_dir=str(folder / "reward"),
         model=base_model(folder, "gpt2"),
-        data=DataConfig(train=data, eval=data),
+        data=DataConfig(train=data, eval=data, as_chat=True),
         lora=LoraConfig(r=4, alpha=8),
         num_train_epochs=3,
         batch_size=4,
@@ -148,7 +148,7 @@ def ppo_config(folder: Path, architecture: Any, **options: Any) -> PPOConfig:
     settings: dict[str, Any] = {
         "output_dir": str(folder / f"ppo_{architecture}"),
         "model": base_model(folder, architecture),
-        "data": DataConfig(train=written(folder / "pairs.jsonl", PAIRS)),
+        "data": DataConfig(train=written(folder / "pairs.jsonl", PAIRS), as_chat=True),
         "rewards": [RewardSpec(path="length", args={"minimum": 16, "maximum": 16, "margin": 16})],
         "lora": LoraConfig(r=4, alpha=8),
         "sampling": SamplingConfig(max_new_tokens=12),

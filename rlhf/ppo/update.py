@@ -43,7 +43,7 @@ class ClippedEpochs:
             {"params": policy.policy_parameters(), "peak_lr": config.learning_rate},
             {"params": policy.critic_parameters(), "peak_lr": config.critic_learning_rate},
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0)
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0)
         self.parameters = {"policy": policy.policy_parameters(), "critic": policy.critic_parameters()}
         self.skipped_in_a_row = 0
 
@@ -69,7 +69,7 @@ class ClippedEpochs:
             stats = self.gradient(minibatch, critic_only)
             if config.target_kl is not None and stats["policy/approx_kl"] > config.target_kl:
                 break
-            if self.may_step(stats):
+            if all(math.isfinite(value) for value in stats.values()):
                 self.optimizer.step()
                 steps.append(stats)
                 self.skipped_in_a_row = 0
@@ -88,10 +88,6 @@ class ClippedEpochs:
         """Each parameter group's share of its peak."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * lr_factor
-
-    def may_step(self, stats: Metrics) -> bool:
-        """Whether a minibatch's loss and gradient are finite."""
-        return all(math.isfinite(value) for value in stats.values())
 
     def gradient(self, minibatch: Rollout, critic_only: bool) -> Metrics:
         """The gradient of the minibatch's mean loss, clipped, and its statistics; the same on all ranks.

@@ -5,6 +5,7 @@ subclass overrides or a script assigns, see `rlhf.classic.update`.
 """
 
 import inspect
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -185,13 +186,21 @@ class Methods:
         """Loss, gradient and, once gradient_accumulation_steps minibatches are together, an optimizer step."""
         self.model.train()
         loss_p, loss_v, stats = self.loss(old_logprobs, values, logits, vpreds, logprobs, mask, advantages, returns)
-        self.accelerator.backward(loss_p + loss_v)
+        ratio = float(masked_mean((logprobs.detach() - old_logprobs).exp(), mask.bool()))
+        self.accelerator.backward((loss_p + loss_v) * float(not self.ratio_is_too_large(ratio)))
         if self.config.max_grad_norm is not None and self.accelerator.sync_gradients:
             trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
             self.accelerator.clip_grad_norm_(trained, self.config.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return stats
+
+    def ratio_is_too_large(self, ratio: float) -> bool:
+        """Whether a minibatch is skipped, its mean ratio being above ratio_threshold; warns of it."""
+        limit = self.config.ratio_threshold
+        if ratio > limit:
+            warnings.warn(f"a minibatch was skipped: its mean ratio {ratio:.2f} is above ratio_threshold {limit:g}")
+        return ratio > limit
 
     def _early_stop(self, policykl: Tensor) -> bool:
         """Whether an epoch was the last one, from mean(old - new log-probability) of its last minibatch."""

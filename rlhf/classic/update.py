@@ -1,7 +1,6 @@
 """The update of `rlhf.ppo.trainer` on what the caller brings, through the methods of TRL that a subclass overrides."""
 
 import dataclasses
-import warnings
 from concurrent.futures import Future
 from typing import Any
 
@@ -186,10 +185,8 @@ class StepEpochs(ClippedEpochs):
 
     def gradient(self, minibatch: Rollout, critic_only: bool) -> Metrics:
         """As ever; none where the policy has moved further than ratio_threshold."""
-        metrics, limit = super().gradient(minibatch, critic_only), self.methods.config.ratio_threshold
-        if metrics["policy/ratio_mean"] > limit:
-            ratio = metrics["policy/ratio_mean"]
-            warnings.warn(f"a minibatch was skipped: its mean ratio {ratio:.2f} is above ratio_threshold {limit:g}")
+        metrics = super().gradient(minibatch, critic_only)
+        if self.methods.ratio_is_too_large(metrics["policy/ratio_mean"]):
             self.optimizer.zero_grad()
         return metrics
 

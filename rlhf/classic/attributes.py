@@ -18,7 +18,7 @@ NEW_TRAINER = "make a new PPOTrainer"
 FIXED = {
     **dict.fromkeys(("log_with", "tracker_project_name", "tracker_kwargs"), NEW_TRAINER),
     **dict.fromkeys(("project_kwargs", "accelerator_kwargs"), NEW_TRAINER),
-    **dict.fromkeys(("world_size", "is_peft_model", "is_encoder_decoder"), "the trainer has filled it in"),
+    **dict.fromkeys(("world_size", "is_peft_model", "is_encoder_decoder"), "the trainer fills it in"),
     "seed": "call rlhf.set_seed",
     "init_kl_coef": "assign trainer.kl_ctl.value",
     "adap_kl_ctrl": "assign an AdaptiveKLController or FixedKLController to trainer.kl_ctl",
@@ -129,8 +129,16 @@ class Attributes(Methods):
         """A context in which the model of `ref_model` None is the reference."""
         return self.policy.reference
 
+    def fill_in_config(self) -> None:
+        """Set the fields of the config that say what the trainer found, where nobody has set them."""
+        config = self.config
+        config.world_size = config.world_size or self.accelerator.num_processes
+        config.is_encoder_decoder = bool(config.is_encoder_decoder)
+        config.is_peft_model = self.is_peft_model if config.is_peft_model is None else config.is_peft_model
+
     def apply_config(self) -> None:
         """Have what was assigned to the config act; raises UserError for what the trainer was built with."""
+        self.fill_in_config()
         now = settings(self.config)
         changed = {name for name, value in now.items() if name not in self.applied or self.applied[name] != value}
         for name in sorted(changed & FIXED.keys()):

@@ -197,4 +197,16 @@ def build_dataloader(
     loader = torch.utils.data.DataLoader(
         dataset, batch_size=config.batch_size, shuffle=None if is_stream else True, drop_last=True, collate_fn=collator
     )
-    return accelerator.prepare(loader)
+    if not is_stream:
+        return accelerator.prepare(loader)
+    from accelerate.data_loader import prepare_data_loader
+
+    # each process reads the stream itself; to hand out batches, accelerate would want tensors and nothing else
+    return prepare_data_loader(
+        loader,
+        accelerator.device,
+        accelerator.num_processes,
+        accelerator.process_index,
+        put_on_device=True,
+        dispatch_batches=False,
+    )

@@ -85,8 +85,8 @@ class PPOTrainer(Saving, Attributes):
         self.config, self.tokenizer = config, tokenizer
         self._ref_model = reference_of(model, ref_model, num_shared_layers)
         self.policy = build_policy(config, model, self._ref_model, self.accelerator)
-        config.world_size, config.is_encoder_decoder = self.accelerator.num_processes, False
-        config.is_peft_model = self.policy.is_peft
+        config.world_size, config.is_encoder_decoder, config.is_peft_model = None, None, None  # of another trainer
+        self.fill_in_config()
         self.applied = settings(config)
         self.default_collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)
         self.data_collator = training_data_collator or self.default_collator

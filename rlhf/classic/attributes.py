@@ -86,6 +86,19 @@ class Attributes(Methods):
         self.optimizer_is_given = True
 
     @property
+    def lr_scheduler(self) -> Any:
+        """In accelerate's wrapper, None where there is none; `step` steps it once, on any number of processes."""
+        return self._lr_scheduler
+
+    @lr_scheduler.setter
+    def lr_scheduler(self, scheduler: Any) -> None:
+        from accelerate.scheduler import AcceleratedScheduler
+
+        if scheduler is not None and not isinstance(scheduler, AcceleratedScheduler):
+            scheduler = AcceleratedScheduler(scheduler, self.optimizer, step_with_optimizer=False)
+        self._lr_scheduler = scheduler
+
+    @property
     def kl_ctl(self) -> Any:
         """The controller of the KL coefficient, `kl_ctl.value`."""
         controller = self.native.kl_controller
@@ -167,9 +180,9 @@ class Attributes(Methods):
             self.native.config = self.native.epochs.config = self.config.to_native(self.accelerator.num_processes)
         self.applied = now
 
-    def check_scheduler(self, scheduler: Any) -> None:
+    def check_scheduler(self) -> None:
         """Raise UserError for a scheduler that moves the learning rate of another optimizer."""
-        theirs = getattr(scheduler, "optimizer", None)
+        theirs = getattr(getattr(self.lr_scheduler, "scheduler", None), "optimizer", None)
         require(
             theirs is None or bare(theirs) is bare(self.optimizer),
             "lr_scheduler moves the learning rate of another optimizer than trainer.optimizer; make it of that one",

@@ -95,7 +95,7 @@ class PPOTrainer(Saving, Attributes):
         self.watch = Watch(WatchConfig(), target, context_length(self.policy.language_model))
         self.native.epochs.optimizer = prepared_optimizer(optimizer, config, self.policy, self.accelerator)
         self.optimizer_is_given, self.lr_scheduler = optimizer is not None, lr_scheduler
-        self.check_scheduler(lr_scheduler)
+        self.check_scheduler()
         self.dataset = dataset
         self.dataloader = None if dataset is None else self.prepare_dataloader(dataset, data_collator)
         self.prompts_returned, self.current_step, self.highest_reward = False, 0, float("-inf")
@@ -166,7 +166,7 @@ class PPOTrainer(Saving, Attributes):
         Raises UserError that names the row; the policy has not moved then.
         """
         self.apply_config()
-        self.check_scheduler(self.lr_scheduler)
+        self.check_scheduler()
         queries, responses, scores, response_masks = self._step_safety_checker(
             self.config.batch_size, queries, responses, scores, response_masks
         )

@@ -48,7 +48,7 @@ def gae(
     next_values = torch.nn.functional.pad(dense_values[:, 1:], (0, 1))
     deltas = rewards + gamma * next_values - dense_values  # [B, T]
     dense = discounted_sum(deltas, gamma * gae_lambda)
-    advantages = zero_outside(torch.zeros_like(dense).scatter(-1, order, dense), response_mask)
+    advantages = torch.zeros_like(dense).scatter(-1, order, dense)  # outside the mask there is nothing to discount
     return advantages, advantages + values
 
 

@@ -259,6 +259,7 @@ def test_settings_act_on_the_next_step(trainer, step):
     trainer.config.kl_penalty = "abs"
     trainer.config.mini_batch_size = 2
     trainer.config.cliprange, trainer.config.lam, trainer.config.target = 0.1, 0.5, 3.0
+    trainer.config.ratio_threshold = 1e9  # none of the steps is to be skipped
     step(trainer)
     assert {int(state["step"]) for state in trainer.optimizer.state.values()} == {6}
     assert trainer.kl_ctl.target == 3.0

@@ -10,11 +10,15 @@ from rlhf import moved
 
 __version__ = "0.1.0"
 _HOMES = {
+    "AdaptiveKLController": "rlhf.classic.kl",
     "AutoModelForCausalLMWithValueHead": "rlhf.classic.model",
+    "BestOfNSampler": "rlhf.classic.extras",
+    "FixedKLController": "rlhf.classic.kl",
     "LengthSampler": "rlhf.classic.generate",
     "PPOConfig": "rlhf.classic.config",
     "PPOTrainer": "rlhf.classic.trainer",
-    "create_reference_model": "rlhf.classic.model",
+    "create_reference_model": "rlhf.classic.reference",
+    "respond_to_batch": "rlhf.classic.extras",
     "run_evaluate": "rlhf.stages.evaluate",
     "run_generate": "rlhf.stages.generate",
     "run_pipeline": "rlhf.stages.pipeline",
@@ -22,6 +26,7 @@ _HOMES = {
     "run_reward": "rlhf.stages.reward_model",
     "run_score": "rlhf.stages.score",
     "run_sft": "rlhf.stages.sft",
+    "set_seed": "transformers",
 }
 _GONE = {
     "AutoModelForSeq2SeqLMWithValueHead": "rlhf has no AutoModelForSeq2SeqLMWithValueHead: its PPO is for decoder-only "

@@ -15,7 +15,8 @@ from trl.experimental.ppo import AutoModelForCausalLMWithValueHead as Theirs
 
 from rlhf.classic.checkpoints import HEAD, save_checkpoint
 from rlhf.classic.model import AutoModelForCausalLMWithValueHead as Ours
-from rlhf.classic.model import create_reference_model, load_checkpoint
+from rlhf.classic.model import load_checkpoint
+from rlhf.classic.reference import create_reference_model
 from rlhf.config import LoraConfig
 from rlhf.errors import UserError
 from rlhf.models.load import lora_adapters

@@ -26,8 +26,9 @@ import trl.experimental.ppo.ppo_trainer as trl_ppo
 from accelerate import Accelerator
 from trl.experimental.ppo import PPOConfig as TRLConfig
 
-from rlhf.classic.batch import StepTrainer, read_batch
+from rlhf.classic.batch import read_batch
 from rlhf.classic.model import AutoModelForCausalLMWithValueHead
+from rlhf.classic.update import StepTrainer
 from rlhf.config import DataConfig, PPOConfig, SamplingConfig
 from rlhf.config.rewards import RewardSpec
 from rlhf.maths.advantages import gae

@@ -1,6 +1,5 @@
 """The causal language model with a value head that scripts for TRL know, with its names and its files."""
 
-import copy
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -227,8 +226,3 @@ def load_checkpoint(
         "AutoModelForCausalLMWithValueHead.from_pretrained",
     )
     return AutoModelForCausalLMWithValueHead.from_pretrained(name_or_path, use_safetensors=not allow_pickle, **options)
-
-
-def create_reference_model(model: Any) -> Any:
-    """A frozen copy of the model, as the reference that it starts from."""
-    return copy.deepcopy(model).requires_grad_(False).eval()

@@ -23,7 +23,7 @@ from rlhf.config.watch import WatchConfig, require_untrained_gold
 Critic = Literal["shared", "detached", "adapter"]
 Advantage = Literal["gae", "rloo", "group_relative", "reward_per_token"]
 Aggregation = Literal["token_mean", "sequence_mean"]
-KLEstimator = Literal["k1", "k2", "k3", "abs"]
+KLEstimator = Literal["k1", "k2", "k3", "abs", "exact"]
 UPDATES, MINI_BATCH_SIZE = 100, 64
 DERIVED: Any = None
 """The default of a setting that follows from others; the object itself always has a number."""
@@ -114,7 +114,8 @@ class PPOConfig:
             (adapters of its own).
         value_warmup: Critic-only updates at the start.
         kl_coef: Weight of the KL penalty in the reward (its first value, if adaptive).
-        kl_estimator: Per-token estimator of the KL.
+        kl_estimator: Per-token estimator of the KL; exact takes it over the whole vocabulary instead, for two more
+            forward passes per update.
         adaptive_kl_target: Steer kl_coef so that the KL per response comes to this many nats; None keeps it fixed.
         adaptive_kl_horizon: Responses over which the adaptive coefficient reacts.
         missing_eos_penalty: Subtracted from the score of a response that was cut off.

@@ -1,9 +1,9 @@
 """The losses of PPO, the same for a bandit and for a Llama.
 
 Every function takes tensors and returns tensors; models and configs stay outside. B sequences, T response tokens.
-`response_mask` [B, T] is True from the first response token through EOS and is the only mask there is: what lies
-outside it (padding) never changes a result or a gradient. Means are over the tokens of the mask; a caller that splits
-an optimizer batch multiplies each part's loss by its share of the tokens, so that the gradient is that of the whole.
+`response_mask` [B, T] is True at the tokens that the policy chose, through EOS, and is the only mask there is: what
+lies outside it (padding, a tool's answer) never changes a result or a gradient. Means are over its tokens; a caller
+that splits an optimizer batch multiplies each part's loss by its share of them, so that the gradient is the whole's.
 
 Papers: PPO (Schulman et al. 2017, arXiv:1707.06347), dual clip (Ye et al. 2020, arXiv:1912.09729).
 """

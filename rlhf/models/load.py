@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlhf.config import LoraConfig, ModelConfig, ScratchModel
+from rlhf.config.checks import LARGEST
 from rlhf.errors import UserError
 from rlhf.models.pretrained import load_pretrained
 from rlhf.models.quantization import keep_differentiable, quantization_options
@@ -107,5 +108,5 @@ def default_device() -> torch.device:
 
 
 def context_length(model: "PreTrainedModel") -> int:
-    """Longest sequence the model has positions for, in tokens."""
-    return int(model.config.max_position_embeddings)
+    """Longest sequence the model has positions for, in tokens; a model whose config names none has no limit."""
+    return int(getattr(model.config, "max_position_embeddings", LARGEST))

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from rlhf.config import Critic, LoraConfig
 from rlhf.config.checks import require
 from rlhf.fast.install import install
+from rlhf.fast.lm_head import LOGIT_ROWS
+from rlhf.maths.kl import kl_from_logits
 from rlhf.models.load import disable_dropout
 from rlhf.models.private_names import loaded_from
 from rlhf.policy.logprobs import token_logprobs
@@ -181,6 +183,28 @@ class Policy(nn.Module):
             return x.new_zeros(response_mask.shape).index_put((rows, steps), x)
 
         return PolicyOutput(spread(logprobs), spread(values), spread(entropy))
+
+    @torch.no_grad()
+    def exact_kl(
+        self, sequence_ids: Tensor, prompt_lengths: Tensor, response_mask: Tensor, temperature: float = 1.0
+    ) -> Tensor:
+        """KL(policy || reference) over the whole vocabulary at each response token, in nats: [B, T], 0 outside.
+
+        Arguments as for `forward`. The logits of LOGIT_ROWS tokens are held at once, not those of the batch.
+        """
+        rows, steps = response_mask.nonzero(as_tuple=True)
+        before = prompt_lengths[rows] + steps - 1
+        features = self._trunk(sequence_ids)[rows, before].split(LOGIT_ROWS)
+        with self.reference():
+            ref_features = self._trunk(sequence_ids)[rows, before].split(LOGIT_ROWS)
+        blocks = []
+        for ours, theirs in zip(features, ref_features, strict=True):
+            logits = self._reader.get_output_embeddings()(ours) / temperature
+            with self.reference():  # adapters may sit on the head too
+                ref_logits = self._reader.get_output_embeddings()(theirs) / temperature
+            blocks.append(kl_from_logits(logits, ref_logits))
+        kl = torch.cat(blocks)
+        return kl.new_zeros(response_mask.shape).index_put((rows, steps), kl)
 
     def start_values_at(self, value: float) -> None:
         """Make a new critic say `value` everywhere: climbing there from 0 would cost it several updates."""

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from rlhf.config import PPOConfig
 from rlhf.maths.advantages import gae, group_relative, kl_shaped_rewards, leave_one_out, reward_per_token
-from rlhf.maths.kl import kl_estimate
 from rlhf.maths.tensors import RunningMoments, scale_to_unit_variance, whiten, zero_outside
 from rlhf.ppo.rollout import Experience, Rollout
 from rlhf.ppo.spans import span_rewards
@@ -48,12 +47,12 @@ def assign_credit(
 ) -> Rollout:
     """Spread scores [B], the rewards' spans and the KL penalty over the tokens; advantages and returns from them."""
     mask = experience.response_mask
-    kl = kl_estimate(experience.old_logprobs, experience.ref_logprobs, config.kl_estimator)
-    rewards = kl_shaped_rewards(scores, kl, mask, kl_coef) + span_rewards(component_scores.spans, experience, tokenizer)
+    rewards = kl_shaped_rewards(scores, experience.kl, mask, kl_coef)
+    rewards = rewards + span_rewards(component_scores.spans, experience, tokenizer)
     if config.whiten_rewards:
         rewards = scale_to_unit_variance(rewards, mask)
     advantages, returns = advantages_and_returns(config, rewards, experience.old_values, mask)
-    return Rollout(**vars(experience), scores=scores, kl=kl, rewards=rewards, advantages=advantages, returns=returns)
+    return Rollout(**vars(experience), scores=scores, rewards=rewards, advantages=advantages, returns=returns)
 
 
 def advantages_and_returns(

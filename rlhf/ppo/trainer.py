@@ -10,14 +10,14 @@ import torch
 from rlhf.config import PPOConfig
 from rlhf.data.examples import TokenizedExample
 from rlhf.data.prompts import PromptSource, ShuffledPasses, in_batches
-from rlhf.maths.kl import AdaptiveKLController, FixedKLController
+from rlhf.maths.kl import AdaptiveKLController, FixedKLController, kl_estimate
 from rlhf.maths.tensors import RunningMoments, explained_variance
 from rlhf.parallel.ranks import Ranks
 from rlhf.policy.policy import Policy, PolicyOutput
 from rlhf.policy.sharding import sharded
 from rlhf.ppo.credit import assign_credit, final_scores, with_values
 from rlhf.ppo.metrics import rollout_metrics
-from rlhf.ppo.rollout import Experience, Rollout, policy_outputs
+from rlhf.ppo.rollout import Experience, Rollout, exact_kl, policy_outputs
 from rlhf.ppo.stopwatch import Stopwatch
 from rlhf.ppo.update import ClippedEpochs, Metrics
 from rlhf.rewards import RewardSum, Scores, TrainerState, reward_inputs
@@ -172,12 +172,18 @@ class PPOTrainer:
         clock.lap("reference")
         old = self.forward(responses, with_values=self.config.uses_critic, with_entropy=True)
         clock.lap("evaluation")
+        config = self.config
+        if config.kl_estimator == "exact":
+            kl = exact_kl(self.policy, responses, config.sampling.temperature, config.micro_batch_size)
+        else:
+            kl = kl_estimate(old.logprobs, reference.logprobs, config.kl_estimator)
         return Experience(
             **vars(responses),
             old_logprobs=old.logprobs,
             ref_logprobs=reference.logprobs,
             entropy=old.entropy,
             old_values=old.values,
+            kl=kl,
         )
 
     def forward(self, responses: Responses, *, with_values: bool, with_entropy: bool) -> PolicyOutput:

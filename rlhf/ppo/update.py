@@ -43,7 +43,8 @@ class ClippedEpochs:
             {"params": policy.policy_parameters(), "peak_lr": config.learning_rate},
             {"params": policy.critic_parameters(), "peak_lr": config.critic_learning_rate},
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0)
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0)
+        self.parameters = {"policy": policy.policy_parameters(), "critic": policy.critic_parameters()}
         self.skipped_in_a_row = 0
 
     def run(self, rollout: Rollout, lr_factor: float, critic_only: bool) -> Metrics:
@@ -55,8 +56,7 @@ class ClippedEpochs:
         row.
         """
         config = self.config
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * lr_factor
+        self.set_learning_rates(lr_factor)
         minibatches = (
             index
             for _ in range(config.num_ppo_epochs)
@@ -84,6 +84,11 @@ class ClippedEpochs:
             "policy/skipped_steps": float(n_skipped),
         }
 
+    def set_learning_rates(self, lr_factor: float) -> None:
+        """Each parameter group's share of its peak."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * lr_factor
+
     def gradient(self, minibatch: Rollout, critic_only: bool) -> Metrics:
         """The gradient of the minibatch's mean loss, clipped, and its statistics; the same on all ranks.
 
@@ -92,7 +97,7 @@ class ClippedEpochs:
         """
         n_tokens, n_terms = minibatch.response_mask.sum(), self.terms(minibatch)
         sums: dict[str, Tensor] = {}
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         for _, micro_batch in minibatch.split_by_length(self.config.micro_batch_size, self.ranks):
             loss, losses, stats = self.loss(micro_batch, critic_only)
             share, token_share = self.terms(micro_batch) / n_terms, micro_batch.response_mask.sum() / n_tokens
@@ -103,8 +108,8 @@ class ClippedEpochs:
         self.ranks.sum_gradients([parameter for _, parameter in self.policy.trainable])
         values = self.ranks.sum(torch.stack(list(sums.values()))).tolist()
         metrics = dict(zip(sums, values, strict=True))
-        for name, group in zip(("policy", "critic"), self.optimizer.param_groups, strict=True):
-            norm = torch.nn.utils.clip_grad_norm_(group["params"], self.config.max_grad_norm)
+        for name, parameters in self.parameters.items():
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
             metrics[f"{name}/grad_norm"] = float(norm)
         return metrics
 

@@ -67,7 +67,8 @@ def responses_of(folder: Path) -> Iterable[dict[str, Any]]:
     require_tensors(folder / TENSORS_FILE, tensors, len(rows), needed)
     ratio = tensors["new_logprobs"] - tensors["old_logprobs"] if "new_logprobs" in tensors else None
     for number, row in enumerate(rows):
-        length = int(tensors["response_mask"][number].sum())
+        is_action = tensors["response_mask"][number].nonzero()[0]
+        length = int(is_action[-1]) + 1 if len(is_action) else 0  # through the last token, what lies in gaps included
         numbers = {name: pack(tensors[source][number, :length]) for name, source in CHANNELS.items()}
         if ratio is not None:
             numbers["log_ratio"] = pack(ratio[number, :length])

@@ -22,7 +22,7 @@ from pathlib import Path
 from docs_tables import replace_between
 from mutants import MODULES, ROOT, Mutant, mutants, mutated_source
 
-TESTS = ("test_tensors.py", "test_losses.py", "test_maths_properties.py")
+TESTS = ("test_tensors.py", "test_losses.py", "test_losses_gaps.py", "test_maths_properties.py")
 TIME_LIMIT = 120  # seconds; an endless loop is a death too
 START, END = "<!-- mutants -->", "<!-- end of mutants -->"
 
@@ -47,7 +47,7 @@ def survives(mutant: Mutant | None) -> bool:
         for module in MODULES:
             shutil.copy(ROOT / "rlhf" / module, work / "rlhf" / module)
         shutil.copytree(ROOT / "tests" / "golden", work / "tests" / "golden")
-        for test in TESTS:
+        for test in (*TESTS, "gappy.py"):
             shutil.copy(ROOT / "tests" / test, work / "tests")
         if mutant:
             (work / "rlhf" / mutant.module).write_text(mutated_source(mutant))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -74,9 +74,11 @@ def read_batch(
     scores: Any,
     response_masks: Any,
     tokenizer: "PreTrainedTokenizerFast",
+    stop_ids: Collection[int] = (),
 ) -> Batch:
     """Check what was given to `step` and put it together; see there for what is accepted.
 
+    A response that ends with EOS, or one of `stop_ids`, counts as complete.
     Raises UserError that names the row.
     """
     prompt_rows, response_rows = id_rows("queries", queries), id_rows("responses", responses)
@@ -89,7 +91,7 @@ def read_batch(
         response_rows = [cut(*pair, row) for row, pair in enumerate(zip(response_rows, response_masks, strict=True))]
     totals, token_rewards = read_scores(scores, [len(row) for row in response_rows])
     return Batch(
-        responses=assemble(prompt_rows, response_rows, tokenizer),
+        responses=assemble(prompt_rows, response_rows, tokenizer, stop_ids),
         scores=Scores(totals, {"score": list(totals)}, [[] for _ in totals]),
         token_rewards=token_rewards,
     )
@@ -154,7 +156,9 @@ def read_scores(scores: Any, lengths: list[int]) -> tuple[list[float], list[list
     return totals, tokens
 
 
-def assemble(queries: list[Tensor], responses: list[Tensor], tokenizer: "PreTrainedTokenizerFast") -> Responses:
+def assemble(
+    queries: list[Tensor], responses: list[Tensor], tokenizer: "PreTrainedTokenizerFast", stop_ids: Collection[int]
+) -> Responses:
     """Rows of queries and responses as a rollout begins."""
     texts = tokenizer.batch_decode(queries, skip_special_tokens=True)
     examples = [Example(({"role": "user", "content": text},), None, {}, "step") for text in texts]
@@ -162,5 +166,5 @@ def assemble(queries: list[Tensor], responses: list[Tensor], tokenizer: "PreTrai
     lengths = torch.tensor([len(response) for response in responses])
     padded = torch.nn.utils.rnn.pad_sequence(responses, batch_first=True, padding_value=tokenizer.eos_token_id)
     mask = torch.arange(padded.shape[1]) < lengths.unsqueeze(-1)
-    ended = torch.tensor([int(response[-1]) == tokenizer.eos_token_id for response in responses])
+    ended = torch.tensor([int(response[-1]) in (tokenizer.eos_token_id, *stop_ids) for response in responses])
     return collate_responses(prompts, Sampled(padded, mask, ended), tokenizer)

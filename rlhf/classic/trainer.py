@@ -22,6 +22,7 @@ from rlhf.config.watch import WatchConfig
 from rlhf.models.load import context_length
 from rlhf.policy.merged import merged
 from rlhf.ppo.trainer import Callback
+from rlhf.sampling.stopping import as_ids, stop_token_ids
 from rlhf.watch.watch import Watch
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class PPOTrainer:
         model: An AutoModelForCausalLMWithValueHead, plain (all weights are trained) or PEFT (the adapters are).
         ref_model: The reference that the KL is measured to; None takes a copy of the model as it is now, or a PEFT
             model with its adapters off.
-        tokenizer: Its EOS ends responses.
+        tokenizer: Its EOS ends responses, and what the model's generation config and the chat template name besides.
         dataset: Rows for `dataloader`.
         optimizer: Instead of AdamW at config.learning_rate.
         data_collator: For `dataloader`.
@@ -80,6 +81,7 @@ class PPOTrainer:
         self.dataset, self.dataloader = dataset, None
         if dataset is not None:
             self.dataloader = build_dataloader(config, dataset, data_collator, model, self.accelerator)
+        self.stop_ids = set(stop_token_ids(self.policy.language_model, tokenizer))
         self.prompts_returned = self.mismatch_reported = False
 
     @staticmethod
@@ -123,6 +125,7 @@ class PPOTrainer:
                 if length_sampler is not None:
                     how.config.max_new_tokens = length_sampler()
                 responses += sample_batch(model, queries[start : start + batch_size], how)
+        self.stop_ids.update(as_ids(how.config.eos_token_id))
         self.prompts_returned = return_prompt
         if return_prompt:
             responses = [torch.cat([q.to(r.device), r]) for q, r in zip(queries, responses, strict=True)]
@@ -143,7 +146,7 @@ class PPOTrainer:
         """
         if self.prompts_returned:
             responses = without_queries(id_rows("queries", queries), id_rows("responses", responses)) or responses
-        batch = read_batch(queries, responses, scores, response_masks, self.tokenizer)
+        batch = read_batch(queries, responses, scores, response_masks, self.tokenizer, self.stop_ids)
         self._check_token_rewards(batch.token_rewards)
         self.native.given = batch
         update = self.native.update()

@@ -21,6 +21,7 @@ from rlhf.config.watch import WatchConfig, require_untrained_gold
 Critic = Literal["shared", "detached", "adapter"]
 Advantage = Literal["gae", "rloo", "group_relative", "reward_per_token"]
 Aggregation = Literal["token_mean", "sequence_mean"]
+ImportanceCorrection = Literal["none", "token", "sequence"]
 KLEstimator = Literal["k1", "k2", "k3", "abs"]
 
 
@@ -94,6 +95,10 @@ class PPOConfig:
         clip_range: Of the policy ratio.
         dual_clip: Bounds the policy loss by -dual_clip * advantage where that is negative (above 1); None is off.
         loss_aggregation: token_mean: every token of a minibatch weighs the same; sequence_mean: every response does.
+        importance_correction: Weigh the policy loss by how probable the policy holds what was sampled, over what the
+            sampler held it to be: token by token, or by whole responses. The two differ by rounding with a base in
+            bfloat16, or with vLLM; sampling/kl says how far. none leaves the loss as it is.
+        importance_cap: Largest such weight.
         target_kl: End the epochs of an update once the policy has moved further than this from the one that
             sampled, in nats per token (k2 estimate, over the minibatch); None for no limit.
         value_clip_range: Of the value; None turns value clipping off.
@@ -147,6 +152,8 @@ class PPOConfig:
     clip_range: float = 0.2
     dual_clip: float | None = None
     loss_aggregation: Aggregation = "token_mean"
+    importance_correction: ImportanceCorrection = "none"
+    importance_cap: float = 2.0
     target_kl: float | None = None
     value_clip_range: float | None = 0.2
     vf_coef: float = 0.5
@@ -180,7 +187,7 @@ class PPOConfig:
         require_positive(self, "num_updates", "batch_size", "num_generations", "num_ppo_epochs", "mini_batch_size")
         require_positive(self, "micro_batch_size", "learning_rate", "critic_learning_rate", "max_grad_norm")
         require_positive(self, "clip_range", "value_clip_range", "adaptive_kl_target", "adaptive_kl_horizon")
-        require_positive(self, "target_kl", "num_processes", "rollout_batch_size", "score_clip")
+        require_positive(self, "target_kl", "num_processes", "rollout_batch_size", "score_clip", "importance_cap")
         require_divides("batch_size", self.batch_size, "num_generations", self.num_generations)
         require(
             self.mini_batch_size <= self.batch_size,

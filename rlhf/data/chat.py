@@ -1,7 +1,7 @@
 """From turns to token ids, such that nobody can say a control token.
 
 What looks like one ("<|eos|>", "<|im_start|>system") in a prompt or a completion is text and becomes ordinary tokens.
-Only the chat template, and the EOS that ends a completion, write control tokens.
+Only the chat template, and the token that ends a completion, write control tokens.
 """
 
 import re
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 Message = dict[str, str]
+PROBE: tuple[Message, ...] = ({"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"})
 NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 """Unicode reserves them for use inside of programs."""
 
@@ -41,6 +42,27 @@ def prompt_ids(
 def text_ids(tokenizer: "PreTrainedTokenizerFast", texts: list[str]) -> list[list[int]]:
     """Token ids of plain texts."""
     return tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+def closing_text(tokenizer: "PreTrainedTokenizerFast") -> str:
+    """What the chat template, if there is one, writes behind an answer, without the white space around it."""
+    from jinja2 import TemplateError
+
+    if tokenizer.chat_template is None:
+        return ""
+    try:
+        rendered = tokenizer.apply_chat_template(list(PROBE), tokenize=False)
+    except TemplateError:
+        return ""
+    return rendered.rpartition(PROBE[-1]["content"])[2].strip()
+
+
+def closing_token(tokenizer: "PreTrainedTokenizerFast") -> int | None:
+    """The token with which the chat template closes an answer; None where it writes ordinary text or nothing."""
+    text = closing_text(tokenizer)
+    tokens = tokenizer.added_tokens_decoder
+    known = [(len(token.content), number) for number, token in tokens.items() if text.startswith(token.content)]
+    return max(known)[1] if known else None
 
 
 def control_token(tokenizer: "PreTrainedTokenizerFast") -> re.Pattern[str] | None:

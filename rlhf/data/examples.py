@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlhf.config import DataConfig
-from rlhf.data.chat import Message, prompt_ids, text_ids
+from rlhf.data.chat import Message, closing_token, prompt_ids, text_ids
 from rlhf.data.rows import for_each, parse_rows, require_plain
 from rlhf.errors import UserError
 from rlhf.parallel.launch import rank
@@ -41,7 +41,7 @@ class Example:
 
 @dataclass(frozen=True)
 class TokenizedExample:
-    """An example with its prompt rendered by the chat template; completion_ids end with EOS."""
+    """An example with its prompt rendered by the chat template; completion_ids end with the token that ends a turn."""
 
     example: Example
     prompt_ids: list[int]
@@ -104,7 +104,7 @@ def parse_row(row: Any, origin: str) -> Example:
 def tokenize(
     examples: list[Example], tokenizer: "PreTrainedTokenizerFast", data: DataConfig, context_length: int
 ) -> list[TokenizedExample]:
-    """Render prompts with the chat template and tokenize; completions get EOS.
+    """Render prompts with the chat template and tokenize; completions end as the template ends a turn, else with EOS.
 
     Rows whose completion is longer than data.max_completion_tokens are left out. Raises UserError that lists every
     prompt that is longer than data.max_prompt_tokens, and every row that does not fit the model's context.
@@ -112,10 +112,12 @@ def tokenize(
     system = [{"role": "system", "content": data.system_prompt}] if data.system_prompt else []
     prompts = prompt_ids(tokenizer, [[*system, *e.messages] for e in examples])
     completions = text_ids(tokenizer, [e.completion or "" for e in examples])
+    closing = closing_token(tokenizer)
+    end = tokenizer.eos_token_id if closing is None else closing
 
     def check(row: tuple[Example, list[int], list[int]]) -> TokenizedExample | None:
         example, prompt, completion = row
-        ids = [*completion, tokenizer.eos_token_id] if example.completion is not None else None
+        ids = [*completion, end] if example.completion is not None else None
         return _within_limits(TokenizedExample(example, prompt, ids), data, context_length)
 
     checked = for_each(zip(examples, prompts, completions, strict=True), check)

@@ -142,6 +142,7 @@ class Policy(nn.Module):
         temperature: float = 1.0,
         with_values: bool = True,
         with_entropy: bool = False,
+        critic_only: bool = False,
     ) -> PolicyOutput:
         """Log-probabilities, values and entropy of given responses.
 
@@ -153,13 +154,15 @@ class Policy(nn.Module):
             temperature: Logits are divided by it, as in sampling.
             with_values: Ask the critic too. values[b, t] is V of the state before response token t.
             with_entropy: Also the entropy of each token's distribution, in nats.
+            critic_only: Gradients for the critic's own parameters alone.
         """
         rows, steps = response_mask.nonzero(as_tuple=True)  # [N] valid response tokens
         before = prompt_lengths[rows] + steps - 1  # the position that predicts each of them
-        features = self._trunk(sequence_ids)[rows, before]  # [N, H]
-        lm_head = self._reader.get_output_embeddings()
         token_ids = sequence_ids[rows, before + 1]
-        logprobs, entropy = token_logprobs(features, token_ids, lm_head, temperature, with_entropy)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not critic_only):
+            features = self._trunk(sequence_ids)[rows, before]  # [N, H]
+            lm_head = self._reader.get_output_embeddings()
+            logprobs, entropy = token_logprobs(features, token_ids, lm_head, temperature, with_entropy)
         values = self._values(features, sequence_ids, rows, before) if with_values else torch.zeros_like(logprobs)
 
         def spread(x: Tensor) -> Tensor:  # [N] -> [B, T]

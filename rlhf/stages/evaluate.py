@@ -39,8 +39,8 @@ class Measurement:
     """Means over all responses, and the responses with their rewards and what these say of themselves, a row each.
 
     `means` holds `reward` (the weighted sum), every component under its own name (`reward/NAME` where that is taken),
-    `length` (tokens, EOS included), `kl` (nats per response against the reference, 0 for a model without adapters),
-    `entropy` (nats per token) and `eos_rate`.
+    `length` (tokens, EOS included), `kl` (nats per response against the reference, 0 for a model without adapters) and
+    `entropy` (nats per token), both at the temperature of the sampling (1 for greedy decoding), and `eos_rate`.
     """
 
     means: dict[str, float]
@@ -122,18 +122,23 @@ def measure(
     with ProgressBar("evaluate", len(batches)) as bar:
         for batch in batches:
             responses = sample_responses(policy, tokenizer, batch, sampling, generator)
-            rows += _rows(policy, responses, rewards, batch_size)
+            rows += _rows(policy, responses, rewards, batch_size, sampling.temperature or 1.0)
             bar.advance()
     names = [name for name in rows[0] if name not in TEXTS]
     columns = {name: [row[name] for row in rows if row[name] is not None] for name in names}
     return Measurement({name: sum(column) / max(1, len(column)) for name, column in columns.items()}, rows)
 
 
-def _rows(policy: Policy, responses: Responses, rewards: RewardSum, batch_size: int) -> list[dict[str, Any]]:
-    """Everything measured about each response; KL and entropy at temperature 1, so that greedy can be measured too."""
-    now = policy_outputs(policy, responses, 1.0, batch_size, with_values=False, with_entropy=True)
+def _rows(
+    policy: Policy, responses: Responses, rewards: RewardSum, batch_size: int, temperature: float
+) -> list[dict[str, Any]]:
+    """Everything measured about each response; KL and entropy of the distributions at this temperature.
+
+    It has to be that of the sampling: the mean over samples of log p - log q estimates a KL of p only if p drew them.
+    """
+    now = policy_outputs(policy, responses, temperature, batch_size, with_values=False, with_entropy=True)
     with policy.reference():
-        reference = policy_outputs(policy, responses, 1.0, batch_size, with_values=False, with_entropy=False)
+        reference = policy_outputs(policy, responses, temperature, batch_size, with_values=False, with_entropy=False)
     examples, texts = responses.examples, responses.texts
     prompts = [example.prompt for example in examples]
     scores = rewards(prompts, texts, collate_columns(examples))

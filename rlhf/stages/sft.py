@@ -12,6 +12,7 @@ from rlhf.parallel.ranks import Ranks
 from rlhf.report.model_card import CARD_FILE, sft_card
 from rlhf.runs.files import read_jsonl, staged
 from rlhf.runs.folder import METRICS_FILE
+from rlhf.sampling.stopping import stop_token_ids
 from rlhf.stages.frame import join_data_parallel, run_once
 from rlhf.stages.hf_trainer import run_trainer, training_arguments
 from rlhf.stages.resumable import resumable
@@ -54,9 +55,11 @@ def _run(config: SFTConfig, folder: Path, ranks: Ranks) -> None:
     size = f"{model.num_parameters() / 1e6:.1f}M parameters"
     if ranks.is_first:
         print(f"SFT on {len(tokenized)} of {len(examples)} pairs, {size}", flush=True)
+    stop_ids = stop_token_ids(model, tokenizer)  # now: the Hugging Face Trainer keeps EOS alone in the model's config
     trained = _train(config, folder, model, tokenizer, tokenized)
     if not ranks.is_first:
         return
+    trained.generation_config.eos_token_id = stop_ids
     with staged(folder / MODEL_FOLDER) as staging:
         trained.save_pretrained(staging)
         tokenizer.save_pretrained(staging)

@@ -18,7 +18,7 @@ from rlhf.config.renamed import with_old_names
 from rlhf.config.rewards import RewardSpec
 from rlhf.config.watch import WatchConfig, require_untrained_gold
 
-Critic = Literal["shared", "detached", "adapter"]
+Critic = Literal["shared", "detached", "adapter", "separate"]
 Advantage = Literal["gae", "rloo", "group_relative", "reward_per_token"]
 Aggregation = Literal["token_mean", "sequence_mean"]
 ImportanceCorrection = Literal["none", "token", "sequence"]
@@ -68,14 +68,15 @@ class InspectConfig:
 @with_old_names
 @dataclass(frozen=True, kw_only=True)
 class PPOConfig:
-    """Proximal policy optimization with LoRA, a value head and a KL leash to the reference.
+    """Proximal policy optimization with a value head and a KL leash to the reference.
 
     Args:
         output_dir: Metrics, samples and the trained policy land here.
         model: The reference; a folder written by `rlhf sft`, or any causal language model.
         data: Prompts; a completion, where there is one, reaches the rewards as column `reference`.
         rewards: Components of the score, summed with their weights.
-        lora: The policy's adapters (and the critic's, with critic=adapter).
+        lora: The policy's adapters (and the critic's, with critic=adapter); null trains all weights of the model, in
+            float32, with a frozen copy as the reference: three times the memory, and a learning rate of 1e-6 to 1e-5.
         sampling: Rollout sampling.
         generation: What decodes the responses: this package, or vLLM.
         num_updates: Number of rollout-and-update rounds.
@@ -86,8 +87,8 @@ class PPOConfig:
         num_ppo_epochs: Passes over each rollout.
         mini_batch_size: Responses per optimizer step, over all processes; at most batch_size.
         micro_batch_size: Responses per forward pass and process; the gradient does not depend on it.
-        learning_rate: Of the policy's adapters.
-        critic_learning_rate: Of the value head and the critic's adapters.
+        learning_rate: Of the policy's adapters, or of all its weights.
+        critic_learning_rate: Of the value head, and the critic's adapters or weights.
         lr_schedule: constant, or linear decay to 0 over the updates.
         max_grad_norm: Gradients of policy and critic are each scaled down to this norm.
         max_skipped_steps: Give up after more optimizer steps than this in a row were skipped because the loss or a
@@ -110,7 +111,7 @@ class PPOConfig:
         gae_lambda: GAE's lambda.
         whiten_advantages: Shift and scale advantages to mean 0, variance 1 over the batch.
         critic: shared (value gradients reach the policy's adapters), detached (a head on frozen features), adapter
-            (adapters of its own).
+            (adapters of its own), separate (with lora null: a trunk of its own, at first a copy of the policy's).
         value_warmup: Critic-only updates at the start.
         kl_coef: Weight of the KL penalty in the reward (its first value, if adaptive).
         kl_estimator: Per-token estimator of the KL.
@@ -134,7 +135,7 @@ class PPOConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig
     rewards: list[RewardSpec]
-    lora: LoraConfig = field(default_factory=LoraConfig)
+    lora: LoraConfig | None = field(default_factory=LoraConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     num_updates: int = 100
@@ -215,8 +216,29 @@ class PPOConfig:
             f"sampling.top_p is {self.sampling.top_p}; PPO must sample from the distribution it optimizes: 1.0",
         )
         require_samplable(self.generation, self.sampling, self.model)
+        require_trainable(self.lora, self.critic, self.uses_critic, self.model)
 
     @property
     def uses_critic(self) -> bool:
         """Whether the advantage needs values."""
         return self.advantage == "gae"
+
+
+def require_trainable(lora: LoraConfig | None, critic: Critic, uses_critic: bool, model: ModelConfig) -> None:
+    """Raise UserError for a critic that the policy has no place for, or weights that cannot be trained as they are."""
+    if lora is not None:
+        require(
+            critic != "separate",
+            "critic is separate, a copy of the whole model, which goes with lora: null; use critic: adapter",
+        )
+        return
+    require(
+        critic != "adapter" or not uses_critic,
+        "critic is adapter, but lora is null, so that there are no adapters; use critic: shared, detached or separate",
+    )
+    require(
+        model.dtype == "float32" and model.quantization is None,
+        f"lora is null, which trains all weights, but model.dtype is {model.dtype}"
+        f"{f' and model.quantization {model.quantization}' if model.quantization else ''}; steps would be lost to "
+        "rounding: use float32 without quantization, or lora",
+    )

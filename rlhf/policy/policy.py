@@ -2,11 +2,12 @@
 
 One frozen base model serves all three: the policy is base + LoRA, the reference is the base with adapters disabled,
 the critic is a value head on the policy's features or on those of adapters of its own. A model that is trained in full
-takes a separate model as its reference. This folder alone knows the value-head model (ours, or TRL's in `rlhf.classic`)
+takes a frozen copy as its reference. This folder alone knows the value-head model (ours, or TRL's in `rlhf.classic`)
 and PEFT's adapter switches, with their traps.
 """
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -23,6 +24,8 @@ from rlhf.policy.value_head import (
     POLICY_ADAPTER,
     belongs_to_critic,
     check_head_is_last,
+    check_precision,
+    wrap_in_full,
     wrap_with_value_head,
 )
 
@@ -45,13 +48,14 @@ class Policy(nn.Module):
     """A causal language model with a value head, and its reference.
 
     Args:
-        wrapper: A value-head model around a PEFT model, or TRL's around a plain one that is trained in full. Whatever
-            requires a gradient is trained.
+        wrapper: A value-head model (ours or TRL's) around a PEFT model, or a plain one that is trained in full.
+            Whatever requires a gradient is trained.
         critic: Which features the value head sees, and whether its gradient reaches the policy.
         reference: A frozen model of its own; None takes the PEFT model with its adapters off.
         new_critic: Whether the value head says 0 everywhere, because nobody has trained it yet.
 
-    Raises UserError for a model whose logits are more than its LM head applied to its last hidden state.
+    Raises UserError for a model whose logits are more than its LM head applied to its last hidden state, and for one in
+    float16; warns of weights that are trained in bfloat16.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Policy(nn.Module):
         use_float32_backward(self.language_model)
         check_head_is_last(self.language_model)
         self.trainable = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        check_precision(self.language_model, [p for _, p in self.trainable])
         if self.is_peft:
             from rlhf.fast.lora import fuse_adapters
 
@@ -100,6 +105,23 @@ class Policy(nn.Module):
             policy._checkpoint_gradients(model)
         return policy
 
+    @classmethod
+    def in_full(cls, model: "PreTrainedModel", critic: Critic, gradient_checkpointing: bool = False) -> Self:
+        """All weights of a model trained, with a new value head; a frozen copy of it is the reference.
+
+        Args:
+            model: The language model as it is now; should be in float32.
+            critic: As above; `separate` gives the critic a trunk of its own, which begins as a copy.
+            gradient_checkpointing: Trade compute for activation memory.
+        """
+        reference = copy.deepcopy(model)
+        policy = cls(wrap_in_full(model, critic), critic, reference, new_critic=True)
+        if gradient_checkpointing:
+            for trunk in (model, policy.wrapper.critic_trunk):
+                if trunk is not None:
+                    trunk.gradient_checkpointing_enable({"use_reentrant": False})
+        return policy
+
     @property
     def language_model(self) -> "PreTrainedModel":
         """The causal language model that is trained, adapters (if any) inside its linear layers."""
@@ -107,8 +129,10 @@ class Policy(nn.Module):
         return model.get_base_model() if self.is_peft else model
 
     @property
-    def lora(self) -> LoraConfig:
-        """Rank, scale and targets of the policy's adapters."""
+    def lora(self) -> LoraConfig | None:
+        """Rank, scale and targets of the policy's adapters; None for a model that is trained in full."""
+        if not self.is_peft:
+            return None
         peft_config = self.wrapper.pretrained_model.peft_config[POLICY_ADAPTER]
         targets = peft_config.target_modules
         return LoraConfig(
@@ -119,8 +143,8 @@ class Policy(nn.Module):
 
     @property
     def base_name(self) -> str:
-        """Hub name or absolute folder of the base model."""
-        return self.language_model.config._name_or_path
+        """Hub name or absolute folder of the base model, which is the reference."""
+        return (self.frozen_reference or self.language_model).config._name_or_path
 
     @property
     def device(self) -> torch.device:
@@ -208,6 +232,9 @@ class Policy(nn.Module):
         elif self.critic == "adapter":
             with self._using(CRITIC_ADAPTER):
                 features = self._trunk(sequence_ids)[rows, before]
+        elif self.critic == "separate":
+            trunk = self.wrapper.critic_trunk
+            features = trunk(input_ids=sequence_ids, use_cache=False).last_hidden_state[rows, before]
         return self.wrapper.v_head(features).squeeze(-1)
 
     @contextlib.contextmanager

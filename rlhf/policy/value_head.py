@@ -1,5 +1,7 @@
-"""Building the model that `rlhf.policy.policy` wraps: adapters and a value head on a causal language model."""
+"""Building the model that `rlhf.policy.policy` wraps: a value head on a causal language model, often adapters."""
 
+import copy
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,9 +32,29 @@ def check_head_is_last(model: "PreTrainedModel") -> None:
         )
 
 
+def check_precision(model: "PreTrainedModel", trained: list[nn.Parameter]) -> None:
+    """Raise UserError for a model in float16, warn of weights that are trained in bfloat16.
+
+    Without a scaled loss the gradients of float16 vanish, and its Adam divides by an epsilon of 0. In bfloat16 a step
+    of less than 1/512 of a weight leaves it as it is.
+    """
+    if torch.float16 in {model.dtype, *(p.dtype for p in trained)}:
+        raise UserError(
+            f"{type(model).__name__} is in float16, in which gradients vanish and Adam divides by 0; load it with "
+            "dtype=torch.bfloat16 and adapters, or in float32"
+        )
+    n = sum(p.numel() for p in trained if p.dtype == torch.bfloat16)
+    if n:
+        warnings.warn(
+            f"{n} weights are trained in bfloat16, where steps below 1/512 of a weight are lost to rounding; load the "
+            "model in float32, or train adapters",
+            stacklevel=4,
+        )
+
+
 def belongs_to_critic(parameter_name: str) -> bool:
-    """Whether a parameter of the wrapper is the critic's alone: the value head, or adapters of its own."""
-    return ".v_head." in parameter_name or f".{CRITIC_ADAPTER}." in parameter_name
+    """Whether a parameter of the wrapper is the critic's alone: the value head, adapters or a trunk of its own."""
+    return any(f".{part}." in parameter_name for part in ("v_head", "critic_trunk", CRITIC_ADAPTER))
 
 
 class ValueHead(nn.Module):
@@ -49,15 +71,19 @@ class ValueHead(nn.Module):
 
 
 class ValueHeadModel(nn.Module):
-    """A PEFT model and a value head, by the names that TRL's AutoModelForCausalLMWithValueHead gives them.
+    """A model (PEFT's or plain) and a value head, by the names that TRL's AutoModelForCausalLMWithValueHead gives them.
+
+    `critic_trunk` is the critic's own trunk, if it has one.
 
     Theirs cannot be imported without their trainers, nor these without pandas, pyarrow and wandb: 100 MiB and a second
     that a run has no use for.
     """
 
-    def __init__(self, pretrained_model: "PeftModel") -> None:
+    def __init__(
+        self, pretrained_model: "PeftModel | PreTrainedModel", critic_trunk: "PreTrainedModel | None" = None
+    ) -> None:
         super().__init__()
-        self.pretrained_model = pretrained_model
+        self.pretrained_model, self.critic_trunk = pretrained_model, critic_trunk
         self.v_head = ValueHead(pretrained_model.get_output_embeddings().weight.shape[-1])
 
 
@@ -73,3 +99,9 @@ def wrap_with_value_head(model: "PreTrainedModel", lora: LoraConfig, critic: Cri
     for name, parameter in wrapper.named_parameters():
         parameter.requires_grad_("lora_" in name or name.startswith("v_head."))
     return wrapper.to(model.device)
+
+
+def wrap_in_full(model: "PreTrainedModel", critic: Critic) -> ValueHeadModel:
+    """A new value head on a causal language model all of whose weights are trained; a copy of its trunk if separate."""
+    trunk = copy.deepcopy(model.base_model) if critic == "separate" else None
+    return ValueHeadModel(model, trunk).requires_grad_(True).to(model.device)

@@ -14,7 +14,7 @@ from rlhf.data.prompts import in_batches
 from rlhf.maths.tensors import masked_mean
 from rlhf.models.load import context_length, load_causal_lm
 from rlhf.models.tokenizer import load_tokenizer
-from rlhf.policy.files import is_policy_folder, load_policy
+from rlhf.policy.files import is_policy_folder, is_trained_in_full, load_policy
 from rlhf.policy.policy import Policy
 from rlhf.ppo.rollout import policy_outputs
 from rlhf.report.tables import print_table
@@ -92,11 +92,15 @@ def read_measurement(folder: Path) -> Measurement:
     return Measurement(means, read_jsonl(folder / "responses.jsonl"))
 
 
-def policy_of(model: ModelConfig) -> "tuple[Policy, PreTrainedTokenizerFast]":
-    """A trained policy, or any causal language model as a policy whose adapters do nothing yet."""
+def policy_of(model: ModelConfig, with_reference: bool = True) -> "tuple[Policy, PreTrainedTokenizerFast]":
+    """A trained policy, or any causal language model as a policy whose adapters do nothing yet.
+
+    Without reference one that was trained in full is such a model.
+    """
     assert model.name_or_path is not None
-    if is_policy_folder(model.name_or_path):
-        policy = load_policy(Path(model.name_or_path), model.trust_remote_code)
+    folder = Path(model.name_or_path)
+    if is_policy_folder(model.name_or_path) and (with_reference or not is_trained_in_full(folder)):
+        policy = load_policy(folder, model.trust_remote_code, model.dtype)
         return policy, load_tokenizer(policy.base_name, model.trust_remote_code)
     tokenizer = load_tokenizer(model.name_or_path, model.trust_remote_code)
     return Policy.with_lora(load_causal_lm(model), LoraConfig(r=1), critic="detached"), tokenizer

@@ -20,7 +20,7 @@ def run_generate(config: GenerateConfig) -> list[dict[str, str]]:
 
     With `merge_to`, also write the model with its adapters merged in, ready for `from_pretrained`.
     """
-    policy, tokenizer = policy_of(config.model)
+    policy, tokenizer = policy_of(config.model, with_reference=False)
     if config.data is None:
         data = DataConfig(train="--prompt", max_prompt_tokens=context_length(policy.language_model))
         examples = [parse_row({"prompt": prompt}, "--prompt") for prompt in config.prompt]

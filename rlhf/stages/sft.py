@@ -1,5 +1,6 @@
 """Supervised fine-tuning with TRL's SFTTrainer: loss on the completion only, merged so that PPO starts from it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from rlhf.runs.files import read_jsonl, staged
 from rlhf.runs.folder import METRICS_FILE
 from rlhf.sampling.stopping import stop_token_ids
 from rlhf.stages.frame import join_data_parallel, run_once
-from rlhf.stages.hf_trainer import run_trainer, training_arguments
+from rlhf.stages.hf_trainer import dtype_of_weights, run_trainer, training_arguments
 from rlhf.stages.resumable import resumable
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _build(config: SFTConfig, texts: list[str]) -> "tuple[PreTrainedModel, PreTr
         return build_from_scratch(config.model.scratch, texts)
     assert config.model.name_or_path is not None  # one of the two is set: SFTConfig checks
     tokenizer = load_tokenizer(config.model.name_or_path, config.model.trust_remote_code)
-    return load_causal_lm(config.model), tokenizer
+    return load_causal_lm(replace(config.model, dtype=dtype_of_weights(config))), tokenizer
 
 
 def _train(

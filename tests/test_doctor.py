@@ -541,7 +541,8 @@ def test_checkpointing_keeps_less(tiny_models, prompts):
 
 
 @pytest.mark.slow
-def test_estimate_is_near_the_measured_peak(tiny_models, prompts, tmp_path):
+@pytest.mark.parametrize("options", [{}, {"lora": None, "critic": "separate"}], ids=str)
+def test_estimate_is_near_the_measured_peak(tiny_models, prompts, tmp_path, options):
     """A model whose activations dominate, in a process of its own; what is allowed is what docs/doctor.md claims."""
     from rlhf.config import ScratchModel
     from rlhf.models.load import build_from_scratch
@@ -551,7 +552,7 @@ def test_estimate_is_near_the_measured_peak(tiny_models, prompts, tmp_path):
     for part in (model, tokenizer):
         part.save_pretrained(tmp_path / "model")
     script = Path(__file__).parent / "peak_memory.py"
-    command = [sys.executable, str(script), str(tmp_path / "model"), prompts]
+    command = [sys.executable, str(script), str(tmp_path / "model"), prompts, json.dumps(options)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     measured, estimated = json.loads(output)
     assert estimated == pytest.approx(measured, rel=0.15)

@@ -9,7 +9,6 @@ from tiny_runs import make_config, make_trainer
 
 from rlhf.config import ModelConfig, SamplingConfig
 from rlhf.errors import UserError
-from rlhf.maths.losses import clipped_policy_loss, truncated_importance_weights
 from rlhf.rewards import RewardSum
 from rlhf.stages.ppo import build_trainer
 
@@ -40,43 +39,6 @@ def test_in_bfloat16_the_sampler_is_another_policy_and_the_metrics_say_how_far(t
     assert ours.abs().max() > 1e-3
     assert metrics["sampling/kl"] == pytest.approx(-ours.mean().item(), rel=1e-4)
     assert metrics["sampling/ratio_max"] == pytest.approx(ours.exp().max().item(), rel=1e-5)
-
-
-OLD = [[LN(0.5), LN(0.5), LN(0.5)], [LN(0.6), 9.0, 9.0]]
-SAMPLER = [[LN(0.5), LN(0.1), LN(1.0)], [LN(0.8), -9.0, float("nan")]]
-MASK = torch.tensor([[True, True, True], [True, False, False]])
-
-
-@pytest.mark.parametrize(
-    ("level", "cap", "expected"),
-    [
-        ("token", 2.0, [[1.0, 2.0, 0.5], [0.75, 1.0, 1.0]]),  # .5/.5, .5/.1 = 5 cut to 2, .5/1; .6/.8
-        ("token", 10.0, [[1.0, 5.0, 0.5], [0.75, 1.0, 1.0]]),
-        ("sequence", 10.0, [[2.5, 2.5, 2.5], [0.75, 1.0, 1.0]]),  # .125 / .05
-        ("sequence", 2.0, [[2.0, 2.0, 2.0], [0.75, 1.0, 1.0]]),
-    ],
-)
-def test_weights_by_hand(level, cap, expected):
-    old, sampler = torch.tensor(OLD, requires_grad=True), torch.tensor(SAMPLER)
-    weights = truncated_importance_weights(old, sampler, MASK, level, cap)
-    torch.testing.assert_close(weights, torch.tensor(expected))
-    assert not weights.requires_grad
-
-
-def test_a_level_that_does_not_exist():
-    with pytest.raises(ValueError, match="'word'"):
-        truncated_importance_weights(torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1, 1).bool(), "word", 2.0)
-
-
-def test_the_loss_of_what_another_sampled_is_that_of_our_own_samples():
-    """Two actions of probability .2 and .8, drawn by one that holds them for .5 and .5: the weights make up for it."""
-    drawn = torch.tensor([[0, 1]])
-    ours, sampler = torch.tensor([0.2, 0.8]).log()[drawn], torch.tensor([0.5, 0.5]).log()[drawn]
-    mask, advantages = torch.ones(1, 2).bool(), torch.tensor([[1.0, -3.0]])
-    weights = truncated_importance_weights(ours, sampler, mask, "token", cap=10.0)
-    loss, stats = clipped_policy_loss(ours, ours, advantages, mask, 0.2, weights=weights)
-    assert loss.item() == pytest.approx(-(0.2 * 1.0 + 0.8 * -3.0))  # the expectation under .2 and .8
-    assert stats["ratio_mean"] == 1.0
 
 
 @pytest.mark.parametrize("level", ["token", "sequence"])

@@ -75,6 +75,7 @@ def train_with_trl(config: PPOConfig, learning_rates: LearningRates, folder: Pat
     prompts = tokenize(examples, tokenizer, config.data, context_length(base))
     dataset = datasets.Dataset.from_list([{"input_ids": prompt.prompt_ids} for prompt in prompts])
     reward_model = PythonReward(RewardSum.from_specs(config.rewards), tokenizer, prompts)
+    assert config.lora is not None
     policy = peft.get_peft_model(base, lora_adapters(config.lora, base))
     trainer = trl_trainer(config, learning_rates, policy, reward_model, dataset)
     trainer.train()
@@ -151,6 +152,7 @@ def write_policy(config: PPOConfig, trained: "peft.PeftModel", folder: Path) -> 
     """TRL's adapters as a policy of ours, so that both are measured by the same code."""
     import peft
 
+    assert config.lora is not None
     policy = Policy.with_lora(load_causal_lm(config.model), config.lora, critic="detached")
     weights = peft.get_peft_model_state_dict(trained)
     peft.set_peft_model_state_dict(policy.wrapper.pretrained_model, weights)

@@ -31,6 +31,7 @@ from rlhf.doctor.numerics import (
 from rlhf.doctor.patient import Patient, admit, build_trial
 from rlhf.doctor.rewards import check_rewards, duration
 from rlhf.doctor.update import check_update, fingerprint
+from rlhf.models.load import load_causal_lm
 from rlhf.policy.policy import Policy
 from rlhf.rewards import RewardSpec, RewardSum
 from rlhf.sampling.responses import sample_responses
@@ -267,17 +268,46 @@ def test_model_that_looks_ahead(trainer):
     assert "causal attention" in check.fix
 
 
+def without_positions(module, args, kwargs):
+    return args, kwargs | ({"position_ids": None} if kwargs.get("past_key_values") is not None else {})
+
+
 def test_decode_loop_with_wrong_positions(trainer):
     patient = patient_of(trainer)
     assert check_decoding(patient).verdict == "ok"
-
-    def without_positions(module, args, kwargs):
-        return args, kwargs | ({"position_ids": None} if kwargs.get("past_key_values") is not None else {})
 
     trainer.policy.language_model.base_model.register_forward_pre_hook(without_positions, with_kwargs=True)
     check = check_decoding(patient)
     assert check.verdict == "failure"
     assert "left padding" in check.fix
+
+
+def test_wrong_positions_stand_out_from_the_rounding_of_bfloat16(tiny_models, prompts):
+    model = ModelConfig(name_or_path=str(tiny_models["gpt2"]), dtype="bfloat16")
+    config = config_for(tiny_models, prompts, model=model)
+    trainer = build_trial(config, RewardSum.from_specs(config.rewards))
+    patient = patient_of(trainer)
+    assert check_decoding(patient).verdict == "ok"
+    trainer.policy.language_model.base_model.register_forward_pre_hook(without_positions, with_kwargs=True)
+    assert check_decoding(patient).verdict == "failure"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_one_rounding_is_about_what_another_order_of_summation_does(tiny_models, prompts, dtype):
+    """The measure of rounding against the error of the type itself, which float64 knows."""
+    config = config_for(tiny_models, prompts, model=ModelConfig(name_or_path=str(tiny_models["gpt2"]), dtype=dtype))
+    trainer = build_trial(config, RewardSum.from_specs(config.rewards))
+    patient = patient_of(trainer)
+    exact = load_causal_lm(config.model).double()
+    responses, errors = patient.responses, []
+    for row in range(len(responses)):
+        start, length = int(responses.prompt_lengths[row]), int(responses.lengths[row])
+        ids = responses.sequence_ids[row, : start + length]
+        with torch.no_grad():
+            logprobs = (exact(ids[None]).logits[0, start - 1 : -1] / 0.8).log_softmax(-1)
+        chosen = logprobs.gather(-1, ids[start:, None]).squeeze(-1)
+        errors.append((chosen - patient.old.logprobs[row, :length]).abs().mean().item())
+    assert 0.1 * max(errors) < patient.rounding < 10 * max(errors)
 
 
 def test_decoding_is_compared_on_rows_that_end_at_different_times(trainer):
@@ -511,7 +541,8 @@ def test_checkpointing_keeps_less(tiny_models, prompts):
 
 
 @pytest.mark.slow
-def test_estimate_is_near_the_measured_peak(tiny_models, prompts, tmp_path):
+@pytest.mark.parametrize("options", [{}, {"lora": None, "critic": "separate"}], ids=str)
+def test_estimate_is_near_the_measured_peak(tiny_models, prompts, tmp_path, options):
     """A model whose activations dominate, in a process of its own; what is allowed is what docs/doctor.md claims."""
     from rlhf.config import ScratchModel
     from rlhf.models.load import build_from_scratch
@@ -521,7 +552,7 @@ def test_estimate_is_near_the_measured_peak(tiny_models, prompts, tmp_path):
     for part in (model, tokenizer):
         part.save_pretrained(tmp_path / "model")
     script = Path(__file__).parent / "peak_memory.py"
-    command = [sys.executable, str(script), str(tmp_path / "model"), prompts]
+    command = [sys.executable, str(script), str(tmp_path / "model"), prompts, json.dumps(options)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     measured, estimated = json.loads(output)
     assert estimated == pytest.approx(measured, rel=0.15)

@@ -154,19 +154,49 @@ def test_gradient_checkpointing_recomputes_and_changes_nothing(tiny_models, pair
     assert metrics[1] == pytest.approx(metrics[0], rel=1e-3, abs=1e-5)
 
 
-def test_warmup_trains_the_critic_alone_and_ends(tiny_models, pairs):
+@pytest.mark.parametrize("critic", ["shared", "detached", "adapter"])
+def test_warmup_trains_the_critic_alone_and_ends(tiny_models, pairs, critic):
     warmup = ValueWarmup(explained_variance=2.0, max_updates=2)  # out of reach: the limit ends it
-    trainer = make_trainer(tiny_models, pairs, value_warmup=warmup)
+    trainer = make_trainer(tiny_models, pairs, value_warmup=warmup, critic=critic, entropy_coef=0.01)
     policy_before = [p.detach().clone() for p in trainer.policy.policy_parameters()]
     head_before = trainer.policy.wrapper.v_head.summary.weight.clone()
     seen = []
     for _ in range(2):
         seen.append(trainer.update()[2]["policy/warmup"])
         assert all(torch.equal(a, b) for a, b in zip(policy_before, trainer.policy.policy_parameters(), strict=True))
+        optimized = set(trainer.epochs.optimizer.state)
+        assert optimized == set(trainer.policy.critic_parameters())  # no moments of the policy either
     assert not torch.equal(head_before, trainer.policy.wrapper.v_head.summary.weight)
     seen.append(trainer.update()[2]["policy/warmup"])
     assert seen == [1.0, 1.0, 0.0]
     assert any(not torch.equal(a, b) for a, b in zip(policy_before, trainer.policy.policy_parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("whiten_rewards", "gamma"), [(False, 1.0), (True, 1.0), (False, 0.9), (True, 0.9)])
+def test_a_new_critic_begins_at_the_mean_return(tiny_models, pairs, whiten_rewards, gamma):
+    """By hand: what is still to come at every token, the mean of that for each response, the mean of those."""
+    trainer = make_trainer(
+        tiny_models, pairs, rewards=[RewardSpec(path="test_trainer.half_and_span")], missing_eos_penalty=2.0,
+        whiten_rewards=whiten_rewards, gamma=gamma, gae_lambda=1.0,
+    )  # fmt: skip
+    started = []
+    start = trainer.policy.start_values_at
+    trainer.policy.start_values_at = lambda value: (started.append(value), start(value))
+    rollout = trainer.update().rollout
+    means = []
+    for rewards, length in zip(rollout.rewards.tolist(), rollout.lengths.tolist(), strict=True):
+        to_come, seen = 0.0, []
+        for reward in reversed(rewards[:length]):
+            to_come = reward + gamma * to_come
+            seen.append(to_come)
+        means.append(sum(seen) / length)
+    assert started == [pytest.approx(sum(means) / 8, abs=1e-5)]
+    assert set(rollout.old_values[rollout.response_mask].tolist()) == set(started)
+    if gamma == 1.0:  # and so the critic is right on average
+        gap = (rollout.returns - rollout.old_values).sum(-1) / rollout.lengths
+        assert gap.mean().item() == pytest.approx(0.0, abs=1e-5)
+    if whiten_rewards:
+        assert abs(started[0] - rollout.scores.mean().item()) > 0.1
 
 
 def test_warmup_ends_early_when_the_critic_explains_enough(tiny_models, pairs):

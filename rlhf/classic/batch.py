@@ -1,7 +1,7 @@
 """What the caller of `step` brings, checked and put into the form of a rollout."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -33,10 +33,16 @@ class Batch(NamedTuple):
 
 
 def read_batch(
-    queries: Any, responses: Any, scores: Any, response_masks: Any, tokenizer: "PreTrainedTokenizerFast"
+    queries: Any,
+    responses: Any,
+    scores: Any,
+    response_masks: Any,
+    tokenizer: "PreTrainedTokenizerFast",
+    stop_ids: Collection[int] = (),
 ) -> Batch:
     """Check what was given to `step` and put it together; see there for what is accepted.
 
+    A response that ends with EOS, or one of `stop_ids`, counts as complete.
     Raises UserError that names the row.
     """
     given_queries, given_responses = id_rows("queries", queries), id_rows("responses", responses)
@@ -60,7 +66,7 @@ def read_batch(
         kept = [response[: len(mask)] for response, mask in zip(given_responses, masks, strict=True)]
     totals, token_rewards = read_scores(score_list, [len(response) for response in given_responses], masks)
     return Batch(
-        responses=assemble(query_list, kept, masks, tokenizer),
+        responses=assemble(query_list, kept, masks, tokenizer, stop_ids),
         scores=Scores(totals, {"score": list(totals)}, [[] for _ in totals]),
         token_rewards=token_rewards,
         unpadded=sum(
@@ -148,7 +154,11 @@ def read_scores(rows: list[Tensor], lengths: list[int], masks: list[Tensor]) -> 
 
 
 def assemble(
-    queries: list[Tensor], responses: list[Tensor], masks: list[Tensor], tokenizer: "PreTrainedTokenizerFast"
+    queries: list[Tensor],
+    responses: list[Tensor],
+    masks: list[Tensor],
+    tokenizer: "PreTrainedTokenizerFast",
+    stop_ids: Collection[int],
 ) -> Responses:
     """Rows of queries and responses as a rollout begins."""
     texts = tokenizer.batch_decode(queries, skip_special_tokens=True)
@@ -156,5 +166,5 @@ def assemble(
     prompts = [TokenizedExample(e, ids.tolist(), None) for e, ids in zip(examples, queries, strict=True)]
     padded = torch.nn.utils.rnn.pad_sequence(responses, batch_first=True, padding_value=tokenizer.eos_token_id)
     mask = torch.nn.utils.rnn.pad_sequence(masks, batch_first=True, padding_value=False)
-    ended = torch.tensor([int(response[-1]) == tokenizer.eos_token_id for response in responses])
+    ended = torch.tensor([int(response[-1]) in (tokenizer.eos_token_id, *stop_ids) for response in responses])
     return collate_responses(prompts, Sampled(padded, mask, ended), tokenizer)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rlhf.config.checks import require
 from rlhf.sampling.batch import pad_left
+from rlhf.sampling.stopping import as_ids, stop_token_ids
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -76,6 +77,7 @@ class Sampler(NamedTuple):
 def sampler(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", options: dict[str, Any]) -> Sampler:
     """What the arguments of `generate` come to, over the model's own defaults.
 
+    An eos_token_id that is passed ends a row besides the tokenizer's EOS, in place of the model's own.
     Raises UserError for a name that transformers does not know, and for beams and several sequences per query: a step
     learns from one sample each.
     """
@@ -93,8 +95,11 @@ def sampler(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", opti
             value in (None, 0.0) if name in BEAMS_ONLY else value in (None, 1),
             f"generate got {name}={value}; PPO learns from one sample per query: {only}",
         )
-    if config.eos_token_id is None:
-        config.eos_token_id = tokenizer.eos_token_id
+    passed = as_ids(options.get("eos_token_id", getattr(options.get("generation_config"), "eos_token_id", None)))
+    if not passed:
+        config.eos_token_id = stop_token_ids(model, tokenizer)
+    elif max(passed) >= 0:  # -1 is how TRL's examples say that nothing ends a response
+        config.eos_token_id = list(dict.fromkeys([*passed, tokenizer.eos_token_id]))
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     criteria.append(EosTokenCriteria(config.eos_token_id))

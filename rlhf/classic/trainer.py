@@ -32,6 +32,7 @@ from rlhf.config.watch import WatchConfig
 from rlhf.models.load import context_length
 from rlhf.policy.merged import merged
 from rlhf.ppo.trainer import Callback
+from rlhf.sampling.stopping import as_ids, stop_token_ids
 from rlhf.watch.watch import Watch
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class PPOTrainer(Saving, Attributes):
         model: An AutoModelForCausalLMWithValueHead, plain (all weights are trained) or PEFT (the adapters are).
         ref_model: The reference that the KL is measured to; None takes a copy of the model as it is now, or a PEFT
             model with its adapters off.
-        tokenizer: Its EOS ends responses.
+        tokenizer: Its EOS ends responses, and what the model's generation config and the chat template name besides.
         dataset: Rows for `dataloader`, which may come as a stream.
         optimizer: Instead of Adam at config.learning_rate.
         data_collator: For `dataloader`.
@@ -100,6 +101,7 @@ class PPOTrainer(Saving, Attributes):
         self.dataloader = None if dataset is None else self.prepare_dataloader(dataset, data_collator)
         self.prompts_returned, self.current_step, self.highest_reward = False, 0, float("-inf")
         self.reported: set[str] = set()
+        self.stop_ids = set(stop_token_ids(self.policy.language_model, tokenizer))
 
     @staticmethod
     def from_config(config: native.PPOConfig | str | Path) -> "Run":
@@ -141,6 +143,7 @@ class PPOTrainer(Saving, Attributes):
         self._report_mismatch(distribution_mismatch(how, model.config.vocab_size, self.config.temperature))
         with merged(self.policy):
             responses = self._sample(model, queries, how, length_sampler, batch_size, return_prompt)
+        self.stop_ids.update(as_ids(how.config.eos_token_id))
         result: Any = responses[0].unsqueeze(0) if is_single else responses
         self.prompts_returned = return_prompt
         if generate_ref_response:

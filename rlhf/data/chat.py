@@ -1,7 +1,7 @@
 """From turns to token ids, such that nobody can say a control token.
 
 What looks like one ("<|eos|>", "<|im_start|>system") in a prompt or a completion is text and becomes ordinary tokens.
-Only the chat template, BOS, and the EOS that ends a completion, are control tokens.
+Only the chat template, BOS, and the token that ends a completion, are control tokens.
 """
 
 import re
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 Tools = list[dict[str, Any]] | None
+PROBE: tuple[Message, ...] = ({"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"})
 NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 """Unicode reserves them for use inside of programs."""
 REASONING = {"reasoning_content", "reasoning", "thinking"}
@@ -73,6 +74,27 @@ def bos_ids(tokenizer: "PreTrainedTokenizerFast") -> list[int]:
     """[BOS] where the tokenizer itself puts it in front of a text (Llama's does, GPT-2's does not), else nothing."""
     bos = tokenizer.bos_token_id
     return [bos] if bos is not None and tokenizer("a")["input_ids"][0] == bos else []
+
+
+def closing_text(tokenizer: "PreTrainedTokenizerFast") -> str:
+    """What the chat template, if there is one, writes behind an answer, without the white space around it."""
+    from jinja2 import TemplateError
+
+    if tokenizer.chat_template is None:
+        return ""
+    try:
+        rendered = tokenizer.apply_chat_template(list(PROBE), tokenize=False)
+    except TemplateError:
+        return ""
+    return rendered.rpartition(PROBE[-1]["content"])[2].strip()
+
+
+def closing_token(tokenizer: "PreTrainedTokenizerFast") -> int | None:
+    """The token with which the chat template closes an answer; None where it writes ordinary text or nothing."""
+    text = closing_text(tokenizer)
+    tokens = tokenizer.added_tokens_decoder
+    known = [(len(token.content), number) for number, token in tokens.items() if text.startswith(token.content)]
+    return max(known)[1] if known else None
 
 
 def control_token(tokenizer: "PreTrainedTokenizerFast") -> re.Pattern[str] | None:

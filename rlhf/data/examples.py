@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhf.config import DataConfig
 from rlhf.config.checks import require
-from rlhf.data.chat import control_token, text_ids
+from rlhf.data.chat import closing_token, control_token, text_ids
 from rlhf.data.messages import read_tools, transcript_turns
 from rlhf.data.overlong import shortened
 from rlhf.data.parsing import Example, parse_row
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenizedExample:
-    """An example as the model sees it; completion_ids end with EOS."""
+    """An example as the model sees it; completion_ids end with the token that ends a turn."""
 
     example: Example
     prompt_ids: list[int]
@@ -111,7 +111,9 @@ def tokenize_each(
     context_length: int,
     max_new_tokens: int = 0,
 ) -> list[TokenizedExample | None]:
-    """Each example as the model sees it, None where it is left out; completions get EOS.
+    """Each example as the model sees it, None where it is left out.
+
+    A completion in a conversation ends as the chat template ends a turn, else with EOS.
 
     Left out are rows whose completion is longer than data.max_completion_tokens. A prompt that is longer than
     data.max_prompt_tokens, or does not leave room for completion (or max_new_tokens) in the model's context, is dealt
@@ -131,10 +133,12 @@ def tokenize_each(
         return rendering.ids(tokenizer, prompts, tools, origins)
 
     dropped: list[Example] = []
+    closing = closing_token(tokenizer)
 
     def within_limits(row: tuple[Example, list[int], list[int]]) -> TokenizedExample | None:
         example, prompt, completion = row
-        ids = [*completion, tokenizer.eos_token_id] if example.completion is not None else None
+        end = tokenizer.eos_token_id if closing is None or not example.is_conversation else closing
+        ids = [*completion, end] if example.completion is not None else None
         if data.max_completion_tokens and len(ids or []) > data.max_completion_tokens:
             return None
         free = context_length - len(ids or [])

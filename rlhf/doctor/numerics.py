@@ -5,19 +5,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from rlhf.data.examples import TokenizedExample
 from rlhf.doctor.check import Check, failure, ok
-from rlhf.doctor.patient import Patient
-from rlhf.maths.tensors import logprobs_from_logits
-from rlhf.policy.merged import decoding
-from rlhf.sampling.decode import sample
-from rlhf.sampling.responses import Responses, collate_responses
+from rlhf.doctor.patient import Patient, worst_row
+from rlhf.ppo.start import KL_LIMIT
+from rlhf.sampling.responses import sample_responses
 
 DECODED_ROWS, DECODED_TOKENS = 8, 24
 SURPRISE_LIMIT = 5.0
-KL_LIMIT = 1e-3
 STIR = 0.02
 
 
@@ -30,11 +25,11 @@ def check_padding_invariance(patient: Patient) -> Check:
     for row in rows.split(1):
         alone = halves.rows(row.to(half.device))
         logprobs = patient.trainer.forward(alone, with_values=False, with_entropy=False).logprobs
-        worst = max(worst, float((logprobs - patient.old.logprobs[row, : logprobs.shape[1]]).abs().max()))
+        worst = max(worst, worst_row(logprobs - patient.old.logprobs[row, : logprobs.shape[1]], alone.response_mask))
     return compared(
         "padding invariance",
         worst,
-        patient.tolerance,
+        patient,
         "logprobs of a sequence alone, and in a padded batch,",
         "the model looks at what stands after a token; PPO relies on causal attention, so it cannot train this one",
     )
@@ -42,39 +37,20 @@ def check_padding_invariance(patient: Patient) -> Check:
 
 def check_decoding(patient: Patient) -> Check:
     """The decode loop, with its cache and left padding, computes the probabilities that the update computes."""
+    trainer, sampling = patient.trainer, patient.config.sampling
     ordered = sorted(patient.prompts, key=lambda prompt: len(prompt.prompt_ids))
     spread = [ordered[i * (len(ordered) - 1) // (DECODED_ROWS - 1)] for i in range(DECODED_ROWS)]  # short to long
-    decoded, responses = decode(patient, spread)
-    forward = patient.trainer.forward(responses, with_values=False, with_entropy=False).logprobs
+    short = replace(sampling, max_new_tokens=min(DECODED_TOKENS, sampling.max_new_tokens), stop=[])
+    responses = sample_responses(trainer.policy, trainer.tokenizer, spread, short, trainer.generator)
+    assert responses.sampler_logprobs is not None
+    forward = trainer.forward(responses, with_values=False, with_entropy=False).logprobs
     return compared(
         "decoding",
-        float((decoded - forward)[responses.response_mask].abs().max()),
-        patient.tolerance,
+        worst_row(responses.sampler_logprobs - forward, responses.response_mask),
+        patient,
         "logprobs in the decode loop and in the update",
         "the model's cache or its positions do not work with left padding; use an architecture that supports both",
     )
-
-
-def decode(patient: Patient, prompts: list[TokenizedExample]) -> tuple[Tensor, Responses]:
-    """Sample a few tokens: their log-probabilities as the decode loop saw them [B, T], and the responses."""
-    trainer, sampling = patient.trainer, patient.config.sampling
-    short = replace(sampling, max_new_tokens=min(DECODED_TOKENS, sampling.max_new_tokens), stop=[])
-    model, eos = trainer.policy.language_model, trainer.tokenizer.eos_token_id
-    steps: list[Tensor] = []
-    hook = model.get_output_embeddings().register_forward_hook(lambda *call: steps.append(call[-1].float()))
-    try:
-        with decoding(trainer.policy, len(prompts)):
-            sampled = sample(model, [prompt.prompt_ids for prompt in prompts], short, eos, trainer.generator)
-    finally:
-        hook.remove()
-    lengths = sampled.response_mask.sum(-1)
-    running = torch.arange(len(prompts), device=lengths.device)
-    logprobs = torch.zeros_like(sampled.response_ids, dtype=torch.float32)
-    for t, logits in enumerate(steps):
-        if len(logits) < len(running):  # the loop drops all finished rows at once, and keeps the order
-            running = running[lengths[running] > t]
-        logprobs[running, t] = logprobs_from_logits(logits / sampling.temperature, sampled.response_ids[running, t])
-    return logprobs, collate_responses(prompts, sampled, trainer.tokenizer)
 
 
 def check_sampled_distribution(patient: Patient) -> Check:
@@ -140,7 +116,10 @@ def check_reference(patient: Patient) -> Iterator[Check]:
     yield ok("adapters", found) if effect > 0 else failure("adapters", found, fix)
 
 
-def compared(name: str, worst: float, tolerance: float, what: str, fix: str) -> Check:
+def compared(name: str, worst: float, patient: Patient, what: str, fix: str) -> Check:
     """The verdict on a difference that should be rounding."""
-    found = f"{what} differ by {worst:.2g} nats at most (limit {tolerance:g})"
-    return ok(name, found) if worst <= tolerance and math.isfinite(worst) else failure(name, found, fix)
+    found = (
+        f"{what} differ by {worst:.2g} nats per token in the worst response; one rounding makes {patient.rounding:.2g} "
+        f"(limit {patient.tolerance:.2g})"
+    )
+    return ok(name, found) if worst <= patient.tolerance and math.isfinite(worst) else failure(name, found, fix)

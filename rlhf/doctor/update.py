@@ -27,7 +27,7 @@ def check_ratio(patient: Patient, metrics: dict[str, float]) -> Check:
     """The update computes the probabilities that were recorded for the rollout."""
     scatter = (2 * metrics["policy/approx_kl"]) ** 0.5  # approx_kl is half the mean squared difference
     ratio = metrics["policy/ratio_mean"]
-    found = f"{ratio:.6f} on average, logprobs differ by {scatter:.2g} nats (limit {patient.tolerance:g})"
+    found = f"{ratio:.6f} on average, logprobs differ by {scatter:.2g} nats (limit {patient.tolerance:.2g})"
     if scatter <= patient.tolerance:
         return ok("first ratio", found)
     return failure(

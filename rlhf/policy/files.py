@@ -1,38 +1,51 @@
-"""Trained policies on disk: adapters in PEFT's layout, the value head in safetensors, strict loading."""
+"""Trained policies on disk: adapters in PEFT's layout or a whole model, value head in safetensors, strict loading."""
 
 import copy
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from torch import Tensor
 
-from rlhf.config import Critic, LoraConfig, ModelConfig
+from rlhf.config import Critic, DType, LoraConfig, ModelConfig
 from rlhf.config.checks import require
 from rlhf.config.command_line import build
 from rlhf.config.expected import what_is_wrong
 from rlhf.errors import UserError, one_line
+from rlhf.models.pretrained import load_pretrained
 from rlhf.models.quantization import is_quantized
 from rlhf.policy.policy import Policy
-from rlhf.policy.value_head import CRITIC_ADAPTER, POLICY_ADAPTER
+from rlhf.policy.value_head import CRITIC_ADAPTER, POLICY_ADAPTER, wrap_in_full
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 POLICY_FILE, VALUE_HEAD_FILE, ADAPTER_FILE = "policy.json", "value_head.safetensors", "adapter_model.safetensors"
+CRITIC_FOLDER = "critic"
+"""Where the critic's own adapters are, or its own trunk."""
 
 
 def save_policy(policy: Policy, folder: Path) -> None:
     """Write adapters, value head and policy.json, which names base model, LoRA settings and critic, into a folder.
 
-    Of a quantized base policy.json says so.
+    Of a policy that is trained in full the folder holds the whole model, as `from_pretrained` reads it, in place of
+    adapters, and `lora` is null. Of a quantized base policy.json says so.
     """
     from safetensors.torch import save_file
 
-    adapters = [POLICY_ADAPTER, CRITIC_ADAPTER] if policy.critic == "adapter" else [POLICY_ADAPTER]
-    policy.wrapper.pretrained_model.save_pretrained(
-        str(folder), selected_adapters=adapters, save_embedding_layers=False
-    )
+    if policy.is_peft:
+        adapters = [POLICY_ADAPTER, CRITIC_ADAPTER] if policy.critic == "adapter" else [POLICY_ADAPTER]
+        policy.wrapper.pretrained_model.save_pretrained(
+            str(folder), selected_adapters=adapters, save_embedding_layers=False
+        )
+    else:
+        policy.language_model.save_pretrained(folder)
+    if policy.critic == "separate":
+        policy.wrapper.critic_trunk.save_pretrained(folder / CRITIC_FOLDER)
     save_file(policy.wrapper.v_head.state_dict(), folder / VALUE_HEAD_FILE)
-    description = {"base": policy.base_name, "critic": policy.critic, "lora": asdict(policy.lora)}
+    lora = None if policy.lora is None else asdict(policy.lora)
+    description = {"base": policy.base_name, "critic": policy.critic, "lora": lora}
     if policy.base_gguf_file is not None:
         description["gguf_file"] = policy.base_gguf_file
     if is_quantized(policy.language_model):
@@ -45,8 +58,16 @@ def is_policy_folder(name_or_path: str) -> bool:
     return (Path(name_or_path) / POLICY_FILE).is_file()
 
 
-def load_policy(folder: Path, trust_remote_code: bool = False) -> Policy:
-    """What `save_policy` wrote, on top of the base model that it names; raises as `read_policy` does."""
+def is_trained_in_full(folder: Path) -> bool:
+    """Whether a folder of `save_policy` holds a whole model, not adapters."""
+    return read_description(folder)["lora"] is None
+
+
+def load_policy(folder: Path, trust_remote_code: bool = False, dtype: DType = "float32") -> Policy:
+    """What `save_policy` wrote, on top of the base model that it names; raises as `read_policy` does.
+
+    `dtype` is that of the base, or of all weights that were trained in full. The base is the reference of these too.
+    """
     from rlhf.models.load import load_causal_lm
 
     description = read_description(folder)
@@ -55,9 +76,14 @@ def load_policy(folder: Path, trust_remote_code: bool = False) -> Policy:
         gguf_file=description.get("gguf_file"),
         quantization=description.get("quantization"),
         trust_remote_code=trust_remote_code,
+        dtype=dtype,
     )
-    model = load_causal_lm(base)
-    policy = Policy.with_lora(model, build(LoraConfig, description["lora"]), description["critic"])
+    critic, reference = description["critic"], load_causal_lm(base)
+    if description["lora"] is None:
+        model = load_causal_lm(replace(base, name_or_path=str(folder), gguf_file=None))
+        policy = Policy(wrap_in_full(model, critic), critic, reference)
+    else:
+        policy = Policy.with_lora(reference, build(LoraConfig, description["lora"]), critic)
     read_policy(policy, folder)
     return policy
 
@@ -68,7 +94,7 @@ class Description:
 
     base: str
     critic: Critic
-    lora: LoraConfig
+    lora: LoraConfig | None
     gguf_file: str | None = None
     quantization: Literal["4bit"] | None = None
 
@@ -88,7 +114,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def read_policy(policy: Policy, folder: Path) -> None:
-    """Take adapters and value head from a folder that `save_policy` wrote.
+    """Take adapters, or all weights, and value head from a folder that `save_policy` wrote.
 
     Raises UserError when a file or a tensor is missing, left over or of another shape: a value head left at random is
     worse than none.
@@ -96,9 +122,13 @@ def read_policy(policy: Policy, folder: Path) -> None:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     peft_model, head = policy.wrapper.pretrained_model, policy.wrapper.v_head
-    files = {POLICY_ADAPTER: folder / ADAPTER_FILE}
+    files = {POLICY_ADAPTER: folder / ADAPTER_FILE} if policy.is_peft else {}
     if policy.critic == "adapter":
         files[CRITIC_ADAPTER] = folder / CRITIC_ADAPTER / ADAPTER_FILE
+    if not policy.is_peft:
+        read_weights(policy.language_model, folder)
+    if policy.critic == "separate":
+        read_weights(policy.wrapper.critic_trunk, folder / CRITIC_FOLDER)
     for adapter, file in files.items():
         expected = get_peft_model_state_dict(peft_model, adapter_name=adapter, save_embedding_layers=False)
         set_peft_model_state_dict(peft_model, read_strictly(file, expected), adapter_name=adapter)
@@ -107,7 +137,9 @@ def read_policy(policy: Policy, folder: Path) -> None:
 
 
 def save_merged(policy: Policy, folder: Path) -> None:
-    """Write a plain causal language model with the policy's adapters merged in, for `from_pretrained`.
+    """Write a plain causal language model with the policy's adapters (if any) merged in, for `from_pretrained`.
+
+    In the dtype that the policy was loaded in.
 
     Raises UserError for a base that is quantized, which would round them away.
     """
@@ -116,8 +148,24 @@ def save_merged(policy: Policy, folder: Path) -> None:
         f"the base {policy.base_name!r} is quantized to 4bit, into which adapters cannot be merged; "
         "use the policy's folder as it is, base and adapters apart",
     )
+    if not policy.is_peft:
+        policy.language_model.save_pretrained(folder)
+        return
     merged = copy.deepcopy(policy.wrapper.pretrained_model).merge_and_unload(adapter_names=[POLICY_ADAPTER])
     merged.save_pretrained(folder)
+
+
+def read_weights(model: "PreTrainedModel", folder: Path) -> None:
+    """Put the weights that `save_pretrained` wrote into a model; raises UserError unless they are all of its."""
+    options = {"dtype": model.dtype, "use_safetensors": True, "output_loading_info": True}
+    stored, info = load_pretrained(type(model), str(folder), **options)
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        names = ", ".join(sorted(map(str, info[kind]))[:3])
+        require(not info[kind], f"{folder}: {kind.replace('_', ' ')} {names}; this folder belongs to another model")
+    try:
+        model.load_state_dict(stored.state_dict())
+    except RuntimeError as error:
+        raise UserError(f"{folder} belongs to another model ({one_line(error)[:200]})") from error
 
 
 def read_strictly(file: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 """A causal language model with a value head, and building the one that `rlhf.policy.policy` wraps."""
 
+import copy
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,9 +32,29 @@ def check_head_is_last(model: "PreTrainedModel") -> None:
         )
 
 
+def check_precision(model: "PreTrainedModel", trained: list[nn.Parameter]) -> None:
+    """Raise UserError for a model in float16, warn of weights that are trained in bfloat16.
+
+    Without a scaled loss the gradients of float16 vanish, and its Adam divides by an epsilon of 0. In bfloat16 a step
+    of less than 1/512 of a weight leaves it as it is.
+    """
+    if torch.float16 in {model.dtype, *(p.dtype for p in trained)}:
+        raise UserError(
+            f"{type(model).__name__} is in float16, in which gradients vanish and Adam divides by 0; load it with "
+            "dtype=torch.bfloat16 and adapters, or in float32"
+        )
+    n = sum(p.numel() for p in trained if p.dtype == torch.bfloat16)
+    if n:
+        warnings.warn(
+            f"{n} weights are trained in bfloat16, where steps below 1/512 of a weight are lost to rounding; load the "
+            "model in float32, or train adapters",
+            stacklevel=4,
+        )
+
+
 def belongs_to_critic(parameter_name: str) -> bool:
-    """Whether a parameter of the wrapper is the critic's alone: the value head, or adapters of its own."""
-    return ".v_head." in parameter_name or f".{CRITIC_ADAPTER}." in parameter_name
+    """Whether a parameter of the wrapper is the critic's alone: the value head, adapters or a trunk of its own."""
+    return any(f".{part}." in parameter_name for part in ("v_head", "critic_trunk", CRITIC_ADAPTER))
 
 
 class ValueHead(nn.Module):
@@ -57,6 +79,8 @@ class ValueHead(nn.Module):
 class ValueHeadModel(nn.Module):
     """A causal language model, plain or PEFT, and a value head, by the names that TRL gave them.
 
+    `critic_trunk` is the critic's own trunk, if it has one.
+
     Args:
         pretrained_model: A PreTrainedModel or PeftModel.
         dropout: Of the value head.
@@ -64,11 +88,11 @@ class ValueHeadModel(nn.Module):
     Raises UserError for a model without an LM head.
     """
 
-    def __init__(self, pretrained_model: Any, dropout: float = 0.0) -> None:
+    def __init__(self, pretrained_model: Any, dropout: float = 0.0, critic_trunk: Any = None) -> None:
         super().__init__()
         lm_head = pretrained_model.get_output_embeddings()
         require(lm_head is not None, f"{type(pretrained_model).__name__} has no LM head; PPO needs one to sample from")
-        self.pretrained_model = pretrained_model
+        self.pretrained_model, self.critic_trunk = pretrained_model, critic_trunk
         self.is_peft_model = hasattr(pretrained_model, "peft_config")
         self.v_head = ValueHead(lm_head.weight.shape[-1], dropout).to(lm_head.weight.device)
 
@@ -116,3 +140,9 @@ def wrap_with_value_head(model: "PreTrainedModel", lora: LoraConfig, critic: Cri
     for name, parameter in wrapper.named_parameters():
         parameter.requires_grad_("lora_" in name or name.startswith("v_head."))
     return wrapper.to(model.device)
+
+
+def wrap_in_full(model: "PreTrainedModel", critic: Critic) -> ValueHeadModel:
+    """A new value head on a causal language model all of whose weights are trained; a copy of its trunk if separate."""
+    trunk = copy.deepcopy(model.base_model) if critic == "separate" else None
+    return ValueHeadModel(model, critic_trunk=trunk).requires_grad_(True).to(model.device)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from rlhf.data.prompts import ShuffledPasses
-from rlhf.ppo.credit import assign_credit, final_scores, with_values
+from rlhf.ppo.credit import assign_credit, final_scores
 from rlhf.ppo.rollout import Rollout
 from rlhf.ppo.rollout_files import save_rollout
 from rlhf.ppo.stopwatch import Stopwatch
@@ -89,7 +89,6 @@ class Inspection:
         experience = trainer.evaluate(responses, Stopwatch())
         component_scores = trainer.score(responses)
         scores = final_scores(config, component_scores, experience.has_eos, copy.copy(trainer.score_moments))
-        if trainer.policy.new_critic and config.uses_critic:  # the update that follows lets it begin at the mean score
-            experience = with_values(experience, float(scores.mean()))
-        kl_coef = trainer.kl_controller.kl_coef
-        return assign_credit(config, experience, scores, component_scores, kl_coef, trainer.tokenizer), component_scores
+        kl_coef, new_critic = trainer.kl_controller.kl_coef, trainer.policy.new_critic and config.uses_critic
+        rollout = assign_credit(config, experience, scores, component_scores, kl_coef, trainer.tokenizer, new_critic)
+        return rollout, component_scores

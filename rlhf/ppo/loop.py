@@ -10,6 +10,7 @@ from rlhf.parallel.launch import said_once
 from rlhf.ppo.inspection import Inspection
 from rlhf.ppo.rollout import Rollout
 from rlhf.ppo.rollout_files import save_rollout
+from rlhf.ppo.start import StartChecks, check_tokens
 from rlhf.ppo.state import POLICY_FOLDER, read_training, training_state, write_policy, write_training
 from rlhf.ppo.trainer import PPOTrainer, Update
 from rlhf.ppo.update import Metrics, NonFiniteError
@@ -36,6 +37,8 @@ def train(trainer: PPOTrainer, folder: Path) -> Path:
     watch = Watch(config.watch, config.adaptive_kl_target, config.sampling.max_new_tokens)
     inspection = Inspection(trainer, folder / ROLLOUTS_FOLDER)
     resumed_at = resume(trainer, watch, checkpoints)
+    check_tokens(trainer)
+    trainer.callbacks = [StartChecks(), *trainer.callbacks]
     with (
         Tracker(folder, "ppo", config.tracking, as_plain(config), ranks.is_first, resumed_at) as tracker,
         ProgressBar("ppo", config.num_updates, ranks.is_first, done=trainer.updates_done) as bar,

@@ -34,7 +34,8 @@ def save_rollout(
     """
     from safetensors.torch import save_file
 
-    tensors = {name: getattr(rollout, name) for name in TENSOR_FIELDS} | more_tensors
+    known = {name: getattr(rollout, name) for name in TENSOR_FIELDS} | more_tensors
+    tensors = {name: x for name, x in known.items() if x is not None}  # who samples need not say how probable it was
     with staged(folder) as staging:
         save_file({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, staging / TENSORS_FILE)
         with open(staging / ROWS_FILE, "w", encoding="utf-8") as file:
@@ -60,7 +61,8 @@ def load_rollout(folder: Path) -> Rollout:
         tensors = load_file(folder / TENSORS_FILE)
         rows = read_jsonl(folder / ROWS_FILE)
         return Rollout(
-            **{name: tensors[name] for name in TENSOR_FIELDS},
+            **{name: tensors[name] for name in TENSOR_FIELDS if name != "sampler_logprobs"},
+            sampler_logprobs=tensors.get("sampler_logprobs"),
             texts=[row["response"] for row in rows],
             examples=[
                 Example(

@@ -15,7 +15,7 @@ from rlhf.maths.tensors import RunningMoments, explained_variance
 from rlhf.parallel.ranks import Ranks
 from rlhf.policy.policy import Policy, PolicyOutput
 from rlhf.policy.sharding import sharded
-from rlhf.ppo.credit import assign_credit, final_scores, with_values
+from rlhf.ppo.credit import assign_credit, final_scores
 from rlhf.ppo.metrics import rollout_metrics
 from rlhf.ppo.rollout import Experience, Rollout, exact_kl, policy_outputs
 from rlhf.ppo.stopwatch import Stopwatch
@@ -204,14 +204,13 @@ class PPOTrainer:
         return together, Scores.concatenate([scores for _, scores in shares])
 
     def credit(self, experience: Experience, component_scores: Scores) -> Rollout:
-        """The rollout that is learned from; a new critic begins at its mean score, the warm-up may end with it."""
+        """The rollout that is learned from; a new critic begins at its mean return, the warm-up may end with it."""
         config = self.config
         scores = final_scores(config, component_scores, experience.has_eos, self.score_moments)
-        if self.policy.new_critic and config.uses_critic:
-            self.policy.start_values_at(float(scores.mean()))
-            experience = with_values(experience, float(scores.mean()))
-        kl_coef = self.kl_controller.kl_coef
-        rollout = assign_credit(config, experience, scores, component_scores, kl_coef, self.tokenizer)
+        kl_coef, new_critic = self.kl_controller.kl_coef, self.policy.new_critic and config.uses_critic
+        rollout = assign_credit(config, experience, scores, component_scores, kl_coef, self.tokenizer, new_critic)
+        if new_critic:
+            self.policy.start_values_at(float(rollout.old_values[rollout.response_mask][0]))  # the same everywhere
         rollout = self.called_back("after_advantages", rollout)
         self.end_warmup_when_explained(rollout)
         return rollout

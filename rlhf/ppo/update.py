@@ -7,7 +7,8 @@ from torch import Tensor
 
 from rlhf.config import PPOConfig
 from rlhf.errors import UserError
-from rlhf.maths.losses import aggregate, clipped_policy_loss, clipped_value_loss
+from rlhf.maths.losses import aggregate, clipped_policy_loss, clipped_value_loss, truncated_importance_weights
+from rlhf.maths.tensors import masked_mean
 from rlhf.parallel.ranks import Ranks
 from rlhf.policy.policy import Policy
 from rlhf.ppo.rollout import Rollout
@@ -131,7 +132,9 @@ class ClippedEpochs:
             config.sampling.temperature,
             with_values=config.uses_critic,
             with_entropy=config.entropy_coef > 0,
+            critic_only=critic_only,
         )
+        weights, weight_stats = self.importance_weights(batch)
         loss, policy_stats = clipped_policy_loss(
             now.logprobs,
             batch.old_logprobs,
@@ -140,9 +143,10 @@ class ClippedEpochs:
             config.clip_range,
             config.dual_clip,
             config.loss_aggregation,
+            weights,
         )
         losses = {"policy/loss": loss.detach()}
-        stats = {f"policy/{name}": value for name, value in policy_stats.items()}
+        stats = {f"policy/{name}": value for name, value in policy_stats.items()} | weight_stats
         if config.entropy_coef > 0:
             loss = loss - config.entropy_coef * aggregate(now.entropy, mask, config.loss_aggregation)
         if critic_only:
@@ -155,6 +159,23 @@ class ClippedEpochs:
             stats |= {f"critic/{name}": value for name, value in value_stats.items()}
             losses["critic/loss"] = value_loss.detach()
         return loss, losses, stats
+
+    def importance_weights(self, batch: Rollout) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """What importance_correction multiplies the policy loss with, [B, T], and what there is to say of it.
+
+        Raises UserError where the sampler did not say how probable its tokens were.
+        """
+        level, cap, mask = self.config.importance_correction, self.config.importance_cap, batch.response_mask
+        if level == "none":
+            return None, {}
+        if batch.sampler_logprobs is None:
+            raise UserError(
+                f"importance_correction is {level}, but these responses come without sampler_logprobs; "
+                "set importance_correction: none, or give them"
+            )
+        weights = truncated_importance_weights(batch.old_logprobs, batch.sampler_logprobs, mask, level, cap)
+        stats = {"weight_mean": weights, "truncated": (weights >= cap).float()}
+        return weights, {f"sampling/{name}": masked_mean(x, mask) for name, x in stats.items()}
 
     def give_up_after_too_many(self, minibatch: Rollout) -> None:
         """Raise NonFiniteError once `max_skipped_steps` steps in a row were skipped."""

@@ -15,6 +15,7 @@ from rlhf.parallel.ranks import Ranks
 from rlhf.policy.merged import decoding
 from rlhf.policy.policy import Policy
 from rlhf.sampling.decode import Sampled, sample, stop_strings
+from rlhf.sampling.stopping import stop_token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -34,6 +35,7 @@ class Responses:
         has_eos: [B] False for a response that was cut off; one that a stop string ended counts as complete.
         texts: B responses, special tokens removed.
         examples: The B rows that the prompts come from.
+        sampler_logprobs: [B, T] of each token as the sampler computed it; None where it did not say.
     """
 
     sequence_ids: Tensor
@@ -42,6 +44,7 @@ class Responses:
     has_eos: Tensor
     texts: list[str]
     examples: list[Example]
+    sampler_logprobs: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.prompt_lengths)
@@ -71,6 +74,8 @@ class Responses:
         longest_response = int(self.extents[index].max())
 
         def pick(name: str, value: Any) -> Any:
+            if value is None:
+                return None
             if isinstance(value, list):
                 return [value[row] for row in index.tolist()]
             if name == "sequence_ids":
@@ -105,6 +110,8 @@ class Responses:
         """The rows of all parts, one part after the other, as wide as the widest."""
 
         def join(values: list[Any]) -> Any:
+            if any(value is None for value in values):
+                return None
             if isinstance(values[0], list):
                 return [item for value in values for item in value]
             if values[0].ndim == 2:
@@ -133,7 +140,7 @@ def sample_responses(
             policy.language_model,
             [p.prompt_ids for p in prompts],
             sampling,
-            tokenizer.eos_token_id,
+            stop_token_ids(policy.language_model, tokenizer),
             generator,
             stop_strings(sampling, tokenizer),
             policy.fast_paths,
@@ -158,4 +165,5 @@ def collate_responses(
         has_eos=sampled.ended.clone(),
         texts=tokenizer.batch_decode(responses, skip_special_tokens=True),
         examples=[p.example for p in prompts],
+        sampler_logprobs=None if sampled.logprobs is None else sampled.logprobs.clone(),
     )

@@ -26,14 +26,18 @@ SERVER_PATIENCE = 240.0
 """Seconds to wait for a server that is still loading its model."""
 
 
+Response = tuple[list[int], list[float]]
+"""Token ids, and the log-probability of each under the distribution that was sampled from."""
+
+
 class Engine(Protocol):
     """Where vLLM runs."""
 
     def load(self) -> None:
         """Send it the weights of the policy as it is now."""
 
-    def generate(self, prompts: list[list[int]], settings: list[dict[str, Any]]) -> list[list[int]]:
-        """Token ids of one response to each prompt; the settings of each are vLLM's SamplingParams."""
+    def generate(self, prompts: list[list[int]], settings: list[dict[str, Any]]) -> list[Response]:
+        """One response to each prompt; the settings of each are vLLM's SamplingParams, with logprobs 0."""
 
 
 def start_engine(
@@ -74,7 +78,7 @@ class Colocated:
     def load(self) -> None:
         self.generation.sync_weights()
 
-    def generate(self, prompts: list[list[int]], settings: list[dict[str, Any]]) -> list[list[int]]:
+    def generate(self, prompts: list[list[int]], settings: list[dict[str, Any]]) -> list[Response]:
         from vllm import SamplingParams
 
         outputs = self.generation.llm.generate(
@@ -82,7 +86,11 @@ class Colocated:
             [SamplingParams(**each) for each in settings],
             use_tqdm=False,
         )
-        return [list(output.outputs[0].token_ids) for output in outputs]
+        firsts = [output.outputs[0] for output in outputs]
+        return [
+            (list(o.token_ids), [at[token].logprob for token, at in zip(o.token_ids, o.logprobs, strict=True)])
+            for o in firsts
+        ]
 
 
 class Server:
@@ -102,9 +110,10 @@ class Server:
             torch.cuda.synchronize()  # the weights are read on streams that do not wait for the optimizer's
         self.generation.sync_weights()
 
-    def generate(self, prompts: list[list[int]], settings: list[dict[str, Any]]) -> list[list[int]]:
-        def ask(ids: list[int], each: dict[str, Any]) -> list[int]:  # one request each: a request has one seed
-            return self.client.generate([ids], logprobs=None, generation_kwargs=each)["completion_ids"][0]
+    def generate(self, prompts: list[list[int]], settings: list[dict[str, Any]]) -> list[Response]:
+        def ask(ids: list[int], each: dict[str, Any]) -> Response:  # one request each: a request has one seed
+            answer = self.client.generate([ids], generation_kwargs=each)
+            return answer["completion_ids"][0], [said[0] for said in answer["logprobs"][0]]
 
         with ThreadPoolExecutor(max_workers=len(prompts)) as pool:
             return list(pool.map(ask, prompts, settings))

@@ -16,7 +16,7 @@ from rlhf.maths.tensors import masked_mean
 from rlhf.models.load import context_length, load_causal_lm
 from rlhf.models.locate import model_in
 from rlhf.models.tokenizer import load_tokenizer
-from rlhf.policy.files import is_policy_folder, load_policy
+from rlhf.policy.files import is_policy_folder, is_trained_in_full, load_policy
 from rlhf.policy.policy import Policy
 from rlhf.ppo.rollout import policy_outputs
 from rlhf.report.load import read_run
@@ -43,8 +43,9 @@ class Measurement:
     """Means over all responses, and the responses with their rewards and what these say of themselves, a row each.
 
     `means` holds `reward` (the weighted sum), every component under its own name (`reward/NAME` where that is taken),
-    `reward_metric/NAME` for what rewards log as a metric, `length` (tokens, EOS included), `kl` (nats per response
-    against the reference, 0 for a model without adapters), `entropy` (nats per token) and `eos_rate`.
+    `reward_metric/NAME` for what rewards log as a metric,
+    `length` (tokens, EOS included), `kl` (nats per response against the reference, 0 for a model without adapters) and
+    `entropy` (nats per token), both at the temperature of the sampling (1 for greedy decoding), and `eos_rate`.
     """
 
     means: dict[str, float]
@@ -99,12 +100,15 @@ def read_measurement(folder: Path) -> Measurement:
     return Measurement(evaluations["model"].means, evaluations["model"].rows)
 
 
-def policy_of(model: ModelConfig) -> "tuple[Policy, PreTrainedTokenizerFast]":
-    """A trained policy, or any causal language model as a policy whose adapters do nothing yet."""
+def policy_of(model: ModelConfig, with_reference: bool = True) -> "tuple[Policy, PreTrainedTokenizerFast]":
+    """A trained policy, or any causal language model as a policy whose adapters do nothing yet.
+
+    Without reference one that was trained in full is such a model.
+    """
     assert model.name_or_path is not None
     name = model_in(model.name_or_path)
-    if is_policy_folder(name):
-        policy = load_policy(Path(name), model.trust_remote_code)
+    if is_policy_folder(name) and (with_reference or not is_trained_in_full(Path(name))):
+        policy = load_policy(Path(name), model.trust_remote_code, model.dtype)
         return policy, load_tokenizer(policy.base_name, model.trust_remote_code, policy.base_gguf_file)
     tokenizer = load_tokenizer(name, model.trust_remote_code, model.gguf_file)
     return Policy.with_lora(load_causal_lm(model), LoraConfig(r=1), critic="detached"), tokenizer
@@ -132,7 +136,7 @@ def measure(
         for batch in batches:
             responses = sample_responses(policy, tokenizer, batch, sampling, generator)
             scores.append(score_responses(rewards, responses))
-            rows += _rows(policy, responses, rewards, scores[-1], batch_size)
+            rows += _rows(policy, responses, rewards, scores[-1], batch_size, sampling.temperature or 1.0)
             bar.advance()
     names = [name for name in rows[0] if name not in TEXTS]
     columns = {name: [row[name] for row in rows if row[name] is not None] for name in names}
@@ -147,12 +151,20 @@ def score_responses(rewards: RewardSum, responses: Responses) -> Scores:
 
 
 def _rows(
-    policy: Policy, responses: Responses, rewards: RewardSum, scores: Scores, batch_size: int
+    policy: Policy,
+    responses: Responses,
+    rewards: RewardSum,
+    scores: Scores,
+    batch_size: int,
+    temperature: float,
 ) -> list[dict[str, Any]]:
-    """Everything measured about each response; KL and entropy at temperature 1, so that greedy can be measured too."""
-    now = policy_outputs(policy, responses, 1.0, batch_size, with_values=False, with_entropy=True)
+    """Everything measured about each response; KL and entropy of the distributions at this temperature.
+
+    It has to be that of the sampling: the mean over samples of log p - log q estimates a KL of p only if p drew them.
+    """
+    now = policy_outputs(policy, responses, temperature, batch_size, with_values=False, with_entropy=True)
     with policy.reference():
-        reference = policy_outputs(policy, responses, 1.0, batch_size, with_values=False, with_entropy=False)
+        reference = policy_outputs(policy, responses, temperature, batch_size, with_values=False, with_entropy=False)
     examples, texts = responses.examples, responses.texts
     prompts, completions, _ = reward_inputs(examples, texts)
     kl = (now.logprobs - reference.logprobs).sum(-1).tolist()

@@ -25,7 +25,7 @@ def run_generate(config: GenerateConfig) -> list[dict[str, Any]]:
 
     With `merge_to`, also write the model with its adapters merged in, ready for `from_pretrained`.
     """
-    policy, tokenizer = policy_of(config.model)
+    policy, tokenizer = policy_of(config.model, with_reference=False)
     context, data = context_length(policy.language_model), config.data or DataConfig()
     if config.prompt:
         data = replace(data, max_prompt_tokens=context)

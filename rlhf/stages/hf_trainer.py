@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from rlhf.config import FineTuningConfig
+from rlhf.config import DType, FineTuningConfig
 from rlhf.config.checks import require_divides
 from rlhf.errors import Interrupted
 from rlhf.models.private_names import reset_accelerator_state
@@ -14,6 +14,14 @@ from rlhf.runs.folder import as_plain
 from rlhf.runs.interruption import catch_termination
 from rlhf.tracking.progress import ProgressBar
 from rlhf.tracking.tracker import Tracker
+
+
+def dtype_of_weights(config: FineTuningConfig) -> DType:
+    """That of the model while it is trained: float32 where all weights are, model.dtype where adapters are.
+
+    The products are in model.dtype either way; in bfloat16 most steps of full fine-tuning would round to nothing.
+    """
+    return "float32" if config.lora is None else config.model.dtype
 
 
 def training_arguments(config: FineTuningConfig, folder: Path, device_type: str) -> dict[str, Any]:

@@ -101,7 +101,12 @@ def build_trainer(
     tokenizer = load_tokenizer(str(config.model.name_or_path), config.model.trust_remote_code, config.model.gguf_file)
     shuffler = torch.Generator().manual_seed(config.seed)
     source = prompt_source(config, tokenizer, context_length(model), shuffler, prompts)
-    policy = Policy.with_lora(model, config.lora, config.critic, config.model.gradient_checkpointing, config.fast_paths)
+    checkpointing = config.model.gradient_checkpointing
+    policy = (
+        Policy.in_full(model, config.critic, checkpointing, config.fast_paths)
+        if config.lora is None
+        else Policy.with_lora(model, config.lora, config.critic, checkpointing, config.fast_paths)
+    )
     require_same_weights(Ranks.of(accelerator), policy)
     if engine() == "fsdp":
         shard_base(policy)

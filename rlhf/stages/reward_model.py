@@ -27,7 +27,7 @@ from rlhf.rewards.learned import SETTINGS_FILE, Settings, score_ids
 from rlhf.runs.files import read_jsonl, staged, write_atomically
 from rlhf.runs.folder import METRICS_FILE
 from rlhf.stages.frame import join_data_parallel, run_once
-from rlhf.stages.hf_trainer import run_trainer, training_arguments
+from rlhf.stages.hf_trainer import dtype_of_weights, run_trainer, training_arguments
 from rlhf.stages.resumable import resumable
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _build(config: RewardModelConfig) -> "tuple[PreTrainedModel, PreTrainedToken
         config.model.trust_remote_code,
         config.model.gguf_file,
         num_labels=1,
-        dtype=getattr(torch, config.model.dtype),
+        dtype=getattr(torch, dtype_of_weights(config)),
         use_safetensors=True,
     )
     # The score is read at the last token that is not padding, so the model has to know which one that is.

@@ -1,5 +1,6 @@
 """Supervised fine-tuning with TRL's SFTTrainer: loss on the completion only, merged so that PPO starts from it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,9 @@ from rlhf.parallel.ranks import Ranks
 from rlhf.report.model_card import CARD_FILE, sft_card
 from rlhf.runs.files import read_jsonl, staged
 from rlhf.runs.folder import METRICS_FILE
+from rlhf.sampling.stopping import stop_token_ids
 from rlhf.stages.frame import join_data_parallel, run_once
-from rlhf.stages.hf_trainer import run_trainer, training_arguments
+from rlhf.stages.hf_trainer import dtype_of_weights, run_trainer, training_arguments
 from rlhf.stages.resumable import resumable
 
 if TYPE_CHECKING:
@@ -59,9 +61,11 @@ def _run(config: SFTConfig, folder: Path, ranks: Ranks) -> None:
     size = f"{model.num_parameters() / 1e6:.1f}M parameters"
     if ranks.is_first:
         print(f"SFT on {len(tokenized)} of {len(examples)} pairs, {size}", flush=True)
+    stop_ids = stop_token_ids(model, tokenizer)  # now: the Hugging Face Trainer keeps EOS alone in the model's config
     trained = _train(config, folder, model, tokenizer, _dataset(config, tokenizer, tokenized))
     if not ranks.is_first:
         return
+    trained.generation_config.eos_token_id = stop_ids
     with staged(folder / MODEL_FOLDER) as staging:
         trained.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
@@ -73,7 +77,7 @@ def _build(config: SFTConfig, texts: list[str]) -> "tuple[PreTrainedModel, PreTr
         return build_from_scratch(config.model.scratch, texts)
     assert config.model.name_or_path is not None  # one of the two is set: SFTConfig checks
     tokenizer = load_tokenizer(config.model.name_or_path, config.model.trust_remote_code, config.model.gguf_file)
-    return load_causal_lm(config.model), tokenizer
+    return load_causal_lm(replace(config.model, dtype=dtype_of_weights(config))), tokenizer
 
 
 def _train(

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from rlhf.config.checks import LARGEST, require
-from rlhf.config.renamed import renamed
+from rlhf.config.renamed import renamed, section_of
 from rlhf.config.rewards import BUILTINS, RewardSpec
 from rlhf.errors import UserError
 
@@ -27,13 +27,25 @@ SECRET_VALUE = re.compile(
 )
 
 
+SECTION_OR_NULL = re.compile(
+    r"(?:- Expected a path but .* )?(?:- )?Does not validate against any of the Union subtypes .*? Errors: - "
+    r"(?:Problem with given class_path '[^']*': )?(?:Parser key \"(?P<key>[^\"]*)\": )?(?P<reason>.*?)"
+    r" - Expected a <class 'NoneType'>.*"
+)
+"""What the parser says of a value in a section that may be null; only key and reason are news."""
+
+
 def strict_parser_mode(config_class: type) -> str:
     """The name under which jsonargparse finds `strict_load`, with the present names of the settings of a class."""
     import jsonargparse
 
     def load(text: str) -> Any:
         value = strict_load(text)
-        return renamed(config_class, value) if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            return value
+        value = renamed(config_class, value)
+        _check_no_names_of_classes(config_class, value)
+        return value
 
     jsonargparse.set_loader(MODE, load, exceptions=(yaml.YAMLError,))
     return MODE
@@ -100,9 +112,15 @@ def code_named_in(config: Any) -> typing.Iterator[str]:
 
 def one_line(error: BaseException) -> str:
     """A parser's message on one line, without values of keys that look like a secret's, and cut where it is long."""
-    text = SECRET_VALUE.sub(r"\1***", " ".join(str(error).split()))
+    text = SECTION_OR_NULL.sub(_reason, " ".join(str(error).split()))
+    text = SECRET_VALUE.sub(r"\1***", text)
     text = text.replace("Unexpected config:", "a config must be a mapping of keys to values, not").strip()
     return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."
+
+
+def _reason(found: re.Match[str]) -> str:
+    key = f"{found['key']}: " if found["key"] else ""
+    return key + found["reason"]
 
 
 def _check_depth(text: str) -> None:
@@ -111,6 +129,16 @@ def _check_depth(text: str) -> None:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         _require(depth <= MAX_DEPTH, event, f"values are nested more than {MAX_DEPTH} deep")
+
+
+def _check_no_names_of_classes(config_class: type, values: dict[str, Any], path: str = "") -> None:
+    """A string in place of a section that may be null would be taken for the name of a class, and imported."""
+    for name, value in values.items():
+        section = section_of(config_class, name)
+        if section is not None and isinstance(value, str):
+            raise yaml.YAMLError(f"{path}{name} is {value!r}; it must be a mapping of keys to values")
+        if section is not None and isinstance(value, dict):
+            _check_no_names_of_classes(section, value, f"{path}{name}.")
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:
@@ -137,6 +165,7 @@ def _check_node(node: yaml.Node, path: str) -> None:
             name = str(key.value) if isinstance(key, yaml.ScalarNode) else "?"
             where = f"{path}.{name}" if path else name
             is_name = key.tag.endswith(":str") and name and not name.startswith("__") and "\0" not in name
+            is_name = is_name and name != "class_path"  # jsonargparse would import what it names, to look at it
             _require(bool(is_name) or key.tag.endswith(":merge"), key, f"key {where!r} is not the name of an option")
             _require(name not in seen, key, f"key {where!r} is there twice; keep one of them")
             _require(where != "config", key, "key 'config' would read another file; give it on the command line")

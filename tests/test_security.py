@@ -245,6 +245,20 @@ def test_trust_in_a_foreign_run_is_not_contagious(foreign_run):
             parse(STAGES["ppo"].config_class, ["--config", "config.yaml"])
 
 
+@pytest.mark.parametrize("value", ["brought.Lora", "{class_path: brought.Lora}", "{class_path: brought.Lora, r: 4}"])
+@pytest.mark.parametrize("stage", ["ppo", "sft"])
+def test_a_config_file_cannot_name_a_class_of_its_own(stage, value, mark, tmp_path, monkeypatch):
+    """Where a section may be null the parser would import what stands there, to see whether it is a subclass."""
+    (tmp_path / "brought.py").write_text(f"import pathlib\npathlib.Path({str(mark)!r}).write_text('')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "config.yaml"
+    rewards = "rewards: [{path: react_heuristic}]\n" if stage == "ppo" else ""
+    file.write_text(f"model: {{name_or_path: x}}\ndata: {{train: y}}\n{rewards}lora: {value}\n")
+    with pytest.raises(UserError, match=r"lora is 'brought.Lora'; it must be a mapping|unknown key 'lora.class_path'"):
+        parse(STAGES[stage].config_class, ["--config", str(file)])
+    assert not mark.exists()
+
+
 def test_a_report_of_a_foreign_run_imports_nothing(foreign_run, mark, tmp_path):
     main(["report", str(foreign_run), "--output", str(tmp_path / "report.html")])
     assert (tmp_path / "report.html").is_file()

@@ -8,7 +8,7 @@ from typing import Any, Self
 from rlhf.classic.checkpoints import HEAD, load_head, read_checkpoint, read_head, save_checkpoint
 from rlhf.config.checks import require
 from rlhf.errors import UserError
-from rlhf.models.load import disable_dropout
+from rlhf.models.dropout import disable_dropout
 from rlhf.models.pretrained import resolve_model_path
 from rlhf.parallel.launch import join_processes
 

@@ -19,7 +19,7 @@ from rlhf.classic.stats import classic_stats
 from rlhf.config.checks import require
 from rlhf.config.command_line import parse
 from rlhf.config.watch import WatchConfig
-from rlhf.models.load import context_length
+from rlhf.models.shape import context_length
 from rlhf.policy.merged import merged
 from rlhf.ppo.trainer import Callback
 from rlhf.watch.watch import Watch

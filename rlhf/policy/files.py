@@ -10,11 +10,12 @@ from torch import Tensor
 from rlhf.config import LoraConfig, ModelConfig
 from rlhf.config.checks import require
 from rlhf.errors import UserError
+from rlhf.models.adapters import ADAPTER_FILE, POLICY_FILE, merge
 from rlhf.models.quantization import is_quantized
 from rlhf.policy.policy import Policy
 from rlhf.policy.value_head import CRITIC_ADAPTER, POLICY_ADAPTER
 
-POLICY_FILE, VALUE_HEAD_FILE, ADAPTER_FILE = "policy.json", "value_head.safetensors", "adapter_model.safetensors"
+VALUE_HEAD_FILE = "value_head.safetensors"
 
 
 def save_policy(policy: Policy, folder: Path) -> None:
@@ -88,8 +89,7 @@ def save_merged(policy: Policy, folder: Path) -> None:
         f"the base {policy.base_name!r} is quantized to 4bit, into which adapters cannot be merged; "
         "use the policy's folder as it is, base and adapters apart",
     )
-    merged = copy.deepcopy(policy.wrapper.pretrained_model).merge_and_unload(adapter_names=[POLICY_ADAPTER])
-    merged.save_pretrained(folder)
+    merge(copy.deepcopy(policy.wrapper.pretrained_model), POLICY_ADAPTER).save_pretrained(folder)
 
 
 def read_strictly(file: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,8 @@ and PEFT's adapter switches, with their traps.
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +17,13 @@ from torch import Tensor, nn
 from rlhf.config import Critic, LoraConfig
 from rlhf.config.checks import require
 from rlhf.fast.install import install
-from rlhf.models.load import disable_dropout
+from rlhf.models.dropout import disable_dropout
+from rlhf.models.head import head_of, require_head, trunk_of
 from rlhf.policy.logprobs import token_logprobs
 from rlhf.policy.value_head import (
     CRITIC_ADAPTER,
     POLICY_ADAPTER,
     belongs_to_critic,
-    check_head_is_last,
     wrap_with_value_head,
 )
 
@@ -41,6 +42,20 @@ class PolicyOutput(NamedTuple):
     entropy: Tensor
 
 
+@dataclass
+class Shortcuts:
+    """Which ways to sample faster lead to the same place; None until somebody has looked.
+
+    Attributes:
+        folds: Whether the model with adapters folded into its weights computes what it computes with them apart.
+        decoding: How it reads token by token what it reads at once: from packed weights with a cache that is filled in
+            place (fast), with transformers' own (plain), or from the first token again every time (uncached).
+    """
+
+    folds: bool | None = None
+    decoding: Literal["fast", "plain", "uncached"] | None = None
+
+
 class Policy(nn.Module):
     """A causal language model with a value head, and its reference.
 
@@ -52,7 +67,8 @@ class Policy(nn.Module):
         new_critic: Whether the value head says 0 everywhere, because nobody has trained it yet.
         fast_paths: Use `rlhf.fast`; False runs the code of transformers, PEFT and PyTorch as it is.
 
-    Raises UserError for a model whose logits are more than its LM head applied to its last hidden state.
+    Raises UserError for a model that is noisy in train mode, and for one whose logits are more than its LM head, a
+    scale and a soft cap make of its last hidden state (see `require_head`).
     """
 
     def __init__(
@@ -76,14 +92,17 @@ class Policy(nn.Module):
         )
         self.frozen_reference = None if reference is None else reference.requires_grad_(False).eval()
         self.reads_reference = False
+        self.shortcuts = Shortcuts()
         self.divided_blocks: list[Any] = []  # see rlhf.policy.sharding
         disable_dropout(self)
-        check_head_is_last(self.language_model)
         self.trainable = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
         if self.is_peft:
             self._activate(POLICY_ADAPTER)
         if fast_paths:
             install(self, self.language_model)
+        require_head(self.language_model, outermost=self.wrapper.pretrained_model)
+        if reference is not None:
+            require_head(reference)
         self.train()  # dropout is off; without train mode models ignore gradient checkpointing
 
     @classmethod
@@ -117,14 +136,9 @@ class Policy(nn.Module):
 
     @property
     def lora(self) -> LoraConfig:
-        """Rank, scale and targets of the policy's adapters."""
-        peft_config = self.wrapper.pretrained_model.peft_config[POLICY_ADAPTER]
-        targets = peft_config.target_modules
-        return LoraConfig(
-            r=peft_config.r,
-            alpha=peft_config.lora_alpha,
-            target_modules=targets if isinstance(targets, str) else sorted(targets),
-        )
+        """Rank, scale and targets of the policy's adapters, as they were asked for."""
+        asked: LoraConfig = self.wrapper.lora
+        return asked
 
     @property
     def base_name(self) -> str:
@@ -171,9 +185,9 @@ class Policy(nn.Module):
         rows, steps = response_mask.nonzero(as_tuple=True)  # [N] valid response tokens
         before = prompt_lengths[rows] + steps - 1  # the position that predicts each of them
         features = self._trunk(sequence_ids)[rows, before]  # [N, H]
-        lm_head = self._reader.get_output_embeddings()
+        head = head_of(self._reader)
         token_ids = sequence_ids[rows, before + 1]
-        logprobs, entropy = token_logprobs(features, token_ids, lm_head, temperature, with_entropy, self.fast_paths)
+        logprobs, entropy = token_logprobs(features, token_ids, head, temperature, with_entropy, self.fast_paths)
         values = self._values(features, sequence_ids, rows, before) if with_values else torch.zeros_like(logprobs)
 
         def spread(x: Tensor) -> Tensor:  # [N] -> [B, T]
@@ -205,7 +219,7 @@ class Policy(nn.Module):
 
     def _trunk(self, input_ids: Tensor) -> Tensor:
         """Last hidden states: [B, L] -> [B, L, H]."""
-        return self._reader.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+        return trunk_of(self._reader)(input_ids=input_ids, use_cache=False).last_hidden_state
 
     @property
     def _reader(self) -> "PreTrainedModel":

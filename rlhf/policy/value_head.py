@@ -1,12 +1,12 @@
 """Building the model that `rlhf.policy.policy` wraps: adapters and a value head on a causal language model."""
 
+import warnings
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from rlhf.config import Critic, LoraConfig
-from rlhf.errors import UserError
+from rlhf.errors import UserError, first_line
 from rlhf.models.load import lora_adapters
 
 if TYPE_CHECKING:
@@ -14,20 +14,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 POLICY_ADAPTER, CRITIC_ADAPTER = "default", "critic"
-
-
-def check_head_is_last(model: "PreTrainedModel") -> None:
-    """Raise UserError unless logits == lm_head(last hidden state), which `Policy` relies on."""
-    ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
-    with torch.no_grad():
-        logits = model(**inputs).logits
-        ours = model.get_output_embeddings()(model.base_model(**inputs).last_hidden_state)
-    if not torch.equal(logits, ours):
-        raise UserError(
-            f"{type(model).__name__} does more to its logits than its LM head (a soft cap, a scale); "
-            "PPO would optimize other probabilities than those sampled, so it is not supported"
-        )
 
 
 def belongs_to_critic(parameter_name: str) -> bool:
@@ -55,21 +41,29 @@ class ValueHeadModel(nn.Module):
     that a run has no use for.
     """
 
-    def __init__(self, pretrained_model: "PeftModel") -> None:
+    def __init__(self, pretrained_model: "PeftModel", lora: LoraConfig) -> None:
         super().__init__()
-        self.pretrained_model = pretrained_model
+        self.pretrained_model, self.lora = pretrained_model, lora
         self.v_head = ValueHead(pretrained_model.get_output_embeddings().weight.shape[-1])
 
 
 def wrap_with_value_head(model: "PreTrainedModel", lora: LoraConfig, critic: Critic) -> ValueHeadModel:
-    """New adapters and a new value head around a causal language model; nothing but them is trained."""
+    """New adapters and a new value head around a causal language model; nothing but them is trained.
+
+    Raises UserError where PEFT has no adapters for a layer that is named.
+    """
     import peft
 
     settings = lora_adapters(lora, model)
-    peft_model = peft.get_peft_model(model, settings, adapter_name=POLICY_ADAPTER)
-    if critic == "adapter":
-        peft_model.add_adapter(CRITIC_ADAPTER, settings)
-    wrapper = ValueHeadModel(peft_model)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*keys did not match any targeted")  # patterns of PEFT's own
+            peft_model = peft.get_peft_model(model, settings, adapter_name=POLICY_ADAPTER)
+            if critic == "adapter":
+                peft_model.add_adapter(CRITIC_ADAPTER, settings)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise UserError(f"cannot put adapters on {type(model).__name__} ({first_line(error)})") from error
+    wrapper = ValueHeadModel(peft_model, lora)
     for name, parameter in wrapper.named_parameters():
         parameter.requires_grad_("lora_" in name or name.startswith("v_head."))
     return wrapper.to(model.device)

@@ -13,6 +13,7 @@ from rlhf.parallel.ranks import Ranks
 from rlhf.policy.merged import decoding
 from rlhf.policy.policy import Policy
 from rlhf.sampling.decode import Sampled, sample, stop_strings
+from rlhf.sampling.trial import way_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -111,6 +112,7 @@ def sample_responses(
     generator: torch.Generator | None = None,
 ) -> Responses:
     """One response to each prompt, sampled with the policy's adapters merged into the base."""
+    way = way_of(policy)
     with decoding(policy, len(prompts)):
         sampled = sample(
             policy.language_model,
@@ -119,7 +121,7 @@ def sample_responses(
             tokenizer.eos_token_id,
             generator,
             stop_strings(sampling, tokenizer),
-            policy.fast_paths,
+            way,
         )
     return collate_responses(prompts, sampled, tokenizer)
 

@@ -12,7 +12,8 @@ from rlhf.config import EvaluateConfig, LoraConfig, ModelConfig, SamplingConfig
 from rlhf.data.examples import TokenizedExample, check_fits, collate_columns, load_examples, tokenize
 from rlhf.data.prompts import in_batches
 from rlhf.maths.tensors import masked_mean
-from rlhf.models.load import context_length, load_causal_lm
+from rlhf.models.load import load_causal_lm
+from rlhf.models.shape import context_length
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.policy.files import is_policy_folder, load_policy
 from rlhf.policy.policy import Policy

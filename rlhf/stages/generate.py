@@ -8,7 +8,7 @@ import torch
 from rlhf.config import DataConfig, GenerateConfig
 from rlhf.data.examples import check_fits, load_examples, parse_row, tokenize
 from rlhf.data.prompts import in_batches
-from rlhf.models.load import context_length
+from rlhf.models.shape import context_length
 from rlhf.policy.files import save_merged
 from rlhf.runs.files import write_atomically
 from rlhf.sampling.responses import sample_responses

@@ -20,7 +20,8 @@ from rlhf.data.examples import (
 )
 from rlhf.data.prompts import PromptSource, PromptStream, ShuffledPasses
 from rlhf.fast.heap import return_large_blocks
-from rlhf.models.load import context_length, load_causal_lm
+from rlhf.models.load import load_causal_lm
+from rlhf.models.shape import context_length
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.parallel.launch import engine, join_processes, require_fsdp2_or_ddp, said_once
 from rlhf.parallel.ranks import Ranks, require_same_weights
@@ -95,7 +96,7 @@ def build_trainer(
     transformers.set_seed(config.seed)  # before the adapters are drawn, alike on all ranks
     model = load_causal_lm(config.model)
     if config.fast_paths:
-        return_large_blocks(model.config.hidden_size)
+        return_large_blocks(model.get_output_embeddings().weight.shape[-1])
     tokenizer = load_tokenizer(str(config.model.name_or_path), config.model.trust_remote_code, config.model.gguf_file)
     shuffler = torch.Generator().manual_seed(config.seed)
     source = prompt_source(config, tokenizer, context_length(model), shuffler, prompts)

@@ -10,8 +10,11 @@ from rlhf.config import RewardModelConfig
 from rlhf.config.checks import require
 from rlhf.data.examples import warn_of_leak
 from rlhf.data.preferences import TokenizedPair, load_pairs, mismatched, tokenize_pairs
-from rlhf.models.load import context_length, default_device, disable_dropout, lora_adapters
+from rlhf.models.adapters import merge
+from rlhf.models.dropout import disable_dropout, require_no_noise
+from rlhf.models.load import default_device, lora_adapters
 from rlhf.models.pretrained import load_pretrained
+from rlhf.models.shape import context_length
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.parallel.ranks import Ranks
 from rlhf.report.calibration import accuracies, measure, plot_calibration, plot_margins, show
@@ -133,6 +136,7 @@ def _build(config: RewardModelConfig) -> "tuple[PreTrainedModel, PreTrainedToken
         str(config.model.name_or_path),
         config.model.trust_remote_code,
         config.model.gguf_file,
+        new_head=True,
         num_labels=1,
         dtype=getattr(torch, config.model.dtype),
         use_safetensors=True,
@@ -160,8 +164,9 @@ def _train(
     trainer = resumable(trl.RewardTrainer)(
         model, args=arguments, train_dataset=_dataset(pairs), processing_class=tokenizer, peft_config=lora
     )
+    require_no_noise(trainer.model)
     run_trainer(trainer, "reward", folder, config, METRICS)
-    return trainer.model.merge_and_unload() if lora else trainer.model
+    return merge(trainer.model) if lora else trainer.model
 
 
 def _dataset(pairs: list[TokenizedPair]) -> Any:

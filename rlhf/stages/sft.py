@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 from rlhf.config import SFTConfig
 from rlhf.data.examples import TokenizedExample, load_examples, load_held_out, tokenize, warn_of_leak
 from rlhf.errors import UserError
-from rlhf.models.load import build_from_scratch, context_length, disable_dropout, load_causal_lm, lora_adapters
+from rlhf.models.adapters import merge
+from rlhf.models.dropout import disable_dropout, require_no_noise
+from rlhf.models.load import build_from_scratch, load_causal_lm, lora_adapters
+from rlhf.models.shape import context_length
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.parallel.ranks import Ranks
 from rlhf.report.model_card import CARD_FILE, sft_card
@@ -87,8 +90,9 @@ def _train(
         model, args=arguments, train_dataset=_dataset(examples), processing_class=tokenizer, peft_config=lora
     )
     disable_dropout(trainer.model)
+    require_no_noise(trainer.model)
     run_trainer(trainer, "sft", folder, config, METRICS)
-    return trainer.model.merge_and_unload() if lora else trainer.model
+    return merge(trainer.model) if lora else trainer.model
 
 
 def _dataset(examples: list[TokenizedExample]) -> "Dataset":

@@ -1,0 +1,98 @@
+"""A trial before the first sample: is the model the same when it is read token by token?
+
+The update reads whole sequences at once. A cache that forgets (one for a recurrent state, say), positions that are
+counted from the left edge of the padding, weights that were folded wrongly: each would sample from another distribution
+than the one that is optimized. The next family of models will bring another such surprise, so nothing is looked up in
+a list of names here.
+"""
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from rlhf.errors import UserError, first_line
+from rlhf.models.dropout import ordinary_tokens
+from rlhf.models.head import head_of, relative_error, tolerance, trunk_of
+from rlhf.policy.merged import autocasts, decoding, stirred
+from rlhf.policy.policy import Policy
+from rlhf.sampling.batch import Way, open_batch
+
+PROMPTS = (5, 5, 3)
+"""Tokens of the prompts that are tried: two equal ones, which are read once, and one that is padded."""
+STEPS = 3
+
+
+def way_of(policy: Policy) -> Way:
+    """The fastest way to read token by token that gives the logits of reading at once; found once per policy.
+
+    Cost, of the way that is usually right: six passes over at most 24 tokens, and packing the weights.
+    Raises UserError where none does.
+    """
+    if policy.shortcuts.decoding is None:
+        policy.shortcuts.decoding = _find_way(policy)
+    return "plain" if autocasts(policy) and policy.shortcuts.decoding == "fast" else policy.shortcuts.decoding
+
+
+@torch.no_grad()
+def _find_way(policy: Policy) -> Way:
+    ways: list[Way] = ["fast", "plain", "uncached"] if policy.fast_paths else ["plain", "uncached"]
+    model, reason = policy.language_model, ""
+    prompts, sequence_ids = _rows(policy)
+    with stirred(policy), torch.autocast(policy.device.type, enabled=False):
+        at_once = head_of(model)(trunk_of(model)(input_ids=sequence_ids, use_cache=False).last_hidden_state)
+        expected = _picked(at_once, list(PROMPTS))
+        for way in ways:
+            policy.shortcuts.decoding = way  # read by `decoding`, which packs for the fast way alone
+            try:
+                with decoding(policy, len(PROMPTS)):
+                    error = relative_error(_token_by_token(policy, prompts, sequence_ids, way), expected)
+            except Exception as raised:  # a cache of another kind fails in a way of its own
+                reason = first_line(raised)
+                continue
+            if error < tolerance(expected.dtype):
+                if way == "uncached":
+                    warnings.warn(_slow(policy))
+                return way
+            reason = f"relative error {error:.2g}"
+    raise UserError(
+        f"{type(model).__name__} is another model when it is read token by token than when it is read at once "
+        f"({reason}); PPO would optimize other probabilities than those sampled, so it is not supported"
+    )
+
+
+def _rows(policy: Policy) -> tuple[list[list[int]], Tensor]:
+    """Prompts of different length, and the same with what follows, padded on the right: [B, L]."""
+    longest = max(PROMPTS) + STEPS
+    ids = ordinary_tokens(policy.language_model, 2, longest)[[0, 0, 1]]
+    return [ids[row, :n].tolist() for row, n in enumerate(PROMPTS)], ids
+
+
+def _token_by_token(policy: Policy, prompts: list[list[int]], sequence_ids: Tensor, way: Way) -> Tensor:
+    """Logits after each prompt and each further token; the first row leaves before the last one."""
+    head = head_of(policy.language_model)
+    batch = open_batch(policy.language_model, prompts, STEPS, int(sequence_ids[0, 0]), way)
+    lengths, rows = torch.tensor(PROMPTS), torch.arange(len(PROMPTS))
+    logits = [head(batch.read_prompts())]
+    for step in range(STEPS):
+        if step == STEPS - 1:
+            batch.keep((rows > 0).to(sequence_ids.device))
+            rows = rows[1:]
+        logits.append(head(batch.read(sequence_ids[rows, lengths[rows] + step])))
+    return torch.cat(logits)
+
+
+def _picked(logits: Tensor, lengths: list[int]) -> Tensor:
+    """The logits [B, L, V] after what `_token_by_token` has read, in its order."""
+    picked = []
+    for step in range(STEPS + 1):
+        rows = range(1, len(lengths)) if step == STEPS else range(len(lengths))
+        picked += [logits[row, lengths[row] - 1 + step] for row in rows]
+    return torch.stack(picked)
+
+
+def _slow(policy: Policy) -> str:
+    return (
+        f"{type(policy.language_model).__name__} has no cache that gives the same logits for prompts of different "
+        "length: for every token the whole sequence is read again, which is exact, but slow for long responses"
+    )

@@ -106,6 +106,8 @@ class PPOConfig:
         whiten_advantages: Shift and scale advantages to mean 0, variance 1 over the batch.
         critic: shared (value gradients reach the policy's adapters), detached (a head on frozen features), adapter
             (adapters of its own).
+        keep_critic: Start with the critic that is stored in the folder of the model, which an earlier `rlhf ppo` (or
+            TRL) wrote; else with a new one.
         value_warmup: Critic-only updates at the start.
         kl_coef: Weight of the KL penalty in the reward (its first value, if adaptive).
         kl_estimator: Per-token estimator of the KL.
@@ -157,6 +159,7 @@ class PPOConfig:
     gae_lambda: float = 0.95
     whiten_advantages: bool = True
     critic: Critic = "adapter"
+    keep_critic: bool = False
     value_warmup: ValueWarmup = field(default_factory=ValueWarmup)
     kl_coef: float = 0.05
     kl_estimator: KLEstimator = "k1"

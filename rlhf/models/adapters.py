@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ADAPTER_CONFIG, ADAPTER_FILE, POLICY_FILE = "adapter_config.json", "adapter_model.safetensors", "policy.json"
+ANOTHER = "the adapters belong to another model, or are damaged"
 
 
 class AdapterFolder(NamedTuple):
@@ -84,7 +85,7 @@ def locate(where: str, name: str) -> Path | None:
 
 
 def load_merged(
-    adapters: AdapterFolder, load_base: Callable[..., "PreTrainedModel"], options: dict[str, Any]
+    adapters: AdapterFolder, load_base: Callable[..., "PreTrainedModel"], options: dict[str, Any], with_head: bool
 ) -> "PreTrainedModel":
     """The base with the adapters merged in, as PEFT merges their kind, in the base's dtype.
 
@@ -92,6 +93,7 @@ def load_merged(
         adapters: Where they are.
         load_base: Loads the base; takes the options.
         options: For `from_pretrained`.
+        with_head: Whether the adapters may come with a head for the base, as those of a reward model do.
 
     Raises UserError where a tensor is missing, left over or of another shape, where the base is in four bits, which
     would round the adapters away, or where the merged model computes something else than base and adapters.
@@ -109,7 +111,7 @@ def load_merged(
         raise UserError(f"{where!r} holds an {ADAPTER_CONFIG}, but no {ADAPTER_FILE}; save the adapters as safetensors")
     shapes = stored_shapes(file)
     scores = [shape for name, shape in shapes.items() if name.endswith(("score.weight", "classifier.weight"))]
-    if scores:
+    if scores and with_head:
         options = options | {"num_labels": scores[0][0], "new_head": True}  # the head comes with the adapters
     model = load_base(**options)
     fit_vocabulary(model, shapes)
@@ -117,13 +119,19 @@ def load_merged(
         settings = peft.PeftConfig.from_pretrained(where)
         if settings.task_type == "CAUSAL_LM" and model.get_output_embeddings() is None:
             settings.task_type = None  # adapters of a language model's trunk, under another head
+        if settings.is_prompt_learning:
+            raise UserError(f"{where!r} holds {settings.peft_type.value}, which cannot be merged into a model")
         wrapper = peft.MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(settings.task_type, peft.PeftModel)(model, settings)
+        check_shapes(wrapper, settings, shapes, file)
         result = wrapper.load_adapter(where, "default", is_trainable=False)
-    except (ValueError, RuntimeError, KeyError) as error:
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
         raise UserError(f"cannot put the adapters in {where!r} on {adapters.base!r} ({first_line(error)})") from error
-    check_complete(wrapper, settings, result, shapes, file)
+    for names, what in ((result.missing_keys, "is missing"), (result.unexpected_keys, "has no place in the model")):
+        if names:
+            raise UserError(f"{file}: tensor {min(names)!r} {what}; {ANOTHER}")
     merged = merge(wrapper)
     merged.name_or_path = merged.config.name_or_path = where
+    merged.gguf_file = None  # of the base; this model is none
     return merged
 
 
@@ -146,19 +154,19 @@ def fit_vocabulary(model: "PreTrainedModel", shapes: dict[str, tuple[int, ...]])
         model.resize_token_embeddings(max(rows), mean_resizing=False)
 
 
-def check_complete(
-    wrapper: "PeftModel", settings: "PeftConfig", result: Any, shapes: dict[str, tuple[int, ...]], file: Path
-) -> None:
-    """Raise UserError unless every tensor of the file has found its place, and every place its tensor."""
+def check_shapes(wrapper: "PeftModel", settings: "PeftConfig", shapes: dict[str, tuple[int, ...]], file: Path) -> None:
+    """Raise UserError unless the file has all tensors of the adapters, in their shapes."""
     from peft import get_peft_model_state_dict
 
-    missing = set(result.missing_keys)
-    if not getattr(settings, "target_parameters", None):  # names of those are translated on the way
-        expected = get_peft_model_state_dict(wrapper, save_embedding_layers=False)
-        missing |= expected.keys() - shapes.keys()
-    for names, what in ((missing, "is missing"), (set(result.unexpected_keys), "has no place in the model")):
-        if names:
-            raise UserError(f"{file}: tensor {min(names)!r} {what}; they belong to another model or are damaged")
+    if getattr(settings, "target_parameters", None):
+        return  # names of those are translated on the way; `load_adapter` says what it did not find
+    for name, tensor in sorted(get_peft_model_state_dict(wrapper, save_embedding_layers=False).items()):
+        if name not in shapes:
+            raise UserError(f"{file}: tensor {name!r} is missing; {ANOTHER}")
+        if shapes[name] != tuple(tensor.shape):
+            raise UserError(
+                f"{file}: tensor {name!r} has shape {shapes[name]}, expected {tuple(tensor.shape)}; {ANOTHER}"
+            )
 
 
 def merge(wrapper: "PeftModel", adapter: str | None = None) -> "PreTrainedModel":

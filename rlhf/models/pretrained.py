@@ -126,7 +126,8 @@ def _load_adapted(auto_class: Any, adapters: AdapterFolder, trust_remote_code: b
             raise UserError(f"{where!r} holds adapters for another model: {error}") from error
 
     if is_model(auto_class):
-        return load_merged(adapters, load_base, options)
+        with_head = auto_class.__name__ == "AutoModelForSequenceClassification"
+        return load_merged(adapters, load_base, options, with_head)
     options.pop("new_head")
     if hasattr(auto_class, "for_model") or locate(where, "tokenizer_config.json") is None:
         return load_base(**options)

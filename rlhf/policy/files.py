@@ -9,8 +9,9 @@ from torch import Tensor
 
 from rlhf.config import LoraConfig, ModelConfig
 from rlhf.config.checks import require
+from rlhf.config.common import DType
 from rlhf.errors import UserError
-from rlhf.models.adapters import ADAPTER_FILE, POLICY_FILE, merge
+from rlhf.models.adapters import ADAPTER_CONFIG, ADAPTER_FILE, POLICY_FILE, find_adapters, merge
 from rlhf.models.quantization import is_quantized
 from rlhf.policy.policy import Policy
 from rlhf.policy.value_head import CRITIC_ADAPTER, POLICY_ADAPTER
@@ -31,6 +32,8 @@ def save_policy(policy: Policy, folder: Path) -> None:
     )
     save_file(policy.wrapper.v_head.state_dict(), folder / VALUE_HEAD_FILE)
     description = {"base": policy.base_name, "critic": policy.critic, "lora": asdict(policy.lora)}
+    if policy.critic == "adapter" and policy.wrapper.critic_lora != policy.lora:
+        description["critic_lora"] = asdict(policy.wrapper.critic_lora)
     if policy.base_gguf_file is not None:
         description["gguf_file"] = policy.base_gguf_file
     if is_quantized(policy.language_model):
@@ -40,22 +43,30 @@ def save_policy(policy: Policy, folder: Path) -> None:
 
 def is_policy_folder(name_or_path: str) -> bool:
     """Whether `save_policy` wrote this folder."""
-    return (Path(name_or_path) / POLICY_FILE).is_file()
+    return (Path(name_or_path).expanduser() / POLICY_FILE).is_file()
 
 
-def load_policy(folder: Path, trust_remote_code: bool = False) -> Policy:
-    """What `save_policy` wrote, on top of the base model that it names; raises as `read_policy` does."""
+def load_policy(folder: Path, trust_remote_code: bool = False, dtype: DType = "float32") -> Policy:
+    """What `save_policy` wrote, on top of the base model that it names, which is loaded in this dtype.
+
+    Raises UserError where the base is not there any more, and as `read_policy` does.
+    """
     from rlhf.models.load import load_causal_lm
 
-    description = json.loads((folder / POLICY_FILE).read_text())
+    folder = folder.expanduser().resolve()
+    adapters = find_adapters(str(folder))
+    require(adapters is not None, f"{folder} holds a {POLICY_FILE} but no {ADAPTER_CONFIG}; it is damaged")
+    assert adapters is not None
     base = ModelConfig(
-        name_or_path=description["base"],
-        gguf_file=description.get("gguf_file"),
-        quantization=description.get("quantization"),
+        name_or_path=adapters.base,
+        gguf_file=adapters.gguf_file,
+        quantization="4bit" if adapters.is_quantized else None,
         trust_remote_code=trust_remote_code,
+        dtype=dtype,
     )
-    model = load_causal_lm(base)
-    policy = Policy.with_lora(model, LoraConfig(**description["lora"]), description["critic"])
+    said = json.loads((folder / POLICY_FILE).read_text())
+    critic_lora = LoraConfig(**said["critic_lora"]) if "critic_lora" in said else None
+    policy = Policy.with_lora(load_causal_lm(base), LoraConfig(**said["lora"]), said["critic"], critic_lora=critic_lora)
     read_policy(policy, folder)
     return policy
 
@@ -94,13 +105,7 @@ def save_merged(policy: Policy, folder: Path) -> None:
 
 def read_strictly(file: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a safetensors file; raises UserError unless names and shapes are the expected ones."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        found = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} cannot be read ({error}); the checkpoint is damaged or incomplete") from error
+    found = read_safetensors(file)
     for name in sorted(found.keys() | expected.keys()):
         if name not in found:
             raise UserError(f"{file}: tensor {name!r} is missing; this file belongs to another policy or is damaged")
@@ -110,3 +115,15 @@ def read_strictly(file: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
             shapes = f"{tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
             raise UserError(f"{file}: tensor {name!r} has shape {shapes}; check model and lora")
     return found
+
+
+def read_safetensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; raises UserError for one that is missing or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, Tensor] = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} cannot be read ({error}); the checkpoint is damaged or incomplete") from error
+    return tensors

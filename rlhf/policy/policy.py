@@ -113,6 +113,7 @@ class Policy(nn.Module):
         critic: Critic,
         gradient_checkpointing: bool = False,
         fast_paths: bool = True,
+        critic_lora: LoraConfig | None = None,
     ) -> Self:
         """New adapters and a new value head on a frozen base, which without them is the reference, bit for bit.
 
@@ -122,8 +123,10 @@ class Policy(nn.Module):
             critic: As above; `adapter` gives the critic adapters of its own.
             gradient_checkpointing: Trade compute for activation memory.
             fast_paths: As above.
+            critic_lora: Rank and scale of the critic's adapters, where they are not those of the policy's.
         """
-        policy = cls(wrap_with_value_head(model, lora, critic), critic, new_critic=True, fast_paths=fast_paths)
+        wrapper = wrap_with_value_head(model, lora, critic, critic_lora)
+        policy = cls(wrapper, critic, new_critic=True, fast_paths=fast_paths)
         if gradient_checkpointing:
             policy._checkpoint_gradients(model)
         return policy

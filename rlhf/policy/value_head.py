@@ -1,5 +1,6 @@
 """Building the model that `rlhf.policy.policy` wraps: adapters and a value head on a causal language model."""
 
+import dataclasses
 import warnings
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from rlhf.errors import UserError, first_line
 from rlhf.models.load import lora_adapters
 
 if TYPE_CHECKING:
+    import peft
     from peft import PeftModel
     from transformers import PreTrainedModel
 
@@ -41,14 +43,18 @@ class ValueHeadModel(nn.Module):
     that a run has no use for.
     """
 
-    def __init__(self, pretrained_model: "PeftModel", lora: LoraConfig) -> None:
+    def __init__(self, pretrained_model: "PeftModel", lora: LoraConfig, critic_lora: LoraConfig) -> None:
         super().__init__()
-        self.pretrained_model, self.lora = pretrained_model, lora
+        self.pretrained_model, self.lora, self.critic_lora = pretrained_model, lora, critic_lora
         self.v_head = ValueHead(pretrained_model.get_output_embeddings().weight.shape[-1])
 
 
-def wrap_with_value_head(model: "PreTrainedModel", lora: LoraConfig, critic: Critic) -> ValueHeadModel:
+def wrap_with_value_head(
+    model: "PreTrainedModel", lora: LoraConfig, critic: Critic, critic_lora: LoraConfig | None = None
+) -> ValueHeadModel:
     """New adapters and a new value head around a causal language model; nothing but them is trained.
+
+    The critic's adapters, if it has any, are like the policy's unless critic_lora says what else.
 
     Raises UserError where PEFT has no adapters for a layer that is named.
     """
@@ -60,10 +66,17 @@ def wrap_with_value_head(model: "PreTrainedModel", lora: LoraConfig, critic: Cri
             warnings.filterwarnings("ignore", message=".*keys did not match any targeted")  # patterns of PEFT's own
             peft_model = peft.get_peft_model(model, settings, adapter_name=POLICY_ADAPTER)
             if critic == "adapter":
-                peft_model.add_adapter(CRITIC_ADAPTER, settings)
+                peft_model.add_adapter(
+                    CRITIC_ADAPTER, settings if critic_lora is None else resized(settings, critic_lora)
+                )
     except (ValueError, TypeError, NotImplementedError) as error:
         raise UserError(f"cannot put adapters on {type(model).__name__} ({first_line(error)})") from error
-    wrapper = ValueHeadModel(peft_model, lora)
+    wrapper = ValueHeadModel(peft_model, lora, critic_lora or lora)
     for name, parameter in wrapper.named_parameters():
         parameter.requires_grad_("lora_" in name or name.startswith("v_head."))
     return wrapper.to(model.device)
+
+
+def resized(settings: "peft.LoraConfig", lora: LoraConfig) -> "peft.LoraConfig":
+    """The same adapters with the rank and scale of others."""
+    return dataclasses.replace(settings, r=lora.r, lora_alpha=lora.alpha)

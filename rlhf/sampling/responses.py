@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rlhf.config import SamplingConfig
 from rlhf.data.examples import Example, TokenizedExample
+from rlhf.models.tokenizer import require_known_tokens
 from rlhf.parallel.ranks import Ranks
 from rlhf.policy.merged import decoding
 from rlhf.policy.policy import Policy
@@ -112,6 +113,7 @@ def sample_responses(
     generator: torch.Generator | None = None,
 ) -> Responses:
     """One response to each prompt, sampled with the policy's adapters merged into the base."""
+    require_known_tokens(policy.language_model, tokenizer, [p.prompt_ids for p in prompts])
     way = way_of(policy)
     with decoding(policy, len(prompts)):
         sampled = sample(

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlhf.config import EvaluateConfig, LoraConfig, ModelConfig, SamplingConfig
+from rlhf.config.checks import require
 from rlhf.data.examples import TokenizedExample, check_fits, collate_columns, load_examples, tokenize
 from rlhf.data.prompts import in_batches
 from rlhf.maths.tensors import masked_mean
 from rlhf.models.load import load_causal_lm
+from rlhf.models.quantization import is_quantized
 from rlhf.models.shape import context_length
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.policy.files import is_policy_folder, load_policy
@@ -97,7 +99,11 @@ def policy_of(model: ModelConfig) -> "tuple[Policy, PreTrainedTokenizerFast]":
     """A trained policy, or any causal language model as a policy whose adapters do nothing yet."""
     assert model.name_or_path is not None
     if is_policy_folder(model.name_or_path):
-        policy = load_policy(Path(model.name_or_path), model.trust_remote_code)
+        policy = load_policy(Path(model.name_or_path), model.trust_remote_code, model.dtype)
+        require(
+            model.quantization is None or is_quantized(policy.language_model),
+            f"model.quantization is {model.quantization}, but {model.name_or_path} was trained without it; remove it",
+        )
         return policy, load_tokenizer(policy.base_name, model.trust_remote_code, policy.base_gguf_file)
     tokenizer = load_tokenizer(model.name_or_path, model.trust_remote_code, model.gguf_file)
     return Policy.with_lora(load_causal_lm(model), LoraConfig(r=1), critic="detached"), tokenizer

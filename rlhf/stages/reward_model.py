@@ -15,7 +15,7 @@ from rlhf.models.dropout import disable_dropout, require_no_noise
 from rlhf.models.load import default_device, lora_adapters
 from rlhf.models.pretrained import load_pretrained
 from rlhf.models.shape import context_length
-from rlhf.models.tokenizer import load_tokenizer
+from rlhf.models.tokenizer import load_tokenizer, require_known_tokens
 from rlhf.parallel.ranks import Ranks
 from rlhf.report.calibration import accuracies, measure, plot_calibration, plot_margins, show
 from rlhf.report.model_card import CARD_FILE, reward_card
@@ -65,6 +65,7 @@ def _run(config: RewardModelConfig, folder: Path, ranks: Ranks) -> None:
     model, tokenizer = _build(config)
     train = tokenize_pairs(pairs, tokenizer, config.data, context_length(model))
     held_out = tokenize_pairs(held_out_pairs, tokenizer, config.data, context_length(model))
+    require_known_tokens(model, tokenizer, (p.chosen_ids + p.rejected_ids for p in [*train, *held_out]))
     if ranks.is_first:
         print(
             f"reward model on {len(train)} of {len(pairs)} pairs, held out {len(held_out)} of {len(held_out_pairs)}, "

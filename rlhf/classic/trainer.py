@@ -19,9 +19,9 @@ from rlhf.classic.stats import classic_stats
 from rlhf.config.checks import require
 from rlhf.config.command_line import parse
 from rlhf.config.watch import WatchConfig
-from rlhf.models.shape import context_length
-from rlhf.policy.merged import merged
+from rlhf.models.shape import context_length, vocabulary_size
 from rlhf.ppo.trainer import Callback
+from rlhf.sampling.trial import generating
 from rlhf.watch.watch import Watch
 
 if TYPE_CHECKING:
@@ -116,9 +116,9 @@ class PPOTrainer:
         is_single = torch.is_tensor(query_tensor) or all(isinstance(item, int) for item in query_tensor)
         queries = id_rows("query_tensor", [query_tensor] if is_single else query_tensor)
         model, how = self.policy.language_model, sampler(self.policy.language_model, self.tokenizer, generation_kwargs)
-        self._report_mismatch(distribution_mismatch(how.config, model.config.vocab_size, self.config.temperature))
+        self._report_mismatch(distribution_mismatch(how.config, vocabulary_size(model), self.config.temperature))
         responses: list[Tensor] = []
-        with merged(self.policy):
+        with generating(self.policy, min(batch_size, len(queries))):
             for start in range(0, len(queries), batch_size):
                 if length_sampler is not None:
                     how.config.max_new_tokens = length_sampler()

@@ -47,15 +47,13 @@ def find_adapters(where: str) -> AdapterFolder | None:
 
     Raises UserError where they do not say what their base is, or where it is not there any more.
     """
-    file = locate(where, ADAPTER_CONFIG)
+    file = locate(where, POLICY_FILE) or locate(where, ADAPTER_CONFIG)
     if file is None:
         return None
-    policy = Path(where) / POLICY_FILE
-    if policy.is_file():
-        said = json.loads(policy.read_text())
+    said = json.loads(file.read_text(encoding="utf-8"))
+    if file.name == POLICY_FILE:
         base, named_in = said["base"], f"base in {POLICY_FILE}"
     else:
-        said = json.loads(file.read_text(encoding="utf-8"))
         base, named_in = said.get("base_model_name_or_path"), f"base_model_name_or_path in {ADAPTER_CONFIG}"
     if not base:
         raise UserError(f"{where!r} holds adapters, but does not say for which model; write its name as {named_in}")
@@ -107,13 +105,13 @@ def load_merged(
             "adapters that were trained without it"
         )
     file = locate(where, ADAPTER_FILE)
-    if file is None:
-        raise UserError(f"{where!r} holds an {ADAPTER_CONFIG}, but no {ADAPTER_FILE}; save the adapters as safetensors")
-    shapes = stored_shapes(file)
+    shapes = {} if file is None else stored_shapes(file)
     scores = [shape for name, shape in shapes.items() if name.endswith(("score.weight", "classifier.weight"))]
     if scores and with_head:
         options = options | {"num_labels": scores[0][0], "new_head": True}  # the head comes with the adapters
     model = load_base(**options)
+    if file is None:
+        raise UserError(f"{where!r} holds no {ADAPTER_FILE}; save the adapters as safetensors")
     fit_vocabulary(model, shapes)
     try:
         settings = peft.PeftConfig.from_pretrained(where)

@@ -63,42 +63,72 @@ def trunk_of(model: "PreTrainedModel") -> nn.Module:
 
 
 def require_head(model: "PreTrainedModel", outermost: nn.Module | None = None) -> None:
-    """Raise UserError unless logits == head(trunk(tokens)), in train mode, for tokens that occur, with a gradient.
+    """Raise UserError unless a model is one that PPO can train, as far as a few tokens can tell.
 
-    That the two passes agree also shows that there is no dropout. Cost: two passes over 16 tokens, and one backward.
+    In train mode logits == head(trunk(tokens)); two passes agree, so there is no dropout; a gradient comes back; and
+    what a token predicts does not depend on those after it, nor on train or eval mode. Cost: three passes over at most
+    16 tokens, one backward.
 
     Args:
         model: A causal language model.
         outermost: What the caller takes for the model, a PEFT wrapper for example; None is the model itself.
     """
-    name, ids, was_training = type(model).__name__, ordinary_tokens(model), model.training
+    name, was_training = type(model).__name__, model.training
     outermost, head = outermost or model, head_of(model)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    if not any("lora_" in n for n, p in model.named_parameters() if p.requires_grad):
-        trained = trained[:1]  # of a model that is trained in full one is enough, and takes less memory
-    outermost.train()
     try:
         with torch.autocast(model.device.type, enabled=False):
-            with torch.no_grad():
-                logits = outermost(input_ids=ids, use_cache=False).logits
-            ours = head(trunk_of(model)(input_ids=ids, use_cache=False).last_hidden_state)
-            gradients = torch.autograd.grad(ours.sum(), trained, allow_unused=True) if trained else [ours]
-            with torch.no_grad():
-                again = logits if agree(logits, ours, head) else outermost(input_ids=ids, use_cache=False).logits
+            found = _read(model, outermost, head)
     except Exception as error:  # each model fails in a way of its own
         raise UserError(f"{name} cannot be trained on tokens alone ({with_kind(error)[:200]})") from error
     finally:
         outermost.train(was_training)
-    if logits.shape == again.shape and not torch.equal(logits, again):
+    agrees = agree(found.logits, found.ours, head)
+    if not agrees and found.logits.shape == found.again.shape and not torch.equal(found.logits, found.again):
         raise UserError(noise_in(model))
-    if not agree(logits, ours, head):
+    if not agrees:
         raise UserError(
             f"{name} does more to its logits than its LM head, and more than its config says (a scale, a soft cap), or "
             "its adapters work from outside of it; PPO would optimize other probabilities than those sampled, so it is "
             "not supported"
         )
-    if all(gradient is None for gradient in gradients):
+    if not found.has_gradient:
         raise UserError(f"the adapters of {name} have no effect on its logits; take other lora.target_modules")
+    change = relative_error(found.of_beginning, found.ours[:, : found.of_beginning.shape[1]])
+    if change > tolerance(found.logits.dtype):
+        raise UserError(
+            f"what {name} predicts depends on the tokens that come after, or on eval mode (relative error "
+            f"{change:.2g}); PPO needs a causal language model, so it is not supported"
+        )
+
+
+class Reading(NamedTuple):
+    """Logits of the same tokens: by the model; by its trunk and head; by the model again; of their beginning alone."""
+
+    logits: Tensor
+    ours: Tensor
+    again: Tensor
+    of_beginning: Tensor
+    has_gradient: bool
+
+
+def _read(model: "PreTrainedModel", outermost: nn.Module, head: Head) -> Reading:
+    ids, trunk = ordinary_tokens(model), trunk_of(model)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    embedding = model.get_input_embeddings().weight
+    if embedding.requires_grad:
+        trained = [embedding]  # of a model that is trained in full one gradient is enough, and takes less memory
+    outermost.train()
+    with torch.no_grad():
+        logits = outermost(input_ids=ids, use_cache=False).logits
+    with torch.enable_grad():
+        ours = head(trunk(input_ids=ids, use_cache=False).last_hidden_state)
+        gradients = torch.autograd.grad(ours.sum(), trained, allow_unused=True) if trained else [ours]
+    with torch.no_grad():
+        again = logits if agree(logits, ours, head) else outermost(input_ids=ids, use_cache=False).logits
+        outermost.eval()
+        of_beginning = head(trunk(input_ids=ids[:, : ids.shape[1] // 2], use_cache=False).last_hidden_state)
+    has_gradient = any(gradient is not None for gradient in gradients)
+    return Reading(logits, ours.detach(), again, of_beginning, has_gradient)
 
 
 def agree(logits: Tensor, ours: Tensor, head: Head) -> bool:

@@ -8,7 +8,7 @@ and PEFT's adapter switches, with their traps.
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import torch
@@ -50,10 +50,12 @@ class Shortcuts:
         folds: Whether the model with adapters folded into its weights computes what it computes with them apart.
         decoding: How it reads token by token what it reads at once: from packed weights with a cache that is filled in
             place (fast), with transformers' own (plain), or from the first token again every time (uncached).
+        generates: What is wrong with transformers' `generate` of so many prompts at a time; empty if nothing is.
     """
 
     folds: bool | None = None
     decoding: Literal["fast", "plain", "uncached"] | None = None
+    generates: dict[int, str] = field(default_factory=dict)
 
 
 class Policy(nn.Module):

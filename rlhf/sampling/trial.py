@@ -6,7 +6,9 @@ than the one that is optimized. The next family of models will bring another suc
 a list of names here.
 """
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ from torch import Tensor
 from rlhf.errors import UserError, first_line
 from rlhf.models.dropout import ordinary_tokens
 from rlhf.models.head import head_of, relative_error, tolerance, trunk_of
-from rlhf.policy.merged import autocasts, decoding, stirred
+from rlhf.policy.merged import autocasts, decoding, merged, stirred
 from rlhf.policy.policy import Policy
 from rlhf.sampling.batch import Way, open_batch
 
@@ -59,6 +61,56 @@ def _find_way(policy: Policy) -> Way:
         f"{type(model).__name__} is another model when it is read token by token than when it is read at once "
         f"({reason}); PPO would optimize other probabilities than those sampled, so it is not supported"
     )
+
+
+@contextlib.contextmanager
+def generating(policy: Policy, batch_size: int) -> Iterator[None]:
+    """Within this context transformers' own `generate` samples from the policy, as `merged`.
+
+    Raises UserError where it would sample from another distribution than the update optimizes: a model may read prompts
+    of different length, padded on the left, as other prompts. One at a time, without padding, it may be right.
+    """
+    with merged(policy):
+        if batch_size not in policy.shortcuts.generates:
+            policy.shortcuts.generates[batch_size] = _generating_error(policy, batch_size)
+        error = policy.shortcuts.generates[batch_size]
+        if error:
+            advice = "pass batch_size=1" if batch_size > 1 else "sample in another way"
+            raise UserError(
+                f"generate of {type(policy.language_model).__name__}, {batch_size} prompts at a time, samples from "
+                f"another model than the one that step updates ({error}); {advice}"
+            )
+        yield
+
+
+@torch.no_grad()
+def _generating_error(policy: Policy, batch_size: int) -> str:
+    """What is wrong with `generate`, in words; empty if nothing is: greedy tokens with their logits, against a pass."""
+    model, (short, long) = policy.language_model, (min(PROMPTS), max(PROMPTS))
+    ids = ordinary_tokens(model, 2, long)
+    mask = torch.ones_like(ids)
+    if batch_size > 1:
+        mask[1, : long - short] = 0
+    try:
+        said = model.generate(
+            ids,
+            attention_mask=mask,
+            max_new_tokens=STEPS,
+            min_new_tokens=STEPS,
+            do_sample=False,
+            num_beams=1,
+            num_return_sequences=1,
+            pad_token_id=int(ids[0, 0]),
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        row = said.sequences[1:, -STEPS - (short if batch_size > 1 else long) :]
+        at_once = head_of(model)(trunk_of(model)(input_ids=row, use_cache=False).last_hidden_state)
+    except Exception as raised:
+        return first_line(raised)
+    found = torch.stack([logits[1] for logits in said.logits])
+    error = relative_error(found, at_once[0, -STEPS - 1 : -1])
+    return "" if error < tolerance(found.dtype) else f"relative error {error:.2g}"
 
 
 def _rows(policy: Policy) -> tuple[list[list[int]], Tensor]:

@@ -200,10 +200,10 @@ def untie(model: "PreTrainedModel") -> None:
 
 
 @torch.no_grad()
-def reading(model: "PreTrainedModel") -> Tensor:
+def reading(model: "PreTrainedModel", in_train_mode: bool = False) -> Tensor:
     """What a model makes of a few tokens: its logits, or its features where it has no LM head."""
     ids, was_training = ordinary_tokens(model), model.training
-    model.eval()
+    model.train(in_train_mode)
     if model.get_output_embeddings() is None:
         said = trunk_of(model)(input_ids=ids).last_hidden_state
     else:

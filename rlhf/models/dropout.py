@@ -9,36 +9,49 @@ from rlhf.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-NOISE = ("drop", "jitter")
-"""What the names of such settings have in common: attention_dropout, resid_pdrop, layerdrop, router_jitter_noise."""
+DROPOUT, JITTER = "drop", "jitter"
+"""What the names of such settings have in common: attention_dropout, resid_pdrop, layerdrop; router_jitter_noise."""
 
 
-def zero_noise(settings: Any) -> None:
-    """Set every noise in a config to 0, in those nested in it too (of a text model in a multimodal one, say)."""
+def zero_dropout(settings: Any) -> None:
+    """Set every dropout in a config to 0, in those nested in it too (of a text model in a multimodal one, say)."""
     for name, value in vars(settings).items():
-        if is_noise(name, value):
+        if is_set(name, value, DROPOUT):
             setattr(settings, name, 0.0)
         elif hasattr(value, "to_dict"):
-            zero_noise(value)
+            zero_dropout(value)
 
 
 def disable_dropout(model: torch.nn.Module) -> None:
-    """Set every dropout probability to 0 in modules, their attributes and the configs they read at run time."""
+    """Turn off the noise of train mode: dropout is 0 in modules, attributes and the configs that they read at run time.
+
+    A router with jitter stays in eval mode: Phi's reads the strength of its jitter there too, for something else.
+    """
     for module in model.modules():
         if isinstance(module, torch.nn.modules.dropout._DropoutNd):
             module.p = 0.0
         for name, value in list(vars(module).items()):
-            if is_noise(name, value):
+            if is_set(name, value, DROPOUT):
                 setattr(module, name, 0.0)
+            if is_set(name, value, JITTER):
+                keep_in_eval_mode(module)
         config: PreTrainedConfig | None = getattr(module, "config", None)
         if hasattr(config, "to_dict"):
-            zero_noise(config)
+            zero_dropout(config)
 
 
-def is_noise(name: str, value: Any) -> bool:
-    """Whether a setting is the strength of a noise that is not 0."""
+def is_set(name: str, value: Any, kind: str) -> bool:
+    """Whether a setting is the strength of a kind of noise, and not 0."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and value != 0 and any(part in name for part in NOISE)
+    return is_number and value != 0 and kind in name
+
+
+def keep_in_eval_mode(module: torch.nn.Module) -> None:
+    """Let a module (not those in it) take no notice of train mode; its class becomes one of its own for that."""
+    own_class = type(module)
+    if not isinstance(vars(own_class).get("training"), property):
+        always = {"training": property(lambda self: False, lambda self, value: None)}
+        module.__class__ = type(own_class.__name__, (own_class,), always)
 
 
 @torch.no_grad()

@@ -66,8 +66,8 @@ def require_head(model: "PreTrainedModel", outermost: nn.Module | None = None) -
     """Raise UserError unless a model is one that PPO can train, as far as a few tokens can tell.
 
     In train mode logits == head(trunk(tokens)); two passes agree, so there is no dropout; a gradient comes back; and
-    what a token predicts does not depend on those after it, nor on train or eval mode. Cost: three passes over at most
-    16 tokens, one backward.
+    what a token predicts does not depend on those after it, nor on train or eval mode. Cost: three passes over 16
+    tokens, one backward.
 
     Args:
         model: A causal language model.
@@ -94,7 +94,7 @@ def require_head(model: "PreTrainedModel", outermost: nn.Module | None = None) -
     if not found.has_gradient:
         raise UserError(f"the adapters of {name} have no effect on its logits; take other lora.target_modules")
     change = relative_error(found.of_beginning, found.ours[:, : found.of_beginning.shape[1]])
-    if change > tolerance(found.logits.dtype):
+    if change > ROUNDING.get(found.logits.dtype, 1e-5):
         raise UserError(
             f"what {name} predicts depends on the tokens that come after, or on eval mode (relative error "
             f"{change:.2g}); PPO needs a causal language model, so it is not supported"
@@ -102,7 +102,8 @@ def require_head(model: "PreTrainedModel", outermost: nn.Module | None = None) -
 
 
 class Reading(NamedTuple):
-    """Logits of the same tokens: by the model; by its trunk and head; by the model again; of their beginning alone."""
+    """Logits of some tokens: by the model, by its trunk and head, by the model again; and in eval mode those of their
+    first half, with another second half behind it."""
 
     logits: Tensor
     ours: Tensor
@@ -126,7 +127,9 @@ def _read(model: "PreTrainedModel", outermost: nn.Module, head: Head) -> Reading
     with torch.no_grad():
         again = logits if agree(logits, ours, head) else outermost(input_ids=ids, use_cache=False).logits
         outermost.eval()
-        of_beginning = head(trunk(input_ids=ids[:, : ids.shape[1] // 2], use_cache=False).last_hidden_state)
+        half = ids.shape[1] // 2
+        others = torch.cat([ids[:, :half], ids.flip(0)[:, half:]], dim=1)  # as many, so that rounding is the same
+        of_beginning = head(trunk(input_ids=others, use_cache=False).last_hidden_state[:, :half])
     has_gradient = any(gradient is not None for gradient in gradients)
     return Reading(logits, ours.detach(), again, of_beginning, has_gradient)
 

@@ -125,19 +125,23 @@ def unsuitable(model: "PreTrainedModel") -> list[str] | None:
     from transformers.pytorch_utils import Conv1D
 
     linear = {name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D)}
-    used: set[str] = set()
+    used: dict[bool, set[str]] = {True: set(), False: set()}
 
     def note(name: str, output: Any) -> None:
         if torch.is_tensor(output):
-            used.add(kind_of(name))
+            used[model.training].add(kind_of(name))
 
     hooks = [m.register_forward_hook(lambda *call, name=name: note(name, call[-1])) for name, m in linear.items()]
     try:
-        reading(model)
+        for in_train_mode in used:  # Gemma 3n reads some weights directly in one of the two
+            reading(model, in_train_mode)
     finally:
         for hook in hooks:
             hook.remove()
-    names = [name for name in linear if kind_of(name) not in used and linear[name] is not model.get_output_embeddings()]
+    in_both = used[True] & used[False]
+    names = [
+        name for name in linear if kind_of(name) not in in_both and linear[name] is not model.get_output_embeddings()
+    ]
     names += FUSED if model.config.model_type in FUSED_BY else []
     return names or None
 

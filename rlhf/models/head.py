@@ -123,14 +123,14 @@ def _read(model: "PreTrainedModel", outermost: nn.Module, head: Head) -> Reading
         logits = outermost(input_ids=ids, use_cache=False).logits
     with torch.enable_grad():
         ours = head(trunk(input_ids=ids, use_cache=False).last_hidden_state)
-        gradients = torch.autograd.grad(ours.sum(), trained, allow_unused=True) if trained else [ours]
+        gradients = torch.autograd.grad(ours.sum(), trained, allow_unused=True) if ours.requires_grad else ()
     with torch.no_grad():
         again = logits if agree(logits, ours, head) else outermost(input_ids=ids, use_cache=False).logits
         outermost.eval()
         half = ids.shape[1] // 2
         others = torch.cat([ids[:, :half], ids.flip(0)[:, half:]], dim=1)  # as many, so that rounding is the same
         of_beginning = head(trunk(input_ids=others, use_cache=False).last_hidden_state[:, :half])
-    has_gradient = any(gradient is not None for gradient in gradients)
+    has_gradient = not trained or any(gradient is not None for gradient in gradients)
     return Reading(logits, ours.detach(), again, of_beginning, has_gradient)
 
 

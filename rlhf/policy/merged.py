@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from rlhf.config.checks import require
 from rlhf.fast.packed import Layer, can_pack, packed
 from rlhf.models.dropout import ordinary_tokens
 from rlhf.models.head import relative_error, tolerance
@@ -43,6 +44,19 @@ def packs(policy: Policy) -> bool:
 
     are_plain = all(is_plain(layer, POLICY_ADAPTER) for layer in lora_layers(policy.language_model))
     return are_plain and folds(policy) and can_pack(policy.language_model.get_output_embeddings().weight)
+
+
+def require_mergeable(policy: Policy) -> None:
+    """Raise UserError unless the policy can be sent to another engine as the weights of a model without adapters."""
+    from peft.tuners.lora.layer import ParamWrapper
+
+    experts = any(isinstance(layer, ParamWrapper) for layer in lora_layers(policy))
+    require(
+        folds(policy) and not experts,
+        f"the adapters of {type(policy.language_model).__name__} cannot be folded into its weights layer by layer "
+        f"({'some are on experts' if experts else 'that changes what it computes'}), which vLLM needs; take other "
+        "lora.target_modules, or generation.engine: transformers",
+    )
 
 
 def autocasts(policy: Policy) -> bool:

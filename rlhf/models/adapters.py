@@ -51,6 +51,8 @@ def find_adapters(where: str) -> AdapterFolder | None:
     if file is None:
         return None
     said = json.loads(file.read_text(encoding="utf-8"))
+    if "lora" in said and said["lora"] is None:  # a policy that was trained in full is a model
+        return None
     if file.name == POLICY_FILE:
         base, named_in = said["base"], f"base in {POLICY_FILE}"
     else:

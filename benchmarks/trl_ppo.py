@@ -11,7 +11,8 @@ from torch import Tensor
 
 from rlhf.config import PPOConfig
 from rlhf.data.examples import TokenizedExample, collate_columns, load_training, tokenize
-from rlhf.models.load import context_length, load_causal_lm, lora_adapters
+from rlhf.models.load import load_causal_lm, lora_adapters
+from rlhf.models.shape import context_length
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.policy.files import save_policy
 from rlhf.policy.policy import Policy

@@ -12,6 +12,7 @@ from rlhf.fast.attention import use_float32_backward
 from rlhf.fast.lora import FusedLinear
 from rlhf.fast.packed import can_pack
 from rlhf.maths.tensors import entropy_from_logits, logprobs_from_logits
+from rlhf.models.head import Head
 from rlhf.models.load import load_causal_lm
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.policy.logprobs import token_logprobs
@@ -105,11 +106,13 @@ def test_lm_head_equals_autograd_through_the_logits(monkeypatch, with_entropy):
         monkeypatch.setattr("rlhf.policy.logprobs.LOGIT_ROWS", rows)
         monkeypatch.setattr("rlhf.fast.lm_head.CACHED_LOGITS", cached)
         for fast in (True, False):
-            found = torch.stack(token_logprobs(features, ids, head, 0.7, with_entropy, fast))
+            found = torch.stack(token_logprobs(features, ids, Head(head), 0.7, with_entropy, fast))
             torch.testing.assert_close(found, expected, **FLOAT32)
             torch.testing.assert_close(torch.autograd.grad((weights * found).sum(), features)[0], gradient, **FLOAT32)
         with torch.no_grad():
-            torch.testing.assert_close(torch.stack(token_logprobs(features, ids, head, 0.7, with_entropy)), expected)
+            torch.testing.assert_close(
+                torch.stack(token_logprobs(features, ids, Head(head), 0.7, with_entropy)), expected
+            )
 
 
 @pytest.mark.parametrize("rows", [4, 256])
@@ -117,7 +120,7 @@ def test_a_head_that_is_trained_gets_its_gradient(monkeypatch, rows):
     monkeypatch.setattr("rlhf.policy.logprobs.LOGIT_ROWS", rows)
     torch.manual_seed(0)
     head, features, ids = nn.Linear(6, 50), torch.randn(11, 6), torch.randint(50, (11,))
-    token_logprobs(features, ids, head, 0.7, False)[0].sum().backward()
+    token_logprobs(features, ids, Head(head), 0.7, False)[0].sum().backward()
     found, head.weight.grad = head.weight.grad, None
     logprobs_from_logits(head(features) / 0.7, ids).sum().backward()
     torch.testing.assert_close(found, head.weight.grad, **FLOAT32)
@@ -127,7 +130,7 @@ def test_a_token_that_is_next_to_impossible_keeps_its_log_probability():
     """e^-150 is no float32; its logarithm is."""
     head = nn.Linear(1, 3, bias=False).requires_grad_(False)
     head.weight.copy_(torch.tensor([[150.0], [0.0], [-30.0]]))
-    logprobs, _ = token_logprobs(torch.ones(2, 1), torch.tensor([1, 2]), head, 1.0, False)
+    logprobs, _ = token_logprobs(torch.ones(2, 1), torch.tensor([1, 2]), Head(head), 1.0, False)
     torch.testing.assert_close(logprobs, torch.tensor([-150.0, -180.0]))
 
 
@@ -136,7 +139,7 @@ def test_no_logits_are_kept_for_the_backward_pass():
     head, features = nn.Linear(8, 5000).requires_grad_(False), torch.randn(30, 8, requires_grad=True)
     sizes = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: (sizes.append(t.numel()), t)[1], lambda t: t):
-        token_logprobs(features, torch.zeros(30, dtype=torch.long), head, 1.0, False)
+        token_logprobs(features, torch.zeros(30, dtype=torch.long), Head(head), 1.0, False)
     assert sizes == [30 * 8]
 
 

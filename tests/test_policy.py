@@ -9,10 +9,10 @@ from tiny_policy import CRITICS, batch, make_policy
 
 from rlhf.config import ModelConfig
 from rlhf.errors import UserError
+from rlhf.models.head import require_head
 from rlhf.models.load import load_causal_lm
 from rlhf.policy.merged import merged
 from rlhf.policy.policy import Policy
-from rlhf.policy.value_head import check_head_is_last
 
 ARCHITECTURES = ["gpt2", "llama"]
 
@@ -123,10 +123,10 @@ def test_dropout_is_off_even_in_train_mode(tiny_models):
 
 def test_model_that_alters_its_logits_is_refused(tiny_models):
     model = load_causal_lm(ModelConfig(name_or_path=str(tiny_models["gpt2"])))
-    check_head_is_last(model)
+    require_head(model)
     model.register_forward_hook(lambda module, inputs, output: setattr(output, "logits", output.logits.tanh()))
     with pytest.raises(UserError, match="does more to its logits"):
-        check_head_is_last(model)
+        require_head(model)
 
 
 def test_values_start_where_told(tiny_models):

@@ -13,7 +13,7 @@ from rlhf.classic.loading import check_devices, initialize, quantized, with_adap
 from rlhf.classic.reward_adapter import load_reward_adapter
 from rlhf.classic.weight_files import Source
 from rlhf.config.checks import require
-from rlhf.models.load import disable_dropout
+from rlhf.models.dropout import disable_dropout
 from rlhf.parallel.launch import join_processes
 from rlhf.policy.value_head import ValueHeadModel
 

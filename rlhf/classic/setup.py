@@ -14,10 +14,10 @@ from rlhf.classic.reference import create_reference_model
 from rlhf.classic.update import StepEpochs, StepTrainer
 from rlhf.config.checks import require
 from rlhf.fast.install import install
-from rlhf.models.load import disable_dropout
+from rlhf.models.dropout import disable_dropout
+from rlhf.models.head import require_head
 from rlhf.parallel.launch import join_processes, require_data_parallel
 from rlhf.policy.policy import Policy
-from rlhf.policy.value_head import check_head_is_last
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -116,7 +116,7 @@ def replace_reference(policy: Policy, ref_model: Any) -> None:
     reference = reference_network(ref_model, policy.wrapper).requires_grad_(False).eval()
     disable_dropout(reference)
     install(reference, reference)
-    check_head_is_last(reference)
+    require_head(reference)
     policy.frozen_reference = reference.to(policy.device)
 
 

@@ -29,10 +29,10 @@ from rlhf.classic.stats import as_numpy, classic_stats, reward_logs, step_data
 from rlhf.config.checks import require
 from rlhf.config.command_line import parse
 from rlhf.config.watch import WatchConfig
-from rlhf.models.load import context_length
-from rlhf.policy.merged import merged
+from rlhf.models.shape import context_length, vocabulary_size
 from rlhf.ppo.trainer import Callback
 from rlhf.sampling.stopping import as_ids, stop_token_ids
+from rlhf.sampling.trial import generating
 from rlhf.watch.watch import Watch
 
 if TYPE_CHECKING:
@@ -140,8 +140,8 @@ class PPOTrainer(Saving, Attributes):
         queries = id_rows("query_tensor", [query_tensor] if is_single else query_tensor)
         model = self.policy.language_model
         how = sampler(model, self.tokenizer, generation_kwargs)
-        self._report_mismatch(distribution_mismatch(how, model.config.vocab_size, self.config.temperature))
-        with merged(self.policy):
+        self._report_mismatch(distribution_mismatch(how, vocabulary_size(model), self.config.temperature))
+        with generating(self.policy, min(batch_size, len(queries))):
             responses = self._sample(model, queries, how, length_sampler, batch_size, return_prompt)
         self.stop_ids.update(as_ids(how.config.eos_token_id))
         result: Any = responses[0].unsqueeze(0) if is_single else responses

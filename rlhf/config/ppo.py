@@ -118,6 +118,8 @@ class PPOConfig:
         whiten_advantages: Shift and scale advantages to mean 0, variance 1 over the batch.
         critic: shared (value gradients reach the policy's adapters), detached (a head on frozen features), adapter
             (adapters of its own), separate (with lora null: a trunk of its own, at first a copy of the policy's).
+        keep_critic: Start with the critic that is stored in the folder of the model, which an earlier `rlhf ppo` (or
+            TRL) wrote; else with a new one.
         value_warmup: Critic-only updates at the start.
         kl_coef: Weight of the KL penalty in the reward (its first value, if adaptive).
         kl_estimator: Per-token estimator of the KL; exact takes it over the whole vocabulary instead, for two more
@@ -173,6 +175,7 @@ class PPOConfig:
     gae_lambda: float = 0.95
     whiten_advantages: bool = True
     critic: Critic = "adapter"
+    keep_critic: bool = False
     value_warmup: ValueWarmup = field(default_factory=ValueWarmup)
     kl_coef: float = 0.05
     kl_estimator: KLEstimator = "k1"
@@ -214,6 +217,10 @@ class PPOConfig:
         )
         require(
             self.dual_clip is None or self.dual_clip > 1, f"dual_clip is {self.dual_clip}; it must be greater than 1"
+        )
+        require(
+            self.lora is not None or not self.keep_critic,
+            "keep_critic is true, but lora is null; the critic starts anew",
         )
         require_untrained_gold(self.watch, self.rewards)
         for name in ("gamma", "gae_lambda"):

@@ -8,8 +8,12 @@ from torch import Tensor
 
 from rlhf.config import PPOConfig
 from rlhf.fast.lm_head import LOGIT_ROWS
-from rlhf.policy.merged import packs
+from rlhf.models.head import trunk_of
+from rlhf.models.shape import text_config
+from rlhf.policy.merged import in_eval_mode, packs
 from rlhf.policy.policy import Policy
+from rlhf.sampling.batch import DecodingBatch
+from rlhf.sampling.trial import way_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -99,7 +103,7 @@ def saved_by_one_row(model: "PreTrainedModel", n_tokens: int) -> list[int]:
     try:
         ids = torch.zeros(1, n_tokens, dtype=torch.long, device=model.device)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            model.base_model(input_ids=ids, use_cache=False)  # all live until it returns: no address comes twice
+            trunk_of(model)(input_ids=ids, use_cache=False)  # all live until it returns: no address comes twice
     finally:
         model.train(was_training)
     return list(blocks.values())
@@ -107,7 +111,7 @@ def saved_by_one_row(model: "PreTrainedModel", n_tokens: int) -> list[int]:
 
 def with_checkpointing(model: "PreTrainedModel", blocks: list[int], n_tokens: int) -> list[int]:
     """What is left of the blocks: the input of every layer, and one layer's while it is computed again."""
-    layers, width = model.config.num_hidden_layers, model.config.hidden_size
+    layers, width = text_config(model).num_hidden_layers, model.get_input_embeddings().weight.shape[1]
     one_input = n_tokens * width * model.dtype.itemsize
     return [one_input] * layers + [block // layers for block in blocks]
 
@@ -131,15 +135,24 @@ def saved_by_head(model: "PreTrainedModel", n_tokens: int, with_entropy: bool) -
 
 def size_of_sampling(config: PPOConfig, policy: Policy, prompt_tokens: int) -> int:
     """Bytes while a batch is decoded: a second copy of weights, key/value cache, one token's logits."""
-    model = policy.language_model
-    settings, rows = model.config, per_process(config, config.batch_size)
-    head_width = getattr(settings, "head_dim", None) or settings.hidden_size // settings.num_attention_heads
-    heads = getattr(settings, "num_key_value_heads", settings.num_attention_heads)
-    tokens = prompt_tokens + config.sampling.max_new_tokens
-    cache = 2 * settings.num_hidden_layers * rows * tokens * heads * head_width * model.dtype.itemsize
+    model, rows = policy.language_model, per_process(config, config.batch_size)
+    cache = rows * (prompt_tokens + config.sampling.max_new_tokens) * cached_of_one_token(policy)
     # of one token the logits, their probabilities in float32, and the sums of these in float64
     one_token = len(model.get_output_embeddings().weight) * (model.dtype.itemsize + FLOAT + DOUBLE)
     return copied_weights(policy) + cache + rows * one_token
+
+
+@torch.no_grad()
+def cached_of_one_token(policy: Policy) -> int:
+    """Bytes of the key/value cache that one token takes: measured, by reading two. 0 for a model that needs none."""
+    way = way_of(policy)
+    if way == "uncached":
+        return 0
+    with in_eval_mode(policy):
+        batch = DecodingBatch(policy.language_model, [[0, 0]], 0, 0, way)
+        batch.read_prompts()
+    states = [getattr(layer, name, None) for layer in batch.cache.layers for name in ("keys", "values")]
+    return sum(x.nbytes // x.shape[2] for x in states if torch.is_tensor(x) and x.ndim == 4)
 
 
 def copied_weights(policy: Policy) -> int:

@@ -6,7 +6,7 @@ from rlhf.config import PPOConfig
 from rlhf.data.examples import TokenizedExample
 from rlhf.doctor.check import Check, ok, warning
 from rlhf.doctor.patient import Patient
-from rlhf.models.load import context_length
+from rlhf.models.shape import context_length, in_tokens
 from rlhf.ppo.trainer import PPOTrainer
 
 MANY = 0.5
@@ -17,7 +17,10 @@ def check_length_budget(config: PPOConfig, trainer: PPOTrainer, prompts: list[To
     """The longest prompt and a whole response fit into the context. (Where they do not, loading has failed.)"""
     limit, context = config.sampling.max_new_tokens, context_length(trainer.policy.language_model)
     longest = max(len(prompt.prompt_ids) for prompt in prompts)
-    return ok("length budget", f"longest prompt {longest} + response {limit} = {longest + limit} of {context} tokens")
+    return ok(
+        "length budget",
+        f"longest prompt {longest} + response {limit} = {longest + limit} of {in_tokens(context)} tokens",
+    )
 
 
 def check_responses_end(patient: Patient) -> Check:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rlhf.models.private_names import LoraLinear
+from rlhf.models.private_names import Conv1D, LoraLinear
 
 
 def fuse_adapters(model: nn.Module) -> None:
@@ -25,9 +25,10 @@ class FusedLinear(LoraLinear):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         adapter = self._the_adapter()
-        if adapter is None or args or kwargs:
-            return super().forward(x, *args, **kwargs)
         base = self.get_base_layer()
+        is_mixed = torch.is_autocast_enabled(x.device.type) or x.dtype != base.weight.dtype
+        if adapter is None or args or kwargs or is_mixed:
+            return super().forward(x, *args, **kwargs)
         weight = base.weight if self.fan_in_fan_out else base.weight.t()  # [in, out]
         a, b = self.lora_A[adapter].weight, self.lora_B[adapter].weight
         return _LoraProduct.apply(x, weight, base.bias, a, b, self.scaling[adapter])
@@ -37,9 +38,18 @@ class FusedLinear(LoraLinear):
         if self.disable_adapters or self.merged or len(self.active_adapters) != 1:
             return None
         [adapter] = self.active_adapters
-        is_plain = adapter in self.lora_A and adapter not in self.lora_variant and not self.lora_bias[adapter]
         is_frozen = not any(parameter.requires_grad for parameter in self.get_base_layer().parameters())
-        return adapter if is_plain and is_frozen else None
+        return adapter if is_frozen and is_plain(self, adapter) else None
+
+
+def is_plain(layer: Any, adapter: str) -> bool:
+    """Whether a layer of a model computes W x + b + scaling B A x with this adapter, and nothing besides.
+
+    A subclass of a linear layer may do more than that, and so may a LoRA layer of another kind, or a variant.
+    """
+    if type(layer) not in (LoraLinear, FusedLinear) or type(layer.get_base_layer()) not in (nn.Linear, Conv1D):
+        return False
+    return adapter in layer.lora_A and adapter not in layer.lora_variant and not layer.lora_bias[adapter]
 
 
 class _LoraProduct(torch.autograd.Function):
@@ -51,11 +61,13 @@ class _LoraProduct(torch.autograd.Function):
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # [N, in]
         low = rows @ a.to(x.dtype).t()  # [N, r]
-        y = rows @ weight if bias is None else torch.addmm(bias, rows, weight)
+        output = x.new_empty(*x.shape[:-1], weight.shape[1])  # no view: Falcon adds to it in place
+        y = output.view(-1, weight.shape[1])
+        torch.mm(rows, weight, out=y) if bias is None else torch.addmm(bias, rows, weight, out=y)
         y.addmm_(low, b.to(x.dtype).t(), alpha=scaling)
         ctx.save_for_backward(rows, low, weight, a, b)
         ctx.scaling, ctx.shape = scaling, x.shape
-        return y.view(*x.shape[:-1], -1)
+        return output
 
     @staticmethod
     @once_differentiable

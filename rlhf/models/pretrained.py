@@ -9,6 +9,7 @@ from typing import Any
 
 from rlhf.config.gguf import split_path
 from rlhf.errors import UserError, first_line, with_kind
+from rlhf.models.adapters import AdapterFolder, find_adapters, load_merged, locate
 from rlhf.models.gguf_files import (
     alone,
     check_complete,
@@ -37,13 +38,28 @@ def resolve_model_path(name_or_path: str) -> str:
 
 
 def load_pretrained(
-    auto_class: Any, name_or_path: str, trust_remote_code: bool = False, gguf_file: str | None = None, **options: Any
+    auto_class: Any,
+    name_or_path: str,
+    trust_remote_code: bool = False,
+    gguf_file: str | None = None,
+    new_head: bool = False,
+    **options: Any,
 ) -> Any:
     """What `auto_class.from_pretrained` makes of a hub name or a folder, or of a GGUF in one.
 
-    Raises UserError, in one line, when it can neither be found on disk nor fetched, when it is damaged, when it needs
-    Python code of its own and is not trusted with that, and, with use_safetensors=True among the options, when its
-    weights are a pickle.
+    Of adapters it is their base, a model with the adapters merged in (see `rlhf.models.adapters`).
+
+    Args:
+        auto_class: Of transformers.
+        name_or_path: Hub name, folder, or path of a GGUF.
+        trust_remote_code: Run Python code that comes with it.
+        gguf_file: Name of a GGUF there.
+        new_head: Whether a model may be given a head that is not stored, and leave out one that is.
+        options: For `from_pretrained`.
+
+    Raises UserError, in one line, when it can neither be found on disk nor fetched, when it is damaged, lacks a tensor
+    or has one too many, when it needs Python code of its own and is not trusted with that, and, with
+    use_safetensors=True among the options, when its weights are a pickle.
     """
     from safetensors import SafetensorError
 
@@ -57,8 +73,13 @@ def load_pretrained(
         )
     if options.get("use_safetensors"):
         _refuse_pickles(Path(where))
+    adapters = find_adapters(where)
+    if adapters is not None:
+        return _load_adapted(auto_class, adapters, trust_remote_code, options | {"new_head": new_head})
+    if is_model(auto_class):
+        options = options | {"output_loading_info": True}
     try:
-        return auto_class.from_pretrained(where, trust_remote_code=trust_remote_code, **options)
+        loaded = auto_class.from_pretrained(where, trust_remote_code=trust_remote_code, **options)
     except ValueError as error:
         reason = first_line(error)
         raise UserError(
@@ -67,11 +88,53 @@ def load_pretrained(
             if "custom code" in reason
             else f"cannot load {name_or_path!r} ({reason})"
         ) from error
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         reason = first_line(error)
         folder = os.path.isdir(where)
         place = "cannot load the model folder" if folder else "neither a folder nor a reachable hub model:"
         raise UserError(f"{place} {name_or_path!r} ({reason})") from error
+    if not is_model(auto_class):
+        return loaded
+    model, report = loaded
+    _require_complete(model, name_or_path, report, new_head)
+    return model
+
+
+def _require_complete(model: Any, name_or_path: str, report: dict[str, Any], new_head: bool) -> None:
+    """Raise UserError unless the tensors stored are those of the model, by name; see `load_pretrained`.
+
+    A value head that is stored with a language model is a critic's, and nobody else's business.
+    """
+    missing, unexpected = (set(report[f"{kind}_keys"]) for kind in ("missing", "unexpected"))
+    unexpected = {name for name in unexpected if not name.startswith("v_head.")}
+    if new_head:
+        trunk = model.base_model_prefix + "."
+        missing, unexpected = ({name for name in names if name.startswith(trunk)} for names in (missing, unexpected))
+    for names, what in ((missing, "is missing, and would be random"), (unexpected, "has no place in the model")):
+        if names:
+            raise UserError(
+                f"{name_or_path!r} is not a whole {type(model).__name__}: tensor {min(names)!r} {what} "
+                f"({len(names)} in all); the files are damaged, or of another kind of model"
+            )
+
+
+def _load_adapted(auto_class: Any, adapters: AdapterFolder, trust_remote_code: bool, options: dict[str, Any]) -> Any:
+    """The base with the adapters in it; its config; the tokenizer that was saved with the adapters, or the base's."""
+    where, base = adapters.where, adapters.base
+
+    def load_base(**options: Any) -> Any:
+        try:
+            return load_pretrained(auto_class, base, trust_remote_code, adapters.gguf_file, **options)
+        except UserError as error:
+            raise UserError(f"{where!r} holds adapters for another model: {error}") from error
+
+    if is_model(auto_class):
+        with_head = auto_class.__name__ == "AutoModelForSequenceClassification"
+        return load_merged(adapters, load_base, options, with_head)
+    options.pop("new_head")
+    if hasattr(auto_class, "for_model") or locate(where, "tokenizer_config.json") is None:
+        return load_base(**options)
+    return auto_class.from_pretrained(where, trust_remote_code=trust_remote_code, **options)
 
 
 def _load_gguf(auto_class: Any, where: str, gguf_file: str, options: dict[str, Any]) -> Any:

@@ -1,12 +1,15 @@
 """Tokenizers: loaded with all that PPO needs, or trained from texts."""
 
+import itertools
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rlhf.errors import UserError
 from rlhf.models.pretrained import load_pretrained
+from rlhf.models.shape import vocabulary_size
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 PAD, EOS = "<|pad|>", "<|eos|>"
 PLAIN_CHAT_TEMPLATE = (
@@ -45,6 +48,20 @@ def load_tokenizer(
         adds_bos = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
         tokenizer.chat_template = ("{{ bos_token }}" if adds_bos else "") + PLAIN_CHAT_TEMPLATE
     return tokenizer
+
+
+def require_known_tokens(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", rows: Iterable[list[int]]
+) -> None:
+    """Raise UserError for a token, of some rows or EOS, that is beyond the rows of the model's embedding."""
+    largest = max(itertools.chain([tokenizer.eos_token_id], *rows))
+    known = vocabulary_size(model)
+    if largest >= known:
+        raise UserError(
+            f"token {tokenizer.convert_ids_to_tokens(largest)!r} has the id {largest}, but the model knows {known} "
+            "tokens only, 0 and up: the tokenizer belongs to another model, or tokens were added without "
+            "resize_token_embeddings"
+        )
 
 
 def train_tokenizer(texts: list[str], vocab_size: int) -> "PreTrainedTokenizerFast":

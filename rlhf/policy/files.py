@@ -13,6 +13,7 @@ from rlhf.config.checks import require
 from rlhf.config.command_line import build
 from rlhf.config.expected import what_is_wrong
 from rlhf.errors import UserError, one_line
+from rlhf.models.adapters import ADAPTER_CONFIG, ADAPTER_FILE, POLICY_FILE, find_adapters, merge
 from rlhf.models.pretrained import load_pretrained
 from rlhf.models.quantization import is_quantized
 from rlhf.policy.policy import Policy
@@ -21,7 +22,7 @@ from rlhf.policy.value_head import CRITIC_ADAPTER, POLICY_ADAPTER, wrap_in_full
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-POLICY_FILE, VALUE_HEAD_FILE, ADAPTER_FILE = "policy.json", "value_head.safetensors", "adapter_model.safetensors"
+VALUE_HEAD_FILE = "value_head.safetensors"
 CRITIC_FOLDER = "critic"
 """Where the critic's own adapters are, or its own trunk."""
 
@@ -46,6 +47,8 @@ def save_policy(policy: Policy, folder: Path) -> None:
     save_file(policy.wrapper.v_head.state_dict(), folder / VALUE_HEAD_FILE)
     lora = None if policy.lora is None else asdict(policy.lora)
     description = {"base": policy.base_name, "critic": policy.critic, "lora": lora}
+    if policy.critic == "adapter" and policy.wrapper.critic_lora != policy.lora:
+        description["critic_lora"] = asdict(policy.wrapper.critic_lora)
     if policy.base_gguf_file is not None:
         description["gguf_file"] = policy.base_gguf_file
     if is_quantized(policy.language_model):
@@ -55,7 +58,7 @@ def save_policy(policy: Policy, folder: Path) -> None:
 
 def is_policy_folder(name_or_path: str) -> bool:
     """Whether `save_policy` wrote this folder."""
-    return (Path(name_or_path) / POLICY_FILE).is_file()
+    return (Path(name_or_path).expanduser() / POLICY_FILE).is_file()
 
 
 def is_trained_in_full(folder: Path) -> bool:
@@ -70,7 +73,14 @@ def load_policy(folder: Path, trust_remote_code: bool = False, dtype: DType = "f
     """
     from rlhf.models.load import load_causal_lm
 
+    folder = folder.expanduser().resolve()
     description = read_description(folder)
+    if description["lora"] is not None:
+        adapters = find_adapters(str(folder))
+        require(adapters is not None, f"{folder} holds a {POLICY_FILE} but no {ADAPTER_CONFIG}; it is damaged")
+        assert adapters is not None
+        quantization = "4bit" if adapters.is_quantized else None
+        description |= {"base": adapters.base, "gguf_file": adapters.gguf_file, "quantization": quantization}
     base = ModelConfig(
         name_or_path=description["base"],
         gguf_file=description.get("gguf_file"),
@@ -83,7 +93,8 @@ def load_policy(folder: Path, trust_remote_code: bool = False, dtype: DType = "f
         model = load_causal_lm(replace(base, name_or_path=str(folder), gguf_file=None))
         policy = Policy(wrap_in_full(model, critic), critic, reference)
     else:
-        policy = Policy.with_lora(reference, build(LoraConfig, description["lora"]), critic)
+        critic_lora = build(LoraConfig, description["critic_lora"]) if description.get("critic_lora") else None
+        policy = Policy.with_lora(reference, build(LoraConfig, description["lora"]), critic, critic_lora=critic_lora)
     read_policy(policy, folder)
     return policy
 
@@ -95,6 +106,7 @@ class Description:
     base: str
     critic: Critic
     lora: LoraConfig | None
+    critic_lora: LoraConfig | None = None
     gguf_file: str | None = None
     quantization: Literal["4bit"] | None = None
 
@@ -151,8 +163,7 @@ def save_merged(policy: Policy, folder: Path) -> None:
     if not policy.is_peft:
         policy.language_model.save_pretrained(folder)
         return
-    merged = copy.deepcopy(policy.wrapper.pretrained_model).merge_and_unload(adapter_names=[POLICY_ADAPTER])
-    merged.save_pretrained(folder)
+    merge(copy.deepcopy(policy.wrapper.pretrained_model), POLICY_ADAPTER).save_pretrained(folder)
 
 
 def read_weights(model: "PreTrainedModel", folder: Path) -> None:
@@ -170,13 +181,7 @@ def read_weights(model: "PreTrainedModel", folder: Path) -> None:
 
 def read_strictly(file: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a safetensors file; raises UserError unless names and shapes are the expected ones."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        found = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} cannot be read ({error}); the checkpoint is damaged or incomplete") from error
+    found = read_safetensors(file)
     for name in sorted(found.keys() | expected.keys()):
         if name not in found:
             raise UserError(f"{file}: tensor {name!r} is missing; this file belongs to another policy or is damaged")
@@ -186,3 +191,15 @@ def read_strictly(file: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
             shapes = f"{tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
             raise UserError(f"{file}: tensor {name!r} has shape {shapes}; check model and lora")
     return found
+
+
+def read_safetensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; raises UserError for one that is missing or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, Tensor] = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} cannot be read ({error}); the checkpoint is damaged or incomplete") from error
+    return tensors

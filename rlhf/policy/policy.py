@@ -17,16 +17,15 @@ from torch import Tensor, nn
 from rlhf.config import Critic, LoraConfig
 from rlhf.config.checks import require
 from rlhf.fast.install import install
-from rlhf.fast.lm_head import LOGIT_ROWS
-from rlhf.maths.kl import kl_from_logits
-from rlhf.models.load import disable_dropout
+from rlhf.models.dropout import disable_dropout
+from rlhf.models.head import head_of, require_head, trunk_of
 from rlhf.models.private_names import loaded_from
 from rlhf.policy.logprobs import token_logprobs
+from rlhf.policy.shortcuts import Shortcuts
 from rlhf.policy.value_head import (
     CRITIC_ADAPTER,
     POLICY_ADAPTER,
     belongs_to_critic,
-    check_head_is_last,
     check_precision,
     wrap_in_full,
     wrap_with_value_head,
@@ -58,8 +57,9 @@ class Policy(nn.Module):
         new_critic: Whether the value head says 0 everywhere, because nobody has trained it yet.
         fast_paths: Use `rlhf.fast`; False runs the code of transformers, PEFT and PyTorch as it is.
 
-    Raises UserError for a model whose logits are more than its LM head applied to its last hidden state, and for one in
-    float16; warns of weights that are trained in bfloat16.
+    Raises UserError for a model that is noisy in train mode, for one whose logits are more than its LM head, a scale
+    and a soft cap make of its last hidden state (see `require_head`), and for one in float16; warns of weights that are
+    trained in bfloat16.
     """
 
     def __init__(
@@ -83,15 +83,18 @@ class Policy(nn.Module):
         )
         self.frozen_reference = None if reference is None else reference.requires_grad_(False).eval()
         self.reads_reference = False
+        self.shortcuts = Shortcuts()
         self.divided_blocks: list[Any] = []  # see rlhf.policy.sharding
         disable_dropout(self)
-        check_head_is_last(self.language_model)
         self.trainable = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
         check_precision(self.language_model, [p for _, p in self.trainable])
         if self.is_peft:
             self._activate(POLICY_ADAPTER)
         if fast_paths:
             install(self, self.language_model)
+        require_head(self.language_model, outermost=self.wrapper.pretrained_model)
+        if reference is not None:
+            require_head(reference)
         self.train()  # dropout is off; without train mode models ignore gradient checkpointing
 
     @classmethod
@@ -102,6 +105,7 @@ class Policy(nn.Module):
         critic: Critic,
         gradient_checkpointing: bool = False,
         fast_paths: bool = True,
+        critic_lora: LoraConfig | None = None,
     ) -> Self:
         """New adapters and a new value head on a frozen base, which without them is the reference, bit for bit.
 
@@ -111,8 +115,10 @@ class Policy(nn.Module):
             critic: As above; `adapter` gives the critic adapters of its own.
             gradient_checkpointing: Trade compute for activation memory.
             fast_paths: As above.
+            critic_lora: Rank and scale of the critic's adapters, where they are not those of the policy's.
         """
-        policy = cls(wrap_with_value_head(model, lora, critic), critic, new_critic=True, fast_paths=fast_paths)
+        wrapper = wrap_with_value_head(model, lora, critic, critic_lora)
+        policy = cls(wrapper, critic, new_critic=True, fast_paths=fast_paths)
         if gradient_checkpointing:
             policy._checkpoint_gradients(model)
         return policy
@@ -148,16 +154,9 @@ class Policy(nn.Module):
 
     @property
     def lora(self) -> LoraConfig | None:
-        """Rank, scale and targets of the policy's adapters; None for a model that is trained in full."""
-        if not self.is_peft:
-            return None
-        peft_config = self.wrapper.pretrained_model.peft_config[POLICY_ADAPTER]
-        targets = peft_config.target_modules
-        return LoraConfig(
-            r=peft_config.r,
-            alpha=peft_config.lora_alpha,
-            target_modules=targets if isinstance(targets, str) else sorted(targets),
-        )
+        """Rank, scale and targets of the policy's adapters, as asked for; None for a model that is trained in full."""
+        asked: LoraConfig | None = self.wrapper.lora
+        return asked
 
     @property
     def base_name(self) -> str:
@@ -207,37 +206,15 @@ class Policy(nn.Module):
         before = prompt_lengths[rows] + steps - 1  # the position that predicts each of them
         token_ids = sequence_ids[rows, before + 1]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not critic_only):
-            features = self._trunk(sequence_ids)[rows, before]  # [N, H]
-            lm_head = self._reader.get_output_embeddings()
-            logprobs, entropy = token_logprobs(features, token_ids, lm_head, temperature, with_entropy, self.fast_paths)
+            features = self.features(sequence_ids)[rows, before]  # [N, H]
+            head = head_of(self.reader)
+            logprobs, entropy = token_logprobs(features, token_ids, head, temperature, with_entropy, self.fast_paths)
         values = self._values(features, sequence_ids, rows, before) if with_values else torch.zeros_like(logprobs)
 
         def spread(x: Tensor) -> Tensor:  # [N] -> [B, T]
             return x.new_zeros(response_mask.shape).index_put((rows, steps), x)
 
         return PolicyOutput(spread(logprobs), spread(values), spread(entropy))
-
-    @torch.no_grad()
-    def exact_kl(
-        self, sequence_ids: Tensor, prompt_lengths: Tensor, response_mask: Tensor, temperature: float = 1.0
-    ) -> Tensor:
-        """KL(policy || reference) over the whole vocabulary at each response token, in nats: [B, T], 0 outside.
-
-        Arguments as for `forward`. The logits of LOGIT_ROWS tokens are held at once, not those of the batch.
-        """
-        rows, steps = response_mask.nonzero(as_tuple=True)
-        before = prompt_lengths[rows] + steps - 1
-        features = self._trunk(sequence_ids)[rows, before].split(LOGIT_ROWS)
-        with self.reference():
-            ref_features = self._trunk(sequence_ids)[rows, before].split(LOGIT_ROWS)
-        blocks = []
-        for ours, theirs in zip(features, ref_features, strict=True):
-            logits = self._reader.get_output_embeddings()(ours) / temperature
-            with self.reference():  # adapters may sit on the head too
-                ref_logits = self._reader.get_output_embeddings()(theirs) / temperature
-            blocks.append(kl_from_logits(logits, ref_logits))
-        kl = torch.cat(blocks)
-        return kl.new_zeros(response_mask.shape).index_put((rows, steps), kl)
 
     def start_values_at(self, value: float) -> None:
         """Make a new critic say `value` everywhere: climbing there from 0 would cost it several updates."""
@@ -261,12 +238,12 @@ class Policy(nn.Module):
             finally:
                 self._restore_gradients()
 
-    def _trunk(self, input_ids: Tensor) -> Tensor:
+    def features(self, input_ids: Tensor) -> Tensor:
         """Last hidden states: [B, L] -> [B, L, H]."""
-        return self._reader.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+        return trunk_of(self.reader)(input_ids=input_ids, use_cache=False).last_hidden_state
 
     @property
-    def _reader(self) -> "PreTrainedModel":
+    def reader(self) -> "PreTrainedModel":
         """The model that `forward` runs: the policy's, or the reference's where that is a model of its own."""
         return self.frozen_reference if self.reads_reference and self.frozen_reference else self.language_model
 
@@ -276,7 +253,7 @@ class Policy(nn.Module):
             features = features.detach()
         elif self.critic == "adapter":
             with self._using(CRITIC_ADAPTER):
-                features = self._trunk(sequence_ids)[rows, before]
+                features = self.features(sequence_ids)[rows, before]
         elif self.critic == "separate":
             trunk = self.wrapper.critic_trunk
             features = trunk(input_ids=sequence_ids, use_cache=False).last_hidden_state[rows, before]

@@ -1,6 +1,7 @@
 """A causal language model with a value head, and building the one that `rlhf.policy.policy` wraps."""
 
 import copy
+import dataclasses
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -9,27 +10,14 @@ from torch import Tensor, nn
 
 from rlhf.config import Critic, LoraConfig
 from rlhf.config.checks import require
-from rlhf.errors import UserError
+from rlhf.errors import UserError, first_line
 from rlhf.models.load import lora_adapters
 
 if TYPE_CHECKING:
+    import peft
     from transformers import PreTrainedModel
 
 POLICY_ADAPTER, CRITIC_ADAPTER = "default", "critic"
-
-
-def check_head_is_last(model: "PreTrainedModel") -> None:
-    """Raise UserError unless logits == lm_head(last hidden state), which `Policy` relies on."""
-    ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
-    with torch.no_grad():
-        logits = model(**inputs).logits
-        ours = model.get_output_embeddings()(model.base_model(**inputs).last_hidden_state)
-    if not torch.equal(logits, ours):
-        raise UserError(
-            f"{type(model).__name__} does more to its logits than its LM head (a soft cap, a scale); "
-            "PPO would optimize other probabilities than those sampled, so it is not supported"
-        )
 
 
 def check_precision(model: "PreTrainedModel", trained: list[nn.Parameter]) -> None:
@@ -93,6 +81,8 @@ class ValueHeadModel(nn.Module):
         lm_head = pretrained_model.get_output_embeddings()
         require(lm_head is not None, f"{type(pretrained_model).__name__} has no LM head; PPO needs one to sample from")
         self.pretrained_model, self.critic_trunk = pretrained_model, critic_trunk
+        self.lora: LoraConfig | None = None
+        self.critic_lora: LoraConfig | None = None
         self.is_peft_model = hasattr(pretrained_model, "peft_config")
         self.v_head = ValueHead(lm_head.weight.shape[-1], dropout).to(lm_head.weight.device)
 
@@ -128,15 +118,30 @@ class ValueHeadModel(nn.Module):
         return self.pretrained_model.generate(*args, **kwargs)
 
 
-def wrap_with_value_head(model: "PreTrainedModel", lora: LoraConfig, critic: Critic) -> ValueHeadModel:
-    """New adapters and a new value head around a causal language model; nothing but them is trained."""
+def wrap_with_value_head(
+    model: "PreTrainedModel", lora: LoraConfig, critic: Critic, critic_lora: LoraConfig | None = None
+) -> ValueHeadModel:
+    """New adapters and a new value head around a causal language model; nothing but them is trained.
+
+    The critic's adapters, if it has any, are like the policy's unless critic_lora says what else.
+
+    Raises UserError where PEFT has no adapters for a layer that is named.
+    """
     import peft
 
     settings = lora_adapters(lora, model)
-    peft_model = peft.get_peft_model(model, settings, adapter_name=POLICY_ADAPTER)
-    if critic == "adapter":
-        peft_model.add_adapter(CRITIC_ADAPTER, settings)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*keys did not match any targeted")  # patterns of PEFT's own
+            peft_model = peft.get_peft_model(model, settings, adapter_name=POLICY_ADAPTER)
+            if critic == "adapter":
+                peft_model.add_adapter(
+                    CRITIC_ADAPTER, settings if critic_lora is None else resized(settings, critic_lora)
+                )
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise UserError(f"cannot put adapters on {type(model).__name__} ({first_line(error)})") from error
     wrapper = ValueHeadModel(peft_model)
+    wrapper.lora, wrapper.critic_lora = lora, critic_lora or lora
     for name, parameter in wrapper.named_parameters():
         parameter.requires_grad_("lora_" in name or name.startswith("v_head."))
     return wrapper.to(model.device)
@@ -146,3 +151,8 @@ def wrap_in_full(model: "PreTrainedModel", critic: Critic) -> ValueHeadModel:
     """A new value head on a causal language model all of whose weights are trained; a copy of its trunk if separate."""
     trunk = copy.deepcopy(model.base_model) if critic == "separate" else None
     return ValueHeadModel(model, critic_trunk=trunk).requires_grad_(True).to(model.device)
+
+
+def resized(settings: "peft.LoraConfig", lora: LoraConfig) -> "peft.LoraConfig":
+    """The same adapters with the rank and scale of others."""
+    return dataclasses.replace(settings, r=lora.r, lora_alpha=lora.alpha)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rlhf.policy.exact_kl import exact_kl as token_kl
 from rlhf.policy.policy import Policy, PolicyOutput
 from rlhf.sampling.responses import Responses
 
@@ -61,10 +62,10 @@ def policy_outputs(
 
 
 def exact_kl(policy: Policy, responses: Responses, temperature: float, n_rows: int) -> Tensor:
-    """`Policy.exact_kl` over a whole batch, n_rows at a time: [B, T]."""
+    """`rlhf.policy.exact_kl` over a whole batch, n_rows at a time: [B, T]."""
     order, parts = [], []
     for index, part in responses.split_by_length(n_rows):
-        parts.append(policy.exact_kl(part.sequence_ids, part.prompt_lengths, part.response_mask, temperature))
+        parts.append(token_kl(policy, part.sequence_ids, part.prompt_lengths, part.response_mask, temperature))
         order.append(index)
     return in_order(order, parts, responses.response_mask.shape[1])
 

@@ -142,10 +142,18 @@ def score_ids(model: "PreTrainedModel", ids: list[list[int]], batch_size: int) -
     """
     import torch
 
-    longest = getattr(model.config, "max_position_embeddings", None)
+    from rlhf.models.shape import context_length, vocabulary_size
+
+    longest, vocabulary = context_length(model), vocabulary_size(model)
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-    if longest is not None and ids and len(ids[order[-1]]) > longest:
+    if ids and len(ids[order[-1]]) > longest:
         raise ValueError(f"prompt and completion have {len(ids[order[-1]])} tokens, the reward model takes {longest}")
+    largest = max((token for row in ids for token in row), default=0)
+    if largest >= vocabulary:
+        raise ValueError(
+            f"token id {largest} is beyond the {vocabulary} that the reward model knows; its tokenizer belongs to "
+            "another model, or tokens were added without making room for them"
+        )
     scores = [0.0] * len(ids)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from rlhf.config import SamplingConfig
 from rlhf.errors import UserError
-from rlhf.sampling.batch import DecodingBatch
+from rlhf.models.head import head_of
+from rlhf.sampling.batch import Way, open_batch
 from rlhf.sampling.stopping import as_ids
 
 if TYPE_CHECKING:
@@ -42,14 +43,14 @@ def sample(
     eos_token_id: int | Sequence[int],
     generator: torch.Generator | None = None,
     is_stop: Callable[[Tensor], Tensor] | None = None,
-    fast: bool = True,
+    way: Way = "fast",
 ) -> Sampled:
     """Sample one response to each prompt (token ids).
 
     Rows share one forward pass per token; finished ones are dropped once they are more than a fifth of the batch. A
     response ends with one of the tokens of `eos_token_id`, of which the first fills what is behind it, or where
     `is_stop`, given the responses so far [n, t], says so [n]. `generator` must be on the model's device.
-    `fast` keeps the cache of `DecodingBatch` in place.
+    `way` is how the model is read: `way_of` finds one that is exact.
     """
     n_rows, n_steps = len(prompts), sampling.max_new_tokens
     stop_ids = torch.tensor(as_ids(eos_token_id), device=model.device)
@@ -60,11 +61,11 @@ def sample(
     ended = torch.zeros(n_rows, dtype=torch.bool, device=model.device)
     running = torch.arange(n_rows, device=model.device)  # where each row of the batch stands in the results
     alive = torch.ones(n_rows, dtype=torch.bool, device=model.device)
-    batch = DecodingBatch(model, prompts, n_steps, pad_id=eos, in_place=fast)
-    lm_head = model.get_output_embeddings()
+    batch = open_batch(model, prompts, n_steps, eos, way)
+    head = head_of(model)
     hidden = batch.read_prompts()
     for step in range(n_steps):
-        tokens, chosen = choose(lm_head(hidden), sampling, generator)
+        tokens, chosen = choose(head(hidden), sampling, generator)
         logprobs[running[alive], step] = chosen[alive]
         response_ids[running[alive], step] = tokens[alive]
         response_mask[running[alive], step] = True

@@ -11,11 +11,13 @@ from rlhf.config import SamplingConfig
 from rlhf.data.examples import TokenizedExample
 from rlhf.data.parsing import Example
 from rlhf.maths.advantages import last_token_index
+from rlhf.models.tokenizer import require_known_tokens
 from rlhf.parallel.ranks import Ranks
 from rlhf.policy.merged import decoding
 from rlhf.policy.policy import Policy
 from rlhf.sampling.decode import Sampled, sample, stop_strings
 from rlhf.sampling.stopping import stop_token_ids
+from rlhf.sampling.trial import way_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -135,6 +137,8 @@ def sample_responses(
     generator: torch.Generator | None = None,
 ) -> Responses:
     """One response to each prompt, sampled with the policy's adapters merged into the base."""
+    require_known_tokens(policy.language_model, tokenizer, [p.prompt_ids for p in prompts])
+    way = way_of(policy)
     with decoding(policy, len(prompts)):
         sampled = sample(
             policy.language_model,
@@ -143,7 +147,7 @@ def sample_responses(
             stop_token_ids(policy.language_model, tokenizer),
             generator,
             stop_strings(sampling, tokenizer),
-            policy.fast_paths,
+            way,
         )
     return collate_responses(prompts, sampled, tokenizer)
 

@@ -14,6 +14,7 @@ from rlhf.config import PPOConfig, SamplingConfig
 from rlhf.config.checks import require
 from rlhf.data.examples import TokenizedExample
 from rlhf.parallel.launch import said_once
+from rlhf.policy.merged import require_mergeable
 from rlhf.policy.policy import Policy
 from rlhf.sampling.decode import Sampled, stop_strings
 from rlhf.sampling.responses import Responses, collate_responses
@@ -51,6 +52,7 @@ class VLLMSampler:
             "generation.engine is vllm, but accelerate was told to divide the base with fsdp; "
             "use configs/accelerate/multi_gpu.yaml",
         )
+        require_mergeable(policy)
         self.sampling, self.tokenizer, self.policy = config.sampling, tokenizer, policy
         self.is_stop = stop_strings(config.sampling, tokenizer)
         self.engine = start_engine(config, policy, tokenizer, accelerator)

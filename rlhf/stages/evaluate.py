@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlhf.config import EvaluateConfig, LoraConfig, ModelConfig, SamplingConfig
+from rlhf.config.checks import require
 from rlhf.data.examples import TokenizedExample, check_fits, load_held_out, load_training, tokenize
 from rlhf.data.prompts import in_batches
 from rlhf.errors import UserError
 from rlhf.maths.tensors import masked_mean
-from rlhf.models.load import context_length, load_causal_lm
+from rlhf.models.load import load_causal_lm
 from rlhf.models.locate import model_in
+from rlhf.models.quantization import is_quantized
+from rlhf.models.shape import context_length
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.policy.files import is_policy_folder, is_trained_in_full, load_policy
 from rlhf.policy.policy import Policy
@@ -109,6 +112,10 @@ def policy_of(model: ModelConfig, with_reference: bool = True) -> "tuple[Policy,
     name = model_in(model.name_or_path)
     if is_policy_folder(name) and (with_reference or not is_trained_in_full(Path(name))):
         policy = load_policy(Path(name), model.trust_remote_code, model.dtype)
+        require(
+            model.quantization is None or is_quantized(policy.language_model),
+            f"model.quantization is {model.quantization}, but {name} was trained without it; remove it",
+        )
         return policy, load_tokenizer(policy.base_name, model.trust_remote_code, policy.base_gguf_file)
     tokenizer = load_tokenizer(name, model.trust_remote_code, model.gguf_file)
     return Policy.with_lora(load_causal_lm(model), LoraConfig(r=1), critic="detached"), tokenizer

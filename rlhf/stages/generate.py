@@ -12,7 +12,7 @@ from rlhf.data.examples import check_fits, load_held_out, load_training, tokeniz
 from rlhf.data.parsing import parse_row
 from rlhf.data.prompts import in_batches
 from rlhf.errors import visible
-from rlhf.models.load import context_length
+from rlhf.models.shape import context_length
 from rlhf.policy.files import save_merged
 from rlhf.runs.files import write_atomically
 from rlhf.runs.folder import mask_secrets

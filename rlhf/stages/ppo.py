@@ -20,10 +20,12 @@ from rlhf.data.examples import (
 from rlhf.data.parsing import parse_row
 from rlhf.data.prompts import PromptSource, PromptStream, ShuffledPasses
 from rlhf.fast.heap import return_large_blocks
-from rlhf.models.load import context_length, load_causal_lm
+from rlhf.models.load import load_causal_lm
+from rlhf.models.shape import context_length
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.parallel.launch import engine, join_processes, require_fsdp2_or_ddp, said_once
 from rlhf.parallel.ranks import Ranks, require_same_weights
+from rlhf.policy.earlier_critic import earlier_critic_lora, take_critic
 from rlhf.policy.policy import Policy
 from rlhf.policy.sharding import shard_base
 from rlhf.ppo.loop import train
@@ -35,7 +37,7 @@ from rlhf.stages.frame import run_once
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
 def run_ppo(config: PPOConfig, prompts: Iterable[Any] | None = None, callbacks: Sequence[Callback] = ()) -> Path:
@@ -97,20 +99,30 @@ def build_trainer(
     transformers.set_seed(config.seed)  # before the adapters are drawn, alike on all ranks
     model = load_causal_lm(config.model)
     if config.fast_paths:
-        return_large_blocks(model.config.hidden_size)
+        return_large_blocks(model.get_output_embeddings().weight.shape[-1])
     tokenizer = load_tokenizer(str(config.model.name_or_path), config.model.trust_remote_code, config.model.gguf_file)
     shuffler = torch.Generator().manual_seed(config.seed)
     source = prompt_source(config, tokenizer, context_length(model), shuffler, prompts)
-    checkpointing = config.model.gradient_checkpointing
-    policy = (
-        Policy.in_full(model, config.critic, checkpointing, config.fast_paths)
-        if config.lora is None
-        else Policy.with_lora(model, config.lora, config.critic, checkpointing, config.fast_paths)
-    )
+    policy = build_policy(config, model)
     require_same_weights(Ranks.of(accelerator), policy)
     if engine() == "fsdp":
         shard_base(policy)
     return PPOTrainer(config, policy, tokenizer, rewards, source, shuffler, accelerator, callbacks)
+
+
+def build_policy(config: PPOConfig, model: "PreTrainedModel") -> Policy:
+    """New adapters and a critic, new or an earlier run's, on a base."""
+    name, critic_lora = str(config.model.name_or_path), None
+    if config.keep_critic:
+        critic_lora = earlier_critic_lora(name, config.critic)
+    checkpointing = config.model.gradient_checkpointing
+    if config.lora is None:
+        policy = Policy.in_full(model, config.critic, checkpointing, config.fast_paths)
+    else:
+        policy = Policy.with_lora(model, config.lora, config.critic, checkpointing, config.fast_paths, critic_lora)
+    if config.keep_critic:
+        take_critic(policy, name)
+    return policy
 
 
 def load_prompts(config: PPOConfig, tokenizer: "PreTrainedTokenizerFast", context: int) -> list[TokenizedExample]:

@@ -17,9 +17,12 @@ from rlhf.data.preferences import (
     tokenize_pairs,
 )
 from rlhf.data.rendering import Rendering
-from rlhf.models.load import context_length, default_device, disable_dropout, lora_adapters
+from rlhf.models.adapters import merge
+from rlhf.models.dropout import disable_dropout, require_no_noise
+from rlhf.models.load import default_device, lora_adapters
 from rlhf.models.pretrained import load_pretrained
-from rlhf.models.tokenizer import load_tokenizer
+from rlhf.models.shape import context_length
+from rlhf.models.tokenizer import load_tokenizer, require_known_tokens
 from rlhf.parallel.ranks import Ranks
 from rlhf.report.calibration import accuracies, measure, plot_calibration, plot_margins, show
 from rlhf.report.model_card import CARD_FILE, reward_card
@@ -69,6 +72,7 @@ def _run(config: RewardModelConfig, folder: Path, ranks: Ranks) -> None:
     model, tokenizer = _build(config)
     train = tokenize_pairs(pairs, tokenizer, config.data, context_length(model))
     held_out = tokenize_pairs(held_out_pairs, tokenizer, config.data, context_length(model))
+    require_known_tokens(model, tokenizer, (p.chosen_ids + p.rejected_ids for p in [*train, *held_out]))
     if ranks.is_first:
         print(
             f"reward model on {len(train)} of {len(pairs)} pairs, held out {len(held_out)} of {len(held_out_pairs)}, "
@@ -149,6 +153,7 @@ def _build(config: RewardModelConfig) -> "tuple[PreTrainedModel, PreTrainedToken
         str(config.model.name_or_path),
         config.model.trust_remote_code,
         config.model.gguf_file,
+        new_head=True,
         num_labels=1,
         dtype=getattr(torch, dtype_of_weights(config)),
         use_safetensors=True,
@@ -176,8 +181,9 @@ def _train(
     trainer = resumable(trl.RewardTrainer)(
         model, args=arguments, train_dataset=_dataset(pairs), processing_class=tokenizer, peft_config=lora
     )
+    require_no_noise(trainer.model)
     run_trainer(trainer, "reward", folder, config, METRICS)
-    return trainer.model.merge_and_unload() if lora else trainer.model
+    return merge(trainer.model) if lora else trainer.model
 
 
 def _dataset(pairs: list[TokenizedPair]) -> Any:

@@ -10,8 +10,11 @@ from rlhf.data.examples import TokenizedExample, load_held_out, load_training, t
 from rlhf.data.parsing import Example
 from rlhf.data.rendering import Rendering
 from rlhf.errors import UserError
-from rlhf.models.load import build_from_scratch, context_length, disable_dropout, load_causal_lm, lora_adapters
-from rlhf.models.tokenizer import load_tokenizer
+from rlhf.models.adapters import merge
+from rlhf.models.dropout import disable_dropout, require_no_noise
+from rlhf.models.load import build_from_scratch, load_causal_lm, lora_adapters
+from rlhf.models.shape import context_length
+from rlhf.models.tokenizer import load_tokenizer, require_known_tokens
 from rlhf.parallel.ranks import Ranks
 from rlhf.report.model_card import CARD_FILE, sft_card
 from rlhf.runs.files import read_jsonl, staged
@@ -58,6 +61,7 @@ def _run(config: SFTConfig, folder: Path, ranks: Ranks) -> None:
     transformers.set_seed(config.seed)  # before the model: its weights, and LoRA's, depend on it
     model, tokenizer = _build(config, [_text(example) for example in examples])
     tokenized = tokenize(examples, tokenizer, config.data, context_length(model))
+    require_known_tokens(model, tokenizer, (e.prompt_ids + (e.completion_ids or []) for e in tokenized))
     size = f"{model.num_parameters() / 1e6:.1f}M parameters"
     if ranks.is_first:
         print(f"SFT on {len(tokenized)} of {len(examples)} pairs, {size}", flush=True)
@@ -96,8 +100,9 @@ def _train(
         model, args=arguments, train_dataset=dataset, processing_class=tokenizer, peft_config=lora
     )
     disable_dropout(trainer.model)
+    require_no_noise(trainer.model)
     run_trainer(trainer, "sft", folder, config, METRICS)
-    return trainer.model.merge_and_unload() if lora else trainer.model
+    return merge(trainer.model) if lora else trainer.model
 
 
 def _text(example: Example) -> str:

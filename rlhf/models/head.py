@@ -1,0 +1,162 @@
+"""The two halves of a causal language model: a trunk that makes features, and what makes logits of them."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.errors import UserError, with_kind
+from rlhf.maths.tensors import at_least_float32
+from rlhf.models.dropout import noise_in, ordinary_tokens
+from rlhf.models.shape import text_config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # Gemma 2, RecurrentGemma, xLSTM
+FACTORS = ("logit_scale", "lm_head_multiplier")  # Cohere, Falcon-H1
+DIVISORS = ("logits_scaling",)  # Granite
+ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
+"""Relative error of logits that were scaled and capped in this type, with room."""
+
+
+class Head(NamedTuple):
+    """logits = c tanh(s W h / c), with scale s and soft cap c; s W h without a cap. features [..., H] -> [..., V].
+
+    Attributes:
+        linear: The LM head, W h.
+        scale: s.
+        soft_cap: c.
+    """
+
+    linear: nn.Module
+    scale: float = 1.0
+    soft_cap: float | None = None
+
+    def __call__(self, features: Tensor) -> Tensor:
+        logits = self.linear(features)
+        if self.is_linear:
+            return logits
+        logits = at_least_float32(logits) * self.scale
+        return logits if self.soft_cap is None else self.soft_cap * (logits / self.soft_cap).tanh()
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether nothing happens to the logits after the LM head."""
+        return self.scale == 1.0 and self.soft_cap is None
+
+
+def head_of(model: "PreTrainedModel") -> Head:
+    """The LM head with what the config says of logits; `require_head` shows that it is the truth."""
+    settings, scale = text_config(model), 1.0
+    for name in FACTORS:
+        scale *= getattr(settings, name, None) or 1.0
+    for name in DIVISORS:
+        scale /= getattr(settings, name, None) or 1.0
+    caps = [getattr(settings, name, None) for name in SOFT_CAPS]
+    return Head(model.get_output_embeddings(), scale, next((cap for cap in caps if cap), None))
+
+
+def trunk_of(model: "PreTrainedModel") -> nn.Module:
+    """The model without its LM head."""
+    return model.base_model if model.base_model is not model else model.get_decoder()
+
+
+def require_head(model: "PreTrainedModel", outermost: nn.Module | None = None) -> None:
+    """Raise UserError unless a model is one that PPO can train, as far as a few tokens can tell.
+
+    In train mode logits == head(trunk(tokens)); two passes agree, so there is no dropout; a gradient comes back; and
+    what a token predicts does not depend on those after it, nor on train or eval mode. Cost: three passes over 16
+    tokens, one backward.
+
+    Args:
+        model: A causal language model.
+        outermost: What the caller takes for the model, a PEFT wrapper for example; None is the model itself.
+    """
+    name, was_training = type(model).__name__, model.training
+    outermost, head = outermost or model, head_of(model)
+    try:
+        with torch.autocast(model.device.type, enabled=False):
+            found = _read(model, outermost, head)
+    except Exception as error:  # each model fails in a way of its own
+        raise UserError(f"{name} cannot be trained on tokens alone ({with_kind(error)[:200]})") from error
+    finally:
+        outermost.train(was_training)
+    agrees = agree(found.logits, found.ours, head)
+    if not agrees and found.logits.shape == found.again.shape and not torch.equal(found.logits, found.again):
+        raise UserError(noise_in(model))
+    if not agrees:
+        raise UserError(
+            f"{name} does more to its logits than its LM head, and more than its config says (a scale, a soft cap), or "
+            "its adapters work from outside of it; PPO would optimize other probabilities than those sampled, so it is "
+            "not supported"
+        )
+    if not found.has_gradient:
+        raise UserError(f"the adapters of {name} have no effect on its logits; take other lora.target_modules")
+    change = relative_error(found.of_beginning, found.ours[:, : found.of_beginning.shape[1]])
+    if change > ROUNDING.get(found.logits.dtype, 1e-5):
+        raise UserError(
+            f"what {name} predicts depends on the tokens that come after, or on eval mode (relative error "
+            f"{change:.2g}); PPO needs a causal language model, so it is not supported"
+        )
+
+
+class Reading(NamedTuple):
+    """Logits of some tokens: by the model, by its trunk and head, by the model again; and in eval mode those of their
+    first half, with another second half behind it."""
+
+    logits: Tensor
+    ours: Tensor
+    again: Tensor
+    of_beginning: Tensor
+    has_gradient: bool
+
+
+def _read(model: "PreTrainedModel", outermost: nn.Module, head: Head) -> Reading:
+    ids, trunk = ordinary_tokens(model), trunk_of(model)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    embedding = model.get_input_embeddings().weight
+    if embedding.requires_grad:
+        trained = [embedding]  # of a model that is trained in full one gradient is enough, and takes less memory
+    outermost.train()
+    with torch.no_grad():
+        logits = outermost(input_ids=ids, use_cache=False).logits
+    with torch.enable_grad():
+        ours = head(trunk(input_ids=ids, use_cache=False).last_hidden_state)
+        gradients = torch.autograd.grad(ours.sum(), trained, allow_unused=True) if ours.requires_grad else ()
+    with torch.no_grad():
+        again = logits if agree(logits, ours, head) else outermost(input_ids=ids, use_cache=False).logits
+        outermost.eval()
+        half = ids.shape[1] // 2
+        others = torch.cat([ids[:, :half], ids.flip(0)[:, half:]], dim=1)  # as many, so that rounding is the same
+        of_beginning = head(trunk(input_ids=others, use_cache=False).last_hidden_state[:, :half])
+    has_gradient = not trained or any(gradient is not None for gradient in gradients)
+    return Reading(logits, ours.detach(), again, of_beginning, has_gradient)
+
+
+def agree(logits: Tensor, ours: Tensor, head: Head) -> bool:
+    """Whether they are the same bits; where the logits are scaled or capped, the same but for rounding."""
+    if logits.shape != ours.shape or not torch.isfinite(logits).all():
+        return False
+    if head.is_linear:
+        return torch.equal(logits, ours)
+    return relative_error(ours, logits) < ROUNDING.get(logits.dtype, 1e-5)
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """Root mean square of the difference of two sets of logits [..., V], over that of their scatter.
+
+    A constant does not count: logits that differ by one are the same distribution.
+    """
+    difference, expected = found.detach().double() - expected.detach().double(), expected.detach().double()
+    scatter = (expected - expected.mean(-1, keepdim=True)).norm()
+    error = (difference - difference.mean(-1, keepdim=True)).norm()
+    return float(error / scatter.clamp(min=1e-30))
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Relative error of logits beyond which two ways to compute them differ by more than the order of additions.
+
+    A mistake in positions, masks or adapters makes .1 and more. In bfloat16 a model of 30 layers has .02 by itself.
+    """
+    return 1e-3 if dtype in (torch.float32, torch.float64) else 0.1

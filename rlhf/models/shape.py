@@ -1,0 +1,44 @@
+"""What a model says of its own size, whatever its config calls it."""
+
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from rlhf.config.checks import LARGEST
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+UNLIMITED = LARGEST
+"""Context of a model that names none: a recurrent one, or one whose positions are differences (ALiBi)."""
+CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx", "context_length")
+
+
+def context_length(model: "PreTrainedModel") -> int:
+    """Longest sequence the model has positions for, in tokens; UNLIMITED where its config names no limit.
+
+    RoBERTa counts positions from behind its pad token's, so that it takes two less than it has.
+    """
+    settings = text_config(model)
+    named = [getattr(settings, name, None) for name in CONTEXT_NAMES]
+    limit = next((int(value) for value in named if value is not None and value > 0), UNLIMITED)
+    for name, module in model.named_modules():
+        is_table = name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
+        if is_table and module.padding_idx is not None:
+            limit = min(limit, module.num_embeddings - module.padding_idx - 1)
+    return limit
+
+
+def in_tokens(context: int) -> str:
+    """A context length in words."""
+    return "any number of" if context >= UNLIMITED else str(context)
+
+
+def text_config(model: "PreTrainedModel") -> Any:
+    """The config of the part that reads and writes text: a multimodal model has it in another one."""
+    return model.config.get_text_config(decoder=True)
+
+
+def vocabulary_size(model: "PreTrainedModel") -> int:
+    """Token ids that the model knows: 0 to this, less one."""
+    return model.get_input_embeddings().weight.shape[0]

@@ -25,7 +25,11 @@ PUBLIC = {  # modules below the first level that the libraries document
     "torch.utils.data",
     "torch.utils.tensorboard",
 }
-OURS = {"_asdict", "_checkpoint_gradients"}  # a NamedTuple's, and a method of the policy's that its classmethod calls
+OURS = {
+    "_asdict",
+    "_checkpoint_gradients",
+    "_early_stop",
+}  # a NamedTuple's, and a method of the policy's that its classmethod calls
 
 
 @pytest.mark.parametrize("name", [*NAMES, *HOOKS])

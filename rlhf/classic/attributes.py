@@ -92,7 +92,7 @@ class Attributes(Methods):
 
     @lr_scheduler.setter
     def lr_scheduler(self, scheduler: Any) -> None:
-        from accelerate.scheduler import AcceleratedScheduler
+        from rlhf.models.private_names import AcceleratedScheduler
 
         if scheduler is not None and not isinstance(scheduler, AcceleratedScheduler):
             scheduler = AcceleratedScheduler(scheduler, self.optimizer, step_with_optimizer=False)

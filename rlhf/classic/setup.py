@@ -178,7 +178,7 @@ def prepared_optimizer(
 
 def bare(optimizer: Any) -> Any:
     """An optimizer without accelerate's wrapper."""
-    from accelerate.optimizer import AcceleratedOptimizer
+    from rlhf.models.private_names import AcceleratedOptimizer
 
     return optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
 
@@ -204,7 +204,7 @@ def build_dataloader(
     )
     if not is_stream:
         return accelerator.prepare(loader)
-    from accelerate.data_loader import prepare_data_loader
+    from rlhf.models.private_names import prepare_data_loader
 
     # each process reads the stream itself; to hand out batches, accelerate would want tensors and nothing else
     return prepare_data_loader(

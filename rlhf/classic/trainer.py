@@ -3,7 +3,6 @@
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from rlhf.classic.config import PPOConfig
 from rlhf.classic.generate import Sampler, distribution_mismatch, sample_batch, sampler
 from rlhf.classic.hub import Saving
 from rlhf.classic.padding import unpadded_queries
+from rlhf.classic.run import Run
 from rlhf.classic.setup import (
     build_accelerator,
     build_dataloader,
@@ -30,7 +30,6 @@ from rlhf.config.checks import require
 from rlhf.config.command_line import parse
 from rlhf.config.watch import WatchConfig
 from rlhf.models.shape import context_length, vocabulary_size
-from rlhf.ppo.trainer import Callback
 from rlhf.sampling.stopping import as_ids, stop_token_ids
 from rlhf.sampling.trial import generating
 from rlhf.watch.watch import Watch
@@ -285,19 +284,6 @@ class PPOTrainer(Saving, Attributes):
 
     def _empty_cache(self) -> None:
         if self.config.optimize_device_cache:
-            from accelerate.utils.memory import clear_device_cache
+            from rlhf.models.private_names import clear_device_cache
 
             clear_device_cache(garbage_collection=True)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A PPO stage that is ready to run."""
-
-    config: native.PPOConfig
-
-    def train(self, prompts: Iterable[Any] | None = None, callbacks: Sequence[Callback] = ()) -> Path:
-        """Train and write the policy; returns its folder. See `rlhf.stages.ppo.run_ppo`."""
-        from rlhf.stages.ppo import run_ppo
-
-        return run_ppo(self.config, prompts, callbacks)

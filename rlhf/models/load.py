@@ -123,7 +123,7 @@ def unsuitable(model: "PreTrainedModel") -> list[str] | None:
     Such are a router that returns more than a product, layers whose weights are read past the layer (Mamba's kernels),
     a vision tower, attention to an encoder that is not there. One of many experts may be idle without being left out.
     """
-    from transformers.pytorch_utils import Conv1D
+    from rlhf.models.private_names import Conv1D
 
     linear = {name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D)}
     used: dict[bool, set[str]] = {True: set(), False: set()}

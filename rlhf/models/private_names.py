@@ -30,10 +30,40 @@ _HOOK = (
     "find what the Trainer calls at that moment now, and override that; tests/test_sft_resume.py shows whether it holds"
 )
 NAMES = {
+    "AcceleratedOptimizer": Private(
+        "accelerate.optimizer:AcceleratedOptimizer",
+        "whether a script has prepared its optimizer itself",
+        "treat every optimizer as one that is not prepared",
+    ),
+    "AcceleratedScheduler": Private(
+        "accelerate.scheduler:AcceleratedScheduler",
+        "whether a script has prepared its scheduler itself",
+        "treat every scheduler as one that is not prepared",
+    ),
     "cached_file": Private(
         "transformers.utils:cached_file",
         "files of a checkpoint, in a folder or on the hub",
         "huggingface_hub.hf_hub_download for what is no folder",
+    ),
+    "BaseTunerLayer": Private(
+        "peft.tuners.tuners_utils:BaseTunerLayer",
+        "whether a module belongs to an adapter",
+        "any module with the attribute base_layer",
+    ),
+    "DropoutNd": Private(
+        "torch.nn.modules.dropout:_DropoutNd",
+        "every kind of dropout module",
+        "a tuple of torch.nn's dropout classes",
+    ),
+    "ModulesToSaveWrapper": Private(
+        "peft.utils:ModulesToSaveWrapper",
+        "modules that an adapter folder brings whole",
+        "any module with the attribute modules_to_save",
+    ),
+    "ParamWrapper": Private(
+        "peft.tuners.lora.layer:ParamWrapper",
+        "adapters on the experts of a mixture",
+        "any LoRA layer with the attribute parameter_name",
     ),
     "Cache": Private(
         "transformers.cache_utils:Cache",
@@ -67,6 +97,16 @@ NAMES = {
         "transformers.integrations.gguf:GgufHeader",
         "which tensors of a GGUF transformers reads",
         "gguf.GGUFReader of the package gguf",
+    ),
+    "clear_device_cache": Private(
+        "accelerate.utils.memory:clear_device_cache",
+        "optimize_device_cache of the classic loop",
+        "torch.cuda.empty_cache()",
+    ),
+    "prepare_data_loader": Private(
+        "accelerate.data_loader:prepare_data_loader",
+        "the classic loop's data loader",
+        "Accelerator.prepare",
     ),
     "read_gguf_metadata": Private(
         "transformers.integrations.gguf:read_gguf_metadata",

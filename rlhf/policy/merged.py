@@ -48,7 +48,7 @@ def packs(policy: Policy) -> bool:
 
 def require_mergeable(policy: Policy) -> None:
     """Raise UserError unless the policy can be sent to another engine as the weights of a model without adapters."""
-    from peft.tuners.lora.layer import ParamWrapper
+    from rlhf.models.private_names import ParamWrapper
 
     experts = any(isinstance(layer, ParamWrapper) for layer in lora_layers(policy))
     require(
@@ -135,7 +135,7 @@ def stirred(policy: Policy) -> Iterator[None]:
 
 def lora_layers(model: nn.Module) -> "list[LoraLayer]":
     """The layers with LoRA adapters."""
-    from peft.tuners.lora import LoraLayer
+    from rlhf.models.private_names import LoraLayer
 
     return [module for module in model.modules() if isinstance(module, LoraLayer)]
 

@@ -37,7 +37,7 @@ class Inspection:
         self.pending: tuple[int, Rollout, Scores] | None = None
 
     def before_update(self, step: int) -> None:
-        """Sample and judge, if this update is one to look at: the first, every `inspect.every`-th and the last."""
+        """Sample and evaluate, if this update is one to look at: the first, every `inspect.every`-th and the last."""
         config = self.trainer.config
         due = step in (1, config.num_updates) or step % config.inspect.every == 0
         if due and self.prompts:

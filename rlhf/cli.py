@@ -48,6 +48,9 @@ STAGES = {
     "evaluate": Stage("EvaluateConfig", "rlhf.stages.evaluate:main", "sample on held-out prompts and measure"),
     "generate": Stage("GenerateConfig", "rlhf.stages.generate:run_generate", "completions for prompts"),
     "score": Stage("ScoreConfig", "rlhf.stages.score:run_score", "every reward component for a file of completions"),
+    "setup-render": Stage(
+        "SetupRenderConfig", "rlhf.stages.setup_render:run_setup_render", "React, for the rewards that render (by npm)"
+    ),
 }
 ON_SEVERAL_PROCESSES = ("sft", "reward", "ppo")
 REPORT_HELP = "one HTML page and PNGs from run folders: rlhf report RUN [RUN ...]"
@@ -112,7 +115,7 @@ def overview() -> str:
     """What `rlhf --help` prints."""
     commands = {name: stage.help for name, stage in STAGES.items()}
     commands |= {"report": REPORT_HELP, "toy": TOY_HELP}
-    lines = [f"  {name:<10} {text}" for name, text in commands.items()]
+    lines = [f"  {name:<12} {text}" for name, text in commands.items()]
     return "\n".join(
         [
             "PPO fine-tuning of language models.",

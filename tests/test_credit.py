@@ -26,7 +26,13 @@ def experience(trainer) -> Experience:
     """Eight responses, four prompts by two, whose policy and reference differ, and whose lengths do."""
     trainer.update()
     rollout = trainer.update().rollout
-    return Experience(**{field.name: getattr(rollout, field.name) for field in dataclasses.fields(Experience)})
+    full = {field.name: getattr(rollout, field.name) for field in dataclasses.fields(Experience)}
+    lengths = torch.tensor([1, 10, 2, 10, 3, 8, 4, 10]).minimum(rollout.lengths)
+    mask = torch.arange(rollout.response_mask.shape[1]) < lengths.unsqueeze(-1)
+    per_token = {
+        name: torch.where(mask, x, 0.0) for name, x in full.items() if torch.is_tensor(x) and x.dtype.is_floating_point
+    }
+    return Experience(**full | per_token | {"response_mask": mask})
 
 
 def scored(totals, spans=None) -> Scores:
@@ -62,7 +68,7 @@ def test_scores_are_normalized_by_all_that_came_before(trainer):
 def test_rewards_are_score_spans_and_kl_penalty(trainer, experience):
     scores = torch.arange(8.0)
     spans = [[] for _ in range(8)]
-    row = next(row for row, text in enumerate(experience.texts) if len(text) > 3)
+    row = next(row for row in (1, 3, 7) if len(experience.texts[row]) > 3)  # those that were not cut
     spans[row] = [Span(0, len(experience.texts[row]), -0.6)]
     rollout = assign_credit(trainer.config, experience, scores, scored([0.0] * 8, spans), 0.3, trainer.tokenizer)
     kl = experience.old_logprobs - experience.ref_logprobs

@@ -102,9 +102,9 @@ def test_spans_are_divided_among_the_tokens_that_cover_them(tokenizer):
     mask = torch.ones(1, 8, dtype=torch.bool)
     sampled = collate_responses([prompt(9)], Sampled(torch.tensor([ids]), mask, torch.tensor([False])), tokenizer)
     assert sampled.texts == ["abcdefgh"]
-    rewards = span_rewards([[Span(2, 5, -0.6), Span(4, 6, 1.0), Span(7, 8, 0.25)]], sampled, tokenizer)
-    # -0.6 on c, d, e; 1.0 on e, f; 0.25 on h
-    expected = torch.tensor([[0.0, 0.0, -0.2, -0.2, -0.2 + 0.5, 0.5, 0.0, 0.25]])
+    rewards = span_rewards([[Span(2, 5, -0.6), Span(4, 6, 1.0), Span(7, 8, 0.25), Span(0, 1, 2.0)]], sampled, tokenizer)
+    # -0.6 on c, d, e; 1.0 on e, f; 0.25 on h; 2.0 on a
+    expected = torch.tensor([[2.0, 0.0, -0.2, -0.2, -0.2 + 0.5, 0.5, 0.0, 0.25]])
     torch.testing.assert_close(rewards, expected)
 
 
@@ -135,3 +135,10 @@ def test_characters_of_several_tokens_are_placed_by_prefix(tokenizer):
     ends = token_ends(ids, tokenizer)
     assert ends == sorted(ends)
     assert ends[-1] == len(text)
+
+
+@pytest.mark.parametrize("text", ["const a;", 'const a = "日本語";'])  # decoded token by token, and by prefix
+def test_an_end_of_sequence_has_no_extent(tokenizer, text):
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ends = token_ends([*ids, tokenizer.eos_token_id], tokenizer)
+    assert ends == [*token_ends(ids, tokenizer), len(text)]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_runs import make_trainer
 
-from rlhf.ppo.update import mean_stats
+from rlhf.ppo.update import NonFiniteError, mean_stats
 
 ASIDE = {"clip_range": 0.1, "value_clip_range": 0.4, "vf_coef": 0.3, "max_grad_norm": 1e9}  # no two of them alike
 
@@ -114,6 +114,30 @@ def test_policy_and_critic_have_a_learning_rate_each(tiny_models, pairs):
     assert {rates[id(p)] for p in trainer.policy.critic_parameters()} == {2.5e-3}
     assert metrics["policy/learning_rate"] == 0.5e-3
     assert {group["weight_decay"] for group in trainer.epochs.optimizer.param_groups} == {0.0}
+
+
+def test_minibatches_come_from_the_shuffler_alone(tiny_models, pairs):
+    """All ranks draw the same, whatever their other random generators do."""
+    trainer = make_trainer(tiny_models, pairs, learning_rate=1e-12, critic_learning_rate=1e-12)
+    rollout = off_policy(trainer.update().rollout)
+    ratios = []
+    for seed, shuffler in ((0, 0), (1, 0), (0, 1)):
+        torch.manual_seed(seed)
+        trainer.epochs.shuffler.manual_seed(shuffler)
+        ratios.append(trainer.epochs.run(rollout, 1.0, critic_only=False)["policy/ratio_first_minibatch"])
+    assert ratios[0] == pytest.approx(ratios[1], rel=1e-5)
+    assert ratios[0] != pytest.approx(ratios[2], rel=1e-5)
+
+
+def test_it_gives_up_after_one_skipped_step_too_many(tiny_models, pairs):
+    trainer = make_trainer(tiny_models, pairs, max_skipped_steps=2)
+    rollout = trainer.update().rollout
+    broken = dataclasses.replace(rollout, advantages=torch.where(rollout.response_mask, torch.nan, 0.0))
+    with pytest.raises(
+        NonFiniteError, match=r"not finite in 3 optimizer steps in a row \(max_skipped_steps is 2\)"
+    ) as caught:
+        trainer.epochs.run(broken, 1.0, critic_only=False)
+    assert len(caught.value.minibatch) == 4
 
 
 def test_means_over_the_steps():

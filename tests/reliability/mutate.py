@@ -25,7 +25,7 @@ from mutants import KILLED_BY, MODULES, ROOT, Mutant, mutants, mutated_source
 
 TIME_LIMIT = 300  # seconds; an endless loop is a death too
 START, END = "<!-- mutants -->", "<!-- end of mutants -->"
-HEAD = ["| module | tests | mutants | killed | equivalent | survived |", "| --- | --- | ---: | ---: | ---: | ---: |"]
+HEAD = ["| module | tests | mutants | killed | excused | survived |", "| --- | --- | ---: | ---: | ---: | ---: |"]
 
 
 def main() -> int:
@@ -46,12 +46,12 @@ def main() -> int:
         alive = []
         tasks = [(mutant.module, mutant) for mutant in chosen]
         for mutant, lives in zip(chosen, pool.imap(_survives, tasks, chunksize=1), strict=True):
-            mark = "killed" if not lives else "EQUIVALENT" if why_equivalent(mutant) else "ALIVE"
+            mark = "killed" if not lives else "EXCUSED" if excuse(mutant) else "ALIVE"
             print(f"{mark:10} {mutant.module}:{mutant.line} {mutant.function}: {mutant.change}", flush=True)
             alive += [mutant] if lives else []
     if arguments.write:
         write(arguments.write, modules, alive)
-    unexcused = [mutant for mutant in alive if not why_equivalent(mutant)]
+    unexcused = [mutant for mutant in alive if not excuse(mutant)]
     print(f"{len(chosen)} mutants, {len(chosen) - len(alive)} killed, {len(unexcused)} survived unexcused")
     return 1 if unexcused else 0
 
@@ -111,8 +111,8 @@ def lay_out(folder: Path, module: str, mutant: Mutant | None) -> None:
         (package / module).write_text(mutated_source(mutant))
 
 
-def why_equivalent(mutant: Mutant) -> str | None:
-    """Why no test can tell the mutant from the original; None if one could."""
+def excuse(mutant: Mutant) -> str | None:
+    """Why the mutant may live; None if it may not."""
     return EQUIVALENT.get((mutant.module, mutant.function, mutant.change))
 
 
@@ -121,13 +121,11 @@ def write(document: Path, modules: Sequence[str], alive: list[Mutant]) -> None:
     rows, survivors = read(document)
     for module in modules:
         of = [mutant for mutant in alive if mutant.module == module]
-        n, equivalent = len(mutants(module)), sum(why_equivalent(mutant) is not None for mutant in of)
+        n, excused = len(mutants(module)), sum(excuse(mutant) is not None for mutant in of)
         tests = ", ".join(f"`{test}`" for test in KILLED_BY[module])
-        cells = [f"`{module}`", tests, n, n - len(of), equivalent, len(of) - equivalent]
+        cells = [f"`{module}`", tests, n, n - len(of), excused, len(of) - excused]
         rows[module] = "| " + " | ".join(map(str, cells)) + " |"
-        survivors[module] = [
-            f"- `{module}`, `{m.function}`: `{m.change}`: {why_equivalent(m) or '**survived**'}" for m in of
-        ]
+        survivors[module] = [f"- `{module}`, `{m.function}`: `{m.change}`: {excuse(m) or '**survived**'}" for m in of]
     lines = [rows[module] for module in MODULES if module in rows]
     below = [line for module in MODULES for line in survivors.get(module, [])]
     replace_between(document, START, END, "\n".join([*HEAD, *lines, "", *below]))

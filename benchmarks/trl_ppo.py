@@ -71,7 +71,7 @@ def train_with_trl(config: PPOConfig, learning_rates: LearningRates, folder: Pat
     transformers.set_seed(config.seed)
     tokenizer = load_tokenizer(str(config.model.name_or_path))
     base = load_causal_lm(config.model)
-    examples = load_examples(config.data.train, config.data.train_split)
+    examples = load_examples(*config.data.training)
     prompts = tokenize(examples, tokenizer, config.data, context_length(base))
     dataset = datasets.Dataset.from_list([{"input_ids": prompt.prompt_ids} for prompt in prompts])
     reward_model = PythonReward(RewardSum.from_specs(config.rewards), tokenizer, prompts)

@@ -23,12 +23,20 @@ _HOMES = {
     "run_score": "rlhf.stages.score",
     "run_sft": "rlhf.stages.sft",
 }
+_GONE = {
+    "AutoModelForSeq2SeqLMWithValueHead": "rlhf has no AutoModelForSeq2SeqLMWithValueHead: its PPO is for decoder-only "
+    "models. Take one of those (Qwen, Llama, SmolLM, GPT-2) with AutoModelForCausalLMWithValueHead, or stay with "
+    "trl==0.11.4 for encoder-decoders such as FLAN-T5 (docs/from-trl.md)"
+}
+"""Names of TRL 0.11 that are not here: what to do instead."""
 __all__ = sorted(_HOMES)  # noqa: PLE0605
 
 moved.install()
 
 
 def __getattr__(name: str) -> Any:
+    if name in _GONE:
+        raise importlib.import_module("rlhf.errors").UserError(_GONE[name])
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -32,7 +32,7 @@ HERE = {
     "bash scripts/quickstart.sh": PIPELINE,
     "bash scripts/quickstart.sh --seed ? --output_dir runs/seed-?": PIPELINE,
     "python benchmarks/seed_table.py runs/seed-0 runs/seed-1 runs/seed-2": "",
-    "rlhf generate --model.name_or_path runs/quickstart/ppo/policy --prompt *": "",
+    "rlhf generate --model runs/quickstart --prompt *": "",
     "rlhf evaluate --config configs/evaluate/react_new_families.yaml": EVALUATE,
     "rlhf evaluate --config configs/evaluate/react_new_families.yaml --model.name_or_path *": EVALUATE,
     "rlhf score --input data/react/five.jsonl *": "",
@@ -166,7 +166,7 @@ def two_that_differ_in_kl_coef(runs: Path) -> None:
 
 
 def test_rewards_of_the_docs(tmp_path, monkeypatch):
-    signature, short_lines, process = blocks("python", page="docs/rewards.md")
+    signature, _, short_lines, process, _ = blocks("python", page="docs/rewards.md")  # the others have their own tests
     names: dict = {}
     for block in (signature, short_lines, process):
         exec(block.text, names)

@@ -118,7 +118,7 @@ REFUSED_CONFIGS = {
     ),
     "a tab": ("tracking:\n\t- a", "cannot start any token"),
     "an object": ("tracking: !!python/object/apply:os.getcwd []", "could not determine a constructor for the tag"),
-    "a class": ("lora: {class_path: os.getcwd}", "'os.getcwd' is not accepted"),
+    "a class": ("lora: {class_path: os.getcwd}", "unknown key 'lora.class_path'"),
     "another file": ("config: /etc/passwd", "key 'config' would read another file"),
     "a private key": ("__path__: 1", "key '__path__' is not the name of an option"),
     "a number as key": ("1: 2", "key '1' is not the name of an option"),

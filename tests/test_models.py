@@ -47,7 +47,7 @@ def test_the_shape_is_the_one_that_was_asked_for(architecture):
     assert sorted(mlp.shape) == [48, 4 * 48 if architecture == "gpt2" else 8 * 48 // 3]
     assert (config.pad_token_id, config.eos_token_id) == (tokenizer.pad_token_id, tokenizer.eos_token_id)
     ids = torch.arange(20).unsqueeze(0)
-    assert torch.equal(model.train()(ids).logits, model(ids).logits)  # no dropout
+    assert torch.equal(model.train()(ids).logits, model.eval()(ids).logits)  # no dropout
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])

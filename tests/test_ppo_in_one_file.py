@@ -128,7 +128,7 @@ def our_update(networks, settings, tokens):
     """The package's round after sampling: (rollout, metrics)."""
     _, policy, tokenizer = networks
     config = PPOConfig(
-        data=DataConfig(train="given"), rewards=[RewardSpec(path="given")], batch_size=settings.batch_size,
+        data=DataConfig(train="given"), rewards=[RewardSpec(path="length")], batch_size=settings.batch_size,
         mini_batch_size=settings.mini_batch_size, micro_batch_size=3, num_ppo_epochs=settings.num_ppo_epochs,
         critic="shared",
         learning_rate=settings.learning_rate, critic_learning_rate=settings.learning_rate,

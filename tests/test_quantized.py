@@ -198,7 +198,7 @@ def test_shipped_config_runs(tmp_path):
 
 def test_missing_package_is_one_line(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(UserError, match=r"which needs bitsandbytes; pip install -e '.\[quantized\]'"):
+    with pytest.raises(UserError, match=r"bitsandbytes, which is not installed: pip install 'rlhf-ppo\[quantized\]'"):
         load_causal_lm(four_bit(folder))
 
 

@@ -238,6 +238,11 @@ def test_trust_in_a_foreign_run_is_not_contagious(foreign_run):
     Path("config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(UserError, match="asks for the reward 'reward_model'"):
         parse(STAGES["ppo"].config_class, ["--config", "config.yaml"])
+    for name in ("server", "judge"):
+        config["rewards"] = [{"path": name, "args": {"url": "http://elsewhere", "key_env": "SOME_OTHER_KEY"}}]
+        Path("config.yaml").write_text(yaml.safe_dump(config))
+        with pytest.raises(UserError, match=f"asks for the reward '{name}', which would send what is trained on"):
+            parse(STAGES["ppo"].config_class, ["--config", "config.yaml"])
 
 
 def test_a_report_of_a_foreign_run_imports_nothing(foreign_run, mark, tmp_path):

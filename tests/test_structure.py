@@ -17,6 +17,7 @@ ORDER = [
     "moved",
     "__init__",
     "errors",
+    "extras",
     "config",
     "maths",
     "parallel",

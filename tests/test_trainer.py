@@ -1,6 +1,7 @@
 """One PPO update, looked at from all sides."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -79,19 +80,56 @@ def test_learning_rate_zero_changes_nothing(tiny_models, pairs):
     assert metrics["policy/ratio_mean"] == 1.0
 
 
-def test_gradient_does_not_depend_on_micro_batches(tiny_models, pairs):
-    """Ragged responses, so that a micro-batch's share of the tokens is not its share of the rows."""
+def ragged_rollout(tiny_models, pairs):
+    """Responses of 1 to 10 tokens, so that a micro-batch's share of the tokens is not its share of the rows."""
     rollout, _, _ = make_trainer(tiny_models, pairs).update()
     n_tokens = torch.tensor([1, 10, 2, 9, 3, 8, 4, 7]).minimum(rollout.lengths)
     ragged = torch.arange(rollout.response_mask.shape[1]) < n_tokens.unsqueeze(-1)
-    gradients = []
+    return dataclasses.replace(rollout, response_mask=ragged)
+
+
+@pytest.mark.parametrize("loss_aggregation", ["token_mean", "sequence_mean"])
+def test_gradient_does_not_depend_on_micro_batches(tiny_models, pairs, loss_aggregation):
+    rollout, gradients, losses = ragged_rollout(tiny_models, pairs), [], []
     for micro_batch_size in (8, 3, 1):
-        trainer = make_trainer(tiny_models, pairs, mini_batch_size=8, micro_batch_size=micro_batch_size)
-        trainer.epochs.gradient(dataclasses.replace(rollout, response_mask=ragged), critic_only=False)
+        trainer = make_trainer(
+            tiny_models, pairs, mini_batch_size=8, micro_batch_size=micro_batch_size, loss_aggregation=loss_aggregation
+        )
+        losses.append(trainer.epochs.gradient(rollout, critic_only=False)["policy/loss"])
         gradients.append(torch.cat([p.grad.flatten() for _, p in trainer.policy.trainable]))
     assert gradients[0].abs().max() > 1e-4
+    assert losses == pytest.approx([losses[0]] * 3, abs=1e-6)
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(gradients[0], gradients[2], rtol=1e-4, atol=1e-6)
+
+
+def test_the_mean_of_the_loss_is_over_tokens_or_over_responses(tiny_models, pairs):
+    """At ratio 1 the policy loss of a token is minus its advantage."""
+    rollout = ragged_rollout(tiny_models, pairs)
+    rows = [a[m] for a, m in zip(rollout.advantages, rollout.response_mask, strict=True)]
+    expected = {
+        "token_mean": -torch.cat(rows).mean(),
+        "sequence_mean": -torch.stack([row.mean() for row in rows]).mean(),
+    }
+    assert abs(expected["token_mean"] - expected["sequence_mean"]) > 1e-3
+    for loss_aggregation, loss in expected.items():
+        trainer = make_trainer(tiny_models, pairs, loss_aggregation=loss_aggregation)
+        metrics = trainer.epochs.gradient(rollout, critic_only=False)
+        assert metrics["policy/loss"] == pytest.approx(float(loss), abs=1e-5)
+
+
+def test_dual_clip_bounds_the_loss_of_an_unlikely_token_that_was_bad(tiny_models, pairs):
+    """r = e^2 and A = -1: the loss is r without the bound, dual_clip with it, and no gradient is left."""
+    rollout = ragged_rollout(tiny_models, pairs)
+    shifted = dataclasses.replace(
+        rollout, old_logprobs=rollout.old_logprobs - 2.0, advantages=torch.full_like(rollout.advantages, -1.0)
+    )
+    for dual_clip, loss in ((None, math.exp(2.0)), (3.0, 3.0)):
+        trainer = make_trainer(tiny_models, pairs, dual_clip=dual_clip)
+        metrics = trainer.epochs.gradient(shifted, critic_only=False)
+        assert metrics["policy/loss"] == pytest.approx(loss, rel=1e-4)
+        assert metrics["policy/dual_clip_fraction"] == (dual_clip is not None)
+        assert (metrics["policy/grad_norm"] == 0) == (dual_clip is not None)
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])

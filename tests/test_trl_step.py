@@ -147,7 +147,7 @@ def our_update(given: Given, epochs=2, minibatches=2) -> SimpleNamespace:
     """The same update of ours: its rollout and metrics, and our policy and value head afterwards."""
     policy = our_policy(given)
     config = PPOConfig(
-        data=DataConfig(train="given"), rewards=[RewardSpec(path="given")], batch_size=N_ROWS,
+        data=DataConfig(train="given"), rewards=[RewardSpec(path="length")], batch_size=N_ROWS,
         mini_batch_size=N_ROWS // minibatches, micro_batch_size=N_ROWS, num_ppo_epochs=epochs,
         learning_rate=LEARNING_RATE,
         critic_learning_rate=LEARNING_RATE, max_grad_norm=math.inf, clip_range=CLIP, value_clip_range=CLIP,

@@ -116,6 +116,19 @@ def test_policy_and_critic_have_a_learning_rate_each(tiny_models, pairs):
     assert {group["weight_decay"] for group in trainer.epochs.optimizer.param_groups} == {0.0}
 
 
+def test_the_critic_alone_moves_even_after_the_policy_has(tiny_models, pairs):
+    """A gradient of 0 would not be enough: Adam's moments would carry the policy on."""
+    trainer = make_trainer(tiny_models, pairs)
+    rollout = trainer.update().rollout
+    policy, critic = (
+        [p.detach().clone() for p in of()]
+        for of in (trainer.policy.policy_parameters, trainer.policy.critic_parameters)
+    )
+    trainer.epochs.run(rollout, 1.0, critic_only=True)
+    assert all(torch.equal(a, b) for a, b in zip(policy, trainer.policy.policy_parameters(), strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(critic, trainer.policy.critic_parameters(), strict=True))
+
+
 def test_minibatches_come_from_the_shuffler_alone(tiny_models, pairs):
     """All ranks draw the same, whatever their other random generators do."""
     trainer = make_trainer(tiny_models, pairs, learning_rate=1e-12, critic_learning_rate=1e-12)
@@ -131,7 +144,7 @@ def test_minibatches_come_from_the_shuffler_alone(tiny_models, pairs):
 
 def test_it_gives_up_after_one_skipped_step_too_many(tiny_models, pairs):
     trainer = make_trainer(tiny_models, pairs, max_skipped_steps=2)
-    rollout = trainer.update().rollout
+    rollout = make_trainer(tiny_models, pairs).update().rollout
     broken = dataclasses.replace(rollout, advantages=torch.where(rollout.response_mask, torch.nan, 0.0))
     with pytest.raises(
         NonFiniteError, match=r"not finite in 3 optimizer steps in a row \(max_skipped_steps is 2\)"

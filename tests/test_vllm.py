@@ -203,7 +203,7 @@ def test_two_processes(tiny_models, pairs, tmp_path):
 
 def test_missing_package_is_one_line(tiny_models, pairs):
     with pytest.raises(
-        UserError, match=r"generation.engine is vllm, which is not installed; pip install -e '.\[vllm\]'"
+        UserError, match=r"generation\.engine vllm .*needs vllm, which is not installed: pip install 'rlhf-ppo\[vllm\]'"
     ):
         trainer_with(tiny_models, pairs)
 

@@ -169,7 +169,7 @@ class PPOConfig:
             normalization = "standardize" if self.use_score_norm else "scale"
         return native.PPOConfig(
             data=native.DataConfig(train="queries"),
-            rewards=[RewardSpec(path="scores")],
+            rewards=[RewardSpec(path="classic.scores")],
             sampling=native.SamplingConfig(temperature=self.temperature),
             batch_size=self.batch_size * num_processes,
             num_ppo_epochs=self.ppo_epochs,

@@ -58,6 +58,10 @@ def build_policy(config: PPOConfig, model: Any, ref_model: Any, accelerator: "Ac
         "or None",
     )
     policy = Policy(model, "shared", reference)
+    require(
+        bool(policy.policy_parameters()),
+        "no weight of the model can be trained, only its value head; load adapters with is_trainable=True",
+    )
     if not hasattr(model.pretrained_model, "hf_device_map"):
         policy.to(accelerator.device)
     if config.gradient_checkpointing:

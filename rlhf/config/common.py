@@ -10,6 +10,7 @@ from rlhf.config.renamed import with_old_names
 
 Architecture = Literal["gpt2", "llama"]
 DType = Literal["float32", "bfloat16"]
+NO_TRAINING_DATA = "data.train is not set; name a file or a hub dataset to train on"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +116,7 @@ class DataConfig:
     """Where the prompts come from and how they become tokens.
 
     Args:
-        train: Training data: a .jsonl or .parquet file, or a hub dataset name.
+        train: Training data: a .jsonl or .parquet file, or a hub dataset name. Only training needs it.
         eval: Held-out data of the same form.
         train_split: Split of a hub dataset to train on.
         eval_split: Split of a hub dataset to evaluate on.
@@ -124,7 +125,7 @@ class DataConfig:
         max_completion_tokens: Rows with a longer completion are left out and counted; None keeps all.
     """
 
-    train: str
+    train: str | None = None
     eval: str | None = None
     train_split: str = "train"
     eval_split: str = "test"
@@ -136,6 +137,17 @@ class DataConfig:
         require_finite(self)
         require_paths(self, "train", "eval")
         require_positive(self, "max_prompt_tokens", "max_completion_tokens")
+
+    @property
+    def training(self) -> tuple[str, str]:
+        """Training data and its split; raises UserError where there is none."""
+        require(self.train is not None, NO_TRAINING_DATA)
+        return str(self.train), self.train_split
+
+    @property
+    def held_out(self) -> tuple[str, str]:
+        """Held-out data and its split, or those of training; raises UserError without either."""
+        return self.training if self.eval is None else (self.eval, self.eval_split)
 
 
 @with_old_names
@@ -165,20 +177,26 @@ class SamplingConfig:
         require("" not in self.stop, "sampling.stop holds an empty string, which would end every response; remove it")
 
 
+Tracker = Literal["aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "trackio"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
     """Where metrics go besides metrics.jsonl, which is always written.
 
     Args:
-        wandb: online, offline or disabled; auto is online when logged in, else offline (WANDB_MODE overrides it).
+        wandb: online, offline or disabled; auto is online when logged in, else offline (WANDB_MODE overrides it), and
+            disabled where wandb is not installed.
         wandb_project: Project name.
-        tensorboard: Write TensorBoard event files.
+        tensorboard: Write TensorBoard event files; auto does where tensorboard is installed.
+        trackers: Further trackers of accelerate's, such as mlflow or trackio; wandb_project is their project, too.
         samples: How many samples of each update go into samples.jsonl and the W&B table.
     """
 
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     wandb_project: str = "rlhf"
-    tensorboard: bool = True
+    tensorboard: Literal["auto"] | bool = "auto"
+    trackers: list[Tracker] = field(default_factory=list)
     samples: int = 4
 
     def __post_init__(self) -> None:

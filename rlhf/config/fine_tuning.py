@@ -11,7 +11,7 @@ from rlhf.config.checks import (
     require_paths,
     require_positive,
 )
-from rlhf.config.common import DataConfig, HubConfig, LoraConfig, ModelConfig, TrackingConfig
+from rlhf.config.common import NO_TRAINING_DATA, DataConfig, HubConfig, LoraConfig, ModelConfig, TrackingConfig
 from rlhf.config.renamed import with_old_names
 
 
@@ -62,6 +62,7 @@ class FineTuningConfig:
         require(0 <= self.warmup_fraction < 1, f"warmup_fraction is {self.warmup_fraction}; it must be in [0, 1)")
         require_positive(self, "num_train_epochs", "batch_size", "micro_batch_size", "learning_rate", "max_grad_norm")
         require_positive(self, "num_processes")
+        require(self.data.train is not None, NO_TRAINING_DATA)
         require_divides("batch_size", self.batch_size, "micro_batch_size", self.micro_batch_size or self.batch_size)
         require(
             self.model.quantization is None,

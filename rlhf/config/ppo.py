@@ -1,7 +1,8 @@
 """The PPO stage."""
 
+import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from rlhf.config.checkpoint import CheckpointConfig
 from rlhf.config.checks import (
@@ -12,7 +13,15 @@ from rlhf.config.checks import (
     require_paths,
     require_positive,
 )
-from rlhf.config.common import DataConfig, HubConfig, LoraConfig, ModelConfig, SamplingConfig, TrackingConfig
+from rlhf.config.common import (
+    NO_TRAINING_DATA,
+    DataConfig,
+    HubConfig,
+    LoraConfig,
+    ModelConfig,
+    SamplingConfig,
+    TrackingConfig,
+)
 from rlhf.config.generation import GenerationConfig, require_samplable
 from rlhf.config.renamed import with_old_names
 from rlhf.config.rewards import RewardSpec
@@ -22,6 +31,9 @@ Critic = Literal["shared", "detached", "adapter"]
 Advantage = Literal["gae", "rloo", "group_relative", "reward_per_token"]
 Aggregation = Literal["token_mean", "sequence_mean"]
 KLEstimator = Literal["k1", "k2", "k3", "abs"]
+UPDATES, MINI_BATCH_SIZE = 100, 64
+DERIVED: Any = None
+"""The default of a setting that follows from others; the object itself always has a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +89,14 @@ class PPOConfig:
         lora: The policy's adapters (and the critic's, with critic=adapter).
         sampling: Rollout sampling.
         generation: What decodes the responses: this package, or vLLM.
-        num_updates: Number of rollout-and-update rounds.
+        num_updates: Number of rollout-and-update rounds; by default 100, or what total_episodes comes to.
+        total_episodes: Responses to train on in all, another way to say num_updates: divided by batch_size, rounded up.
         batch_size: Responses per update, over all processes.
         rollout_batch_size: Responses sampled at once per process; the rewards see one such batch at a time, while the
             next is sampled. None samples all at once.
         num_generations: Responses per prompt; must divide batch_size.
         num_ppo_epochs: Passes over each rollout.
-        mini_batch_size: Responses per optimizer step, over all processes; at most batch_size.
+        mini_batch_size: Responses per optimizer step, over all processes; by default 64, or batch_size if that is less.
         micro_batch_size: Responses per forward pass and process; the gradient does not depend on it.
         learning_rate: Of the policy's adapters.
         critic_learning_rate: Of the value head and the critic's adapters.
@@ -133,12 +146,13 @@ class PPOConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
-    num_updates: int = 100
+    num_updates: int = DERIVED
+    total_episodes: int | None = None
     batch_size: int = 64
     rollout_batch_size: int | None = None
     num_generations: int = 1
     num_ppo_epochs: int = 4
-    mini_batch_size: int = 64
+    mini_batch_size: int = DERIVED
     micro_batch_size: int = 16
     learning_rate: float = 1e-4
     critic_learning_rate: float = 1e-3
@@ -176,6 +190,7 @@ class PPOConfig:
     push_to_hub: HubConfig | None = None
 
     def __post_init__(self) -> None:
+        self._derive()
         require_finite(self, except_for="max_grad_norm")  # infinity is no clipping
         require_paths(self, "output_dir")
         require_not_negative(self, "seed", "vf_coef", "entropy_coef", "kl_coef", "max_skipped_steps")
@@ -183,6 +198,7 @@ class PPOConfig:
         require_positive(self, "micro_batch_size", "learning_rate", "critic_learning_rate", "max_grad_norm")
         require_positive(self, "clip_range", "value_clip_range", "adaptive_kl_target", "adaptive_kl_horizon")
         require_positive(self, "target_kl", "num_processes", "rollout_batch_size", "score_clip")
+        require(self.data.train is not None, NO_TRAINING_DATA)
         require_divides("batch_size", self.batch_size, "num_generations", self.num_generations)
         require(
             self.mini_batch_size <= self.batch_size,
@@ -210,6 +226,20 @@ class PPOConfig:
             f"sampling.top_p is {self.sampling.top_p}; PPO must sample from the distribution it optimizes: 1.0",
         )
         require_samplable(self.generation, self.sampling, self.model)
+
+    def _derive(self) -> None:
+        """Give the settings that nobody has set the value that follows from others."""
+        require_positive(self, "batch_size", "total_episodes")
+        wanted = UPDATES if self.total_episodes is None else math.ceil(self.total_episodes / self.batch_size)
+        derived = {"num_updates": wanted, "mini_batch_size": min(MINI_BATCH_SIZE, self.batch_size)}
+        for name, value in derived.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        require(
+            self.total_episodes is None or self.num_updates == wanted,
+            f"num_updates is {self.num_updates}, but total_episodes {self.total_episodes} in batches of "
+            f"{self.batch_size} are {wanted}; keep one of the two",
+        )
 
     @property
     def uses_critic(self) -> bool:

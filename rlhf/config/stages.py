@@ -9,6 +9,7 @@ from rlhf.config.ppo import PPOConfig
 from rlhf.config.renamed import with_old_names
 from rlhf.config.rewards import RewardSpec
 
+NO_PROMPTS = "data.eval is not set; name a file or a hub dataset of prompts (data.train does it too)"
 NO_MODEL = "model.name_or_path is not set; name a hub model or the folder of a trained one"
 
 
@@ -45,6 +46,7 @@ class EvaluateConfig:
         require_not_negative(self, "seed")
         require_positive(self, "prompts", "num_generations", "batch_size")
         require(self.model.name_or_path is not None, NO_MODEL)
+        require(self.data.eval is not None or self.data.train is not None, NO_PROMPTS)
 
 
 @with_old_names
@@ -55,7 +57,7 @@ class GenerateConfig:
     Args:
         model: Base or SFT model, or a folder written by `rlhf ppo`.
         prompt: One prompt, or several.
-        data: Take the prompts from a file instead.
+        data: Take the prompts from a file instead: data.train, or data.eval where that is not set.
         sampling: Sampling.
         num_generations: Completions per prompt.
         batch_size: Completions generated at once.
@@ -81,6 +83,8 @@ class GenerateConfig:
         require_positive(self, "num_generations", "batch_size")
         require(self.model.name_or_path is not None, NO_MODEL)
         require(bool(self.prompt) != (self.data is not None), "give either prompt or data, not both and not neither")
+        data = self.data
+        require(data is None or data.eval is not None or data.train is not None, NO_PROMPTS)
 
 
 @dataclass(frozen=True, kw_only=True)

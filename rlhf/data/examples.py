@@ -18,7 +18,8 @@ from rlhf.parallel.launch import rank
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-RESERVED_COLUMNS = ("prompts", "completions")  # the names under which rewards receive prompt and completion
+RESERVED_COLUMNS = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
+"""The names of what rewards receive besides the columns."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,19 @@ class Example:
     """One row: the turns before the answer, the answer if there is one, and every other column.
 
     `columns` holds what a reward receives besides prompt and completion; the row's own completion is `reference`.
+    Rewards get the turns of a conversation, and the text of a prompt that was given as a string.
     """
 
     messages: tuple[Message, ...]
     completion: str | None
     columns: dict[str, Any]
     origin: str
+    is_conversation: bool = False
+
+    @property
+    def turns(self) -> tuple[Message, ...]:
+        """The turns before the answer."""
+        return self.messages
 
     @property
     def prompt(self) -> str:
@@ -86,6 +94,7 @@ def parse_row(row: Any, origin: str) -> Example:
         raise UserError(f"{origin}: a column is called {taken}, as is what rewards receive; rename it")
     conversation = row.pop("messages", None)
     completion: str | None
+    is_conversation = conversation is not None or not isinstance(row.get("prompt"), str)
     if conversation is not None:
         messages = _messages(conversation, f"{origin}: messages")
         if messages[-1]["role"] != "assistant" or len(messages) < 2:
@@ -98,7 +107,8 @@ def parse_row(row: Any, origin: str) -> Example:
         if not messages[-1]["content"]:
             raise UserError(f"{origin}: prompt is missing or empty; its last turn says nothing")
         completion = _completion(row.pop("completion", None), f"{origin}: completion")
-    return Example(tuple(messages), completion, {**row, "reference": row.get("reference", completion)}, origin)
+    columns = {**row, "reference": row.get("reference", completion)}
+    return Example(tuple(messages), completion, columns, origin, is_conversation)
 
 
 def tokenize(

@@ -138,8 +138,7 @@ def size_of_sampling(config: PPOConfig, policy: Policy, prompt_tokens: int) -> i
 
 def copied_weights(policy: Policy) -> int:
     """Bytes of the weights that decoding copies: packed ones of all linear layers, or those with adapters."""
-    from peft.tuners.lora import LoraLayer
-    from transformers.pytorch_utils import Conv1D
+    from rlhf.models.private_names import Conv1D, LoraLayer
 
     adapted = [module.get_base_layer() for module in policy.modules() if isinstance(module, LoraLayer)]
     if not packs(policy):

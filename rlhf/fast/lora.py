@@ -3,19 +3,20 @@
 from typing import Any
 
 import torch
-from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from rlhf.models.private_names import LoraLinear
 
 
 def fuse_adapters(model: nn.Module) -> None:
     """Let every plain LoRA layer of the model compute what it computes in fewer operations."""
     for layer in model.modules():
-        if type(layer) is Linear:
+        if type(layer) is LoraLinear:
             layer.__class__ = FusedLinear
 
 
-class FusedLinear(Linear):
+class FusedLinear(LoraLinear):
     """`peft.tuners.lora.Linear` with one autograd node for y = x W + b + scaling (x A^T) B^T.
 
     PEFT's own takes eight; with a bfloat16 base it computes the adapter's part on float32 copies of the activations.

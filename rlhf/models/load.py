@@ -78,7 +78,8 @@ def build_from_scratch(config: ScratchModel, texts: list[str]) -> "tuple[PreTrai
 def lora_adapters(lora: LoraConfig, model: "PreTrainedModel", task_type: str = "CAUSAL_LM") -> "peft.LoraConfig":
     """PEFT's description of the adapters, for GPT-2's transposed linear layers (Conv1D) as well as for plain ones."""
     import peft
-    from transformers.pytorch_utils import Conv1D
+
+    from rlhf.models.private_names import Conv1D
 
     return peft.LoraConfig(
         r=lora.r,

@@ -2,14 +2,17 @@
 
 import copy
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal, cast
 
 from torch import Tensor
 
-from rlhf.config import LoraConfig, ModelConfig
+from rlhf.config import Critic, LoraConfig, ModelConfig
 from rlhf.config.checks import require
-from rlhf.errors import UserError
+from rlhf.config.command_line import build
+from rlhf.config.expected import what_is_wrong
+from rlhf.errors import UserError, one_line
 from rlhf.models.quantization import is_quantized
 from rlhf.policy.policy import Policy
 from rlhf.policy.value_head import CRITIC_ADAPTER, POLICY_ADAPTER
@@ -46,7 +49,7 @@ def load_policy(folder: Path, trust_remote_code: bool = False) -> Policy:
     """What `save_policy` wrote, on top of the base model that it names; raises as `read_policy` does."""
     from rlhf.models.load import load_causal_lm
 
-    description = json.loads((folder / POLICY_FILE).read_text())
+    description = read_description(folder)
     base = ModelConfig(
         name_or_path=description["base"],
         gguf_file=description.get("gguf_file"),
@@ -54,9 +57,34 @@ def load_policy(folder: Path, trust_remote_code: bool = False) -> Policy:
         trust_remote_code=trust_remote_code,
     )
     model = load_causal_lm(base)
-    policy = Policy.with_lora(model, LoraConfig(**description["lora"]), description["critic"])
+    policy = Policy.with_lora(model, build(LoraConfig, description["lora"]), description["critic"])
     read_policy(policy, folder)
     return policy
+
+
+@dataclass(frozen=True)
+class Description:
+    """What policy.json holds."""
+
+    base: str
+    critic: Critic
+    lora: LoraConfig
+    gguf_file: str | None = None
+    quantization: Literal["4bit"] | None = None
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """What policy.json says; raises UserError, in one line, unless it is as `save_policy` writes it."""
+    file = folder / POLICY_FILE
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read ({one_line(error)}); the policy is damaged or incomplete") from error
+    require(isinstance(found, dict), f"{file} holds {found!r:.40}; it must be a JSON object with base, critic and lora")
+    missing = next((name for name in ("base", "critic", "lora") if name not in found), None)
+    wrong = f"{missing} is missing" if missing else what_is_wrong(Description, found)
+    require(wrong is None, f"{file} is not as rlhf ppo writes it: {wrong}")
+    return cast(dict[str, Any], found)
 
 
 def read_policy(policy: Policy, folder: Path) -> None:

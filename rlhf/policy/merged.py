@@ -13,7 +13,7 @@ from rlhf.policy.policy import Policy
 from rlhf.policy.value_head import POLICY_ADAPTER
 
 if TYPE_CHECKING:
-    from peft.tuners.lora import LoraLayer
+    from rlhf.models.private_names import LoraLayer
 
 
 def folds(policy: Policy) -> bool:
@@ -51,7 +51,7 @@ def merged(policy: Policy) -> Iterator[None]:
     Afterwards the base weights are what they were, bit for bit (subtracting the update again would not do). Where
     nothing folds, the adapters stay what they are.
     """
-    from peft.tuners.lora import LoraLayer
+    from rlhf.models.private_names import LoraLayer
 
     layers = [m for m in policy.modules() if isinstance(m, LoraLayer)] if folds(policy) else []
     originals = [layer.get_base_layer().weight.detach().clone() for layer in layers]
@@ -81,8 +81,7 @@ def in_eval_mode(policy: Policy) -> Iterator[None]:
 @torch.no_grad()
 def folded_layers(model: nn.Module, adapter: str) -> Iterator[Layer]:
     """Every linear layer of a model, one after the other; its weight with the adapter folded in where it has one."""
-    from peft.tuners.lora import LoraLayer
-    from transformers.pytorch_utils import Conv1D
+    from rlhf.models.private_names import Conv1D, LoraLayer
 
     adapted = [module for module in model.modules() if isinstance(module, LoraLayer)]
     parts = {part for layer in adapted for part in layer.modules()} - set(adapted)

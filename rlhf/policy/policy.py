@@ -17,6 +17,7 @@ from rlhf.config import Critic, LoraConfig
 from rlhf.config.checks import require
 from rlhf.fast.install import install
 from rlhf.models.load import disable_dropout
+from rlhf.models.private_names import loaded_from
 from rlhf.policy.logprobs import token_logprobs
 from rlhf.policy.value_head import (
     CRITIC_ADAPTER,
@@ -129,7 +130,7 @@ class Policy(nn.Module):
     @property
     def base_name(self) -> str:
         """Hub name or absolute folder of the base model."""
-        return self.language_model.config._name_or_path
+        return loaded_from(self.language_model)
 
     @property
     def base_gguf_file(self) -> str | None:

@@ -43,9 +43,11 @@ def train(trainer: PPOTrainer, folder: Path) -> Path:
     ):
         while trainer.updates_done < config.num_updates and not watch.stop:
             step = trainer.updates_done + 1
-            inspection.before_update(step)
+            with ranks.failing_together():
+                inspection.before_update(step)
             update = guarded_update(trainer, folder)
-            inspected = inspection.after_update()
+            with ranks.failing_together():
+                inspected = inspection.after_update()
             for finding in watch.check(step, update.metrics):
                 tracker.log_warning(finding.name, finding.message, step)
                 bar.say(f"warning: {finding.message}")
@@ -139,7 +141,7 @@ def figures(metrics: Metrics) -> dict[str, str]:
 def sample_rows(rollout: Rollout, scores: Scores, n_rows: int) -> list[dict[str, Any]]:
     """The first responses of a rollout with everything that was said about them."""
     kl = (rollout.old_logprobs - rollout.ref_logprobs).sum(-1)
-    return [
+    rows = [
         {
             "prompt": rollout.examples[row].prompt,
             "response": rollout.texts[row],
@@ -150,3 +152,4 @@ def sample_rows(rollout: Rollout, scores: Scores, n_rows: int) -> list[dict[str,
         }
         for row in range(min(n_rows, len(rollout)))
     ]
+    return [scores.beside(row, fixed) for row, fixed in enumerate(rows)]

@@ -10,7 +10,7 @@ def rollout_metrics(rollout: Rollout, component_scores: Scores, kl_coef: float, 
 
     objective/kl is the mean over responses of the summed k1 estimate, in nats; objective/rlhf_reward is the score
     minus the KL penalty, what PPO maximizes; reward/<name> is the mean of each component over the samples that it
-    applies to; response/length is in tokens, EOS included.
+    applies to, reward_metric/<name> of what rewards log as a metric; response/length is in tokens, EOS included.
     """
     mask = rollout.response_mask
     kl = (rollout.old_logprobs - rollout.ref_logprobs).sum(-1)
@@ -33,4 +33,7 @@ def rollout_metrics(rollout: Rollout, component_scores: Scores, kl_coef: float, 
             "critic/explained_variance": explained_variance(rollout.old_values, rollout.returns, mask),
         }
     components = {f"reward/{name}": mean for name, mean in component_scores.component_means().items()}
-    return {name: value.item() for name, value in metrics.items()} | {"objective/kl_coef": kl_coef} | components
+    logged = component_scores.logged.metric_means()
+    return (
+        {name: value.item() for name, value in metrics.items()} | {"objective/kl_coef": kl_coef} | components | logged
+    )

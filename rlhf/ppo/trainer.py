@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from rlhf.config import PPOConfig
-from rlhf.data.examples import TokenizedExample, collate_columns
-from rlhf.data.prompts import PromptSource, in_batches
+from rlhf.data.examples import TokenizedExample
+from rlhf.data.prompts import PromptSource, ShuffledPasses, in_batches
 from rlhf.maths.kl import AdaptiveKLController, FixedKLController
 from rlhf.maths.tensors import RunningMoments, explained_variance
 from rlhf.parallel.ranks import Ranks
@@ -20,7 +20,7 @@ from rlhf.ppo.metrics import rollout_metrics
 from rlhf.ppo.rollout import Experience, Rollout, policy_outputs
 from rlhf.ppo.stopwatch import Stopwatch
 from rlhf.ppo.update import ClippedEpochs, Metrics
-from rlhf.rewards import RewardSum, Scores
+from rlhf.rewards import RewardSum, Scores, TrainerState, reward_inputs
 from rlhf.rewards.calling import Background
 from rlhf.sampling.responses import Responses, sample_responses
 from rlhf.sampling.vllm import VLLMSampler
@@ -156,8 +156,14 @@ class PPOTrainer:
 
     def score(self, responses: Responses) -> Scores:
         """The scores of each reward."""
-        prompts = [example.prompt for example in responses.examples]
-        return self.reward_fn(prompts, responses.texts, collate_columns(responses.examples))
+        inputs = reward_inputs(responses.examples, responses.texts)
+        return self.reward_fn(*inputs, completion_ids=responses.all_response_ids(), state=self.state())
+
+    def state(self) -> TrainerState:
+        """How far the training is, for rewards that change with it."""
+        drawn = self.updates_done * (self.config.batch_size // self.config.num_generations)
+        epoch = drawn / len(self.prompts.prompts) if isinstance(self.prompts, ShuffledPasses) else None
+        return TrainerState(self.updates_done, self.config.num_updates, epoch, self.ranks.is_first)
 
     def evaluate(self, responses: Responses, clock: Stopwatch) -> Experience:
         """The responses with what reference, policy and critic compute for them before the update."""

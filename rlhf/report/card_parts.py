@@ -11,8 +11,8 @@ import yaml
 
 from rlhf.config import DataConfig, LoraConfig, ModelConfig
 from rlhf.config.gguf import split_path
+from rlhf.config.secrets import mask_secrets
 from rlhf.report.tables import markdown_table
-from rlhf.runs.folder import mask_secrets
 
 Row = Mapping[str, Any]
 AVERAGED, TAIL_BYTES = 20, 1 << 16
@@ -104,7 +104,8 @@ def shown_model(model: ModelConfig) -> str:
 
 def shown_data(data: DataConfig) -> str:
     """What was trained on, and how its prompts were put."""
-    source = f"`{Path(data.train).name}`" if is_local(data.train) else f"`{data.train}`, split {data.train_split}"
+    train, split = data.training
+    source = f"`{Path(train).name}`" if is_local(train) else f"`{train}`, split {split}"
     prompt = mask_secrets(data.system_prompt)
     system = f" System prompt: {json.dumps(prompt, ensure_ascii=False)}." if prompt else ""
     return f"{source}; prompts of at most {data.max_prompt_tokens} tokens.{system}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlhf.data.chat import prompt_ids, text_ids
 from rlhf.errors import UserError
+from rlhf.rewards.turns import Conversation, NamedReward, as_turns, text_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -30,13 +31,13 @@ class Settings(NamedTuple):
     system_prompt: str | None = None
 
 
-class RewardModel:
+class RewardModel(NamedReward):
     """`(raw - mean) / std` with the score of a sequence-classification model, without gradients.
 
     `path` is a folder that `rlhf reward` wrote: mean and std come from it, and prompt and completion become tokens
     as they did in training (the model's own chat template, then the completion, then EOS). Or it is any hub model
     with one label: its raw score, of prompt and completion as a conversation in its chat template, or as a pair of
-    texts if it has none (without segment ids). The prompt is the last user turn. Runs on the accelerator, if any.
+    texts if it has none (without segment ids). Runs on the accelerator, if any.
 
     Raises ValueError if the model cannot be loaded or has several labels, and, when called, for a text longer than
     its context. Fooled by whatever its training pairs did not show.
@@ -51,12 +52,12 @@ class RewardModel:
         self.settings = read_settings(Path(path))
         self.encode = _encoder(self.tokenizer, self.settings)
 
-    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+    def __call__(self, prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
         ids = [self.encode(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
         mean, std, *_ = self.settings or Settings()
         return [(raw - mean) / std for raw in score_ids(self.model, ids, self.batch_size)]
 
-    def explain(self, prompt: str, completion: str, **columns: Any) -> str:
+    def explain(self, prompt: Any, completion: Any, **columns: Any) -> str:
         ids = self.encode(prompt, completion)
         [raw] = score_ids(self.model, [ids], 1)
         if self.settings is None:
@@ -126,21 +127,22 @@ def score_ids(model: "PreTrainedModel", ids: list[list[int]], batch_size: int) -
     return scores
 
 
-def _encoder(tokenizer: "PreTrainedTokenizerFast", settings: Settings | None) -> Callable[[str, str], list[int]]:
+def _encoder(tokenizer: "PreTrainedTokenizerFast", settings: Settings | None) -> Callable[[Any, Any], list[int]]:
     """How this model wants prompt and completion as token ids; what merely looks like EOS in them is text."""
 
-    def as_trained(prompt: str, completion: str) -> list[int]:
-        system = settings.system_prompt if settings else None
-        messages = [{"role": "system", "content": system}] if system else []
-        messages.append({"role": "user", "content": prompt})
-        return [*prompt_ids(tokenizer, [messages])[0], *text_ids(tokenizer, [completion])[0], tokenizer.eos_token_id]
+    def as_trained(prompt: str | Conversation, completion: str | Conversation) -> list[int]:
+        turns = as_turns(prompt)
+        system = settings.system_prompt if settings and turns[0]["role"] != "system" else None
+        turns = [{"role": "system", "content": system}, *turns] if system else turns
+        said = text_ids(tokenizer, [text_of(completion)])[0]
+        return [*prompt_ids(tokenizer, [turns])[0], *said, tokenizer.eos_token_id]
 
-    def as_conversation(prompt: str, completion: str) -> list[int]:
-        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
-        return prompt_ids(tokenizer, [messages], add_generation_prompt=False)[0]
+    def as_conversation(prompt: str | Conversation, completion: str | Conversation) -> list[int]:
+        turns = [*as_turns(prompt), {"role": "assistant", "content": text_of(completion)}]
+        return prompt_ids(tokenizer, [turns], add_generation_prompt=False)[0]
 
-    def as_pair(prompt: str, completion: str) -> list[int]:
-        return tokenizer(prompt, completion, split_special_tokens=True)["input_ids"]
+    def as_pair(prompt: str | Conversation, completion: str | Conversation) -> list[int]:
+        return tokenizer(text_of(prompt), text_of(completion), split_special_tokens=True)["input_ids"]
 
     if settings is not None:
         return as_trained

@@ -53,6 +53,10 @@ class Responses:
         start = int(self.prompt_lengths[row])
         return self.sequence_ids[row, start : start + int(self.lengths[row])].tolist()
 
+    def all_response_ids(self) -> list[list[int]]:
+        """`response_ids` of every row."""
+        return [self.response_ids(row) for row in range(len(self))]
+
     def rows(self, index: Tensor) -> Self:
         """Some of the rows, cut to the longest sequence and the longest response among them."""
         longest_sequence = int((self.prompt_lengths + self.lengths)[index].max())

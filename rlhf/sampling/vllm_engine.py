@@ -4,7 +4,6 @@ Engine, memory and the transport of the weights are TRL's (`trl.generation`, wri
 sent are exact merged weights, which TRL's own way would cost us the reference.
 """
 
-import importlib.util
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.config import PPOConfig
-from rlhf.config.checks import require
 from rlhf.errors import UserError, with_kind
+from rlhf.extras import require_extra
 from rlhf.parallel.ranks import Ranks
 from rlhf.policy.policy import Policy
 from rlhf.policy.value_head import POLICY_ADAPTER
@@ -44,7 +43,7 @@ def start_engine(
     accelerator: "Accelerator",
 ) -> Engine:
     """Start vLLM in this process, or meet the server; raises UserError with the reason if that fails."""
-    from trl.generation.vllm_generation import VLLMGeneration
+    from rlhf.models.private_names import VLLMGeneration
 
     settings, url = config.generation, config.generation.server_url
     try:
@@ -90,7 +89,7 @@ class Server:
     """A server that all processes send their prompts to; the first one sends the weights."""
 
     def __init__(self, generation: Any, ranks: Ranks, url: str) -> None:
-        from trl.generation.vllm_client import VLLMClient
+        from rlhf.models.private_names import VLLMClient
 
         self.generation, self.ranks = generation, ranks
         self.client = generation.vllm_client if ranks.is_first else VLLMClient(base_url=url)
@@ -144,8 +143,4 @@ def merged_weights(model: "PreTrainedModel") -> Iterator[tuple[str, Tensor]]:
 
 def require_vllm() -> None:
     """Raise UserError unless vLLM is installed."""
-    require(
-        importlib.util.find_spec("vllm") is not None,
-        "generation.engine is vllm, which is not installed; pip install -e '.[vllm]' on a machine with an NVIDIA GPU, "
-        "or set generation.engine: transformers",
-    )
+    require_extra("vllm", "generation.engine vllm (which needs an NVIDIA GPU; the other one is transformers)")

@@ -8,6 +8,7 @@ import torch
 from rlhf.config import DataConfig, GenerateConfig
 from rlhf.data.examples import check_fits, load_examples, parse_row, tokenize
 from rlhf.data.prompts import in_batches
+from rlhf.errors import visible
 from rlhf.models.load import context_length
 from rlhf.policy.files import save_merged
 from rlhf.runs.files import write_atomically
@@ -26,7 +27,7 @@ def run_generate(config: GenerateConfig) -> list[dict[str, str]]:
         examples = [parse_row({"prompt": prompt}, "--prompt") for prompt in config.prompt]
     else:
         data = config.data
-        examples = load_examples(data.train, data.train_split)
+        examples = load_examples(*(data.training if data.train else data.held_out))
     prompts = tokenize(examples, tokenizer, data, context_length(policy.language_model))
     check_fits(prompts, config.sampling.max_new_tokens, context_length(policy.language_model))
     repeated = [prompt for prompt in prompts for _ in range(config.num_generations)]
@@ -40,7 +41,7 @@ def run_generate(config: GenerateConfig) -> list[dict[str, str]]:
         ]
     if config.output is None:
         for row in rows:
-            print(f"### {row['prompt']}\n{row['completion']}\n")
+            print(visible(f"### {row['prompt']}\n{row['completion']}\n"))  # neither may command the terminal
     else:
         Path(config.output).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(Path(config.output), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

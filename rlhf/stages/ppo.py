@@ -111,7 +111,7 @@ def load_prompts(
 ) -> list[TokenizedExample]:
     """The training prompts (or those of `examples`), checked to leave room for a whole response."""
     if examples is None:
-        examples = load_examples(config.data.train, config.data.train_split)
+        examples = load_examples(*config.data.training)
         warn_of_leak(examples, load_held_out(config.data))
     prompts = tokenize(examples, tokenizer, config.data, context)
     check_fits(prompts, config.sampling.max_new_tokens, context)

@@ -50,7 +50,7 @@ def run_reward(config: RewardModelConfig) -> Path:
 def _run(config: RewardModelConfig, folder: Path, ranks: Ranks) -> None:
     import transformers
 
-    pairs = load_pairs(config.data.train, config.data.train_split)  # first: a bad row must not cost a model load
+    pairs = load_pairs(*config.data.training)  # first: a bad row must not cost a model load
     pairs += mismatched(pairs, round(config.mismatched * len(pairs)), config.seed)
     held_out_pairs = load_pairs(str(config.data.eval), config.data.eval_split)
     warn_of_leak([chosen for chosen, _ in pairs], [chosen for chosen, _ in held_out_pairs])

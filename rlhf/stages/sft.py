@@ -40,7 +40,7 @@ def run_sft(config: SFTConfig) -> Path:
 
 
 def _run(config: SFTConfig, folder: Path, ranks: Ranks) -> None:
-    examples = load_examples(config.data.train, config.data.train_split)
+    examples = load_examples(*config.data.training)
     without = next((example for example in examples if example.completion is None), None)
     if without:
         raise UserError(f"{without.origin}: no completion; SFT needs one in every row")

@@ -9,6 +9,13 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("models/load.py", "load_causal_lm", "keep_differentiable(model) -> None"): (
         "does nothing but to a base in four bits: tests/test_quantized.py, with bitsandbytes"
     ),
+    ("ppo/update.py", "ClippedEpochs.gradient", "True -> False"): "what is zipped has one length by construction",
+    ("ppo/update.py", "ClippedEpochs.loss", "without with_values=config.uses_critic"): "values that nobody reads",
+    (
+        "ppo/update.py",
+        "ClippedEpochs.gradient",
+        "self.ranks.sum_gradients([parameter for _, parameter in self.policy.trainable]) -> None",
+    ): "one process has nothing to add up: tests/test_distributed.py, with two",
     ("ppo/update.py", "ClippedEpochs.__init__", "without lr=config.learning_rate"): SET_ANEW,
     ("ppo/update.py", "ClippedEpochs.__init__", "config.learning_rate -> config.critic_learning_rate"): SET_ANEW,
 }

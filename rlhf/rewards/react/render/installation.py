@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.errors import RewardError
+from rlhf.extras import installs
 
-INSTALL_ENGINE = "pip install -e '.[render]'"
 INSTALL_SCRIPTS = "rlhf setup-render"
 LOCK_FILE = Path(__file__).with_name("package-lock.json")
 BUILT_FROM = "built-from.json"  # the lock file of the scripts beside it
@@ -30,7 +30,7 @@ def find_installation() -> Installation:
     missing = []
     engine = importlib.util.find_spec("quickjs")
     if engine is None or engine.origin is None:
-        missing.append(f"quickjs-ng is not installed, run {INSTALL_ENGINE}")
+        missing.append(f"quickjs-ng is not installed, run {installs('quickjs')}")
     scripts = scripts_folder()
     built_from = scripts / BUILT_FROM
     if not built_from.is_file():

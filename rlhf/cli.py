@@ -51,6 +51,9 @@ STAGES = {
     "evaluate": Stage("EvaluateConfig", "rlhf.stages.evaluate:main", "sample on held-out prompts and measure"),
     "generate": Stage("GenerateConfig", "rlhf.stages.generate:run_generate", "completions for prompts"),
     "score": Stage("ScoreConfig", "rlhf.stages.score:run_score", "every reward component for a file of completions"),
+    "setup-render": Stage(
+        "SetupRenderConfig", "rlhf.stages.setup_render:run_setup_render", "React, for the rewards that render (by npm)"
+    ),
 }
 SENDS_NOTHING = {
     "HF_HUB_DISABLE_TELEMETRY": "1",  # of huggingface_hub, transformers, datasets and TRL
@@ -147,7 +150,7 @@ def which_command(word: str) -> str:
 
 def overview() -> str:
     """What `rlhf --help` prints."""
-    lines = [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
+    lines = [f"  {name:<12} {text}" for name, text in COMMANDS.items()]
     return "\n".join(
         [
             "PPO fine-tuning of language models.",

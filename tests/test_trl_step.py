@@ -98,12 +98,12 @@ def patch_rollout(given: Given, monkeypatch, epochs: int) -> nn.Module:
 
     reward_model, real_get_reward = nn.Module(), trl_ppo.get_reward
 
-    def judged(model, *arguments):
+    def scored(model, *arguments):
         return (None, torch.tensor(SCORES), None) if model is reward_model else real_get_reward(model, *arguments)
 
     shuffles = iter(orders(epochs))
     monkeypatch.setattr(trl_ppo, "batch_generation", sampled)
-    monkeypatch.setattr(trl_ppo, "get_reward", judged)
+    monkeypatch.setattr(trl_ppo, "get_reward", scored)
     monkeypatch.setattr(np.random, "permutation", lambda n: next(shuffles).numpy())
     return reward_model
 

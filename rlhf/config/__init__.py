@@ -19,6 +19,7 @@ from rlhf.config.data import DataConfig
 from rlhf.config.fetch import FetchConfig
 from rlhf.config.fine_tuning import FineTuningConfig, RewardModelConfig, SFTConfig
 from rlhf.config.ppo import Advantage, Critic, InspectConfig, KLEstimator, PPOConfig, ValueWarmup
+from rlhf.config.setup_render import SetupRenderConfig
 from rlhf.config.stages import (
     EvaluateConfig,
     EvaluationSettings,
@@ -52,6 +53,7 @@ __all__ = [
     "SamplingConfig",
     "ScoreConfig",
     "ScratchModel",
+    "SetupRenderConfig",
     "TrackingConfig",
     "ValueWarmup",
     "WatchConfig",

@@ -73,7 +73,7 @@ class InspectConfig:
 @with_old_names
 @dataclass(frozen=True, kw_only=True)
 class PPOConfig:
-    """Proximal policy optimization with a value head and a KL leash to the reference.
+    """Proximal policy optimization with a value head and a KL penalty against the reference.
 
     Args:
         output_dir: Metrics, samples and the trained policy land here.

@@ -54,5 +54,5 @@ def keep_differentiable(model: "PreTrainedModel") -> None:
 
 
 def is_quantized(model: "PreTrainedModel") -> bool:
-    """Whether adapters cannot be folded into the weights of a model, because those hold too few bits for it."""
+    """Whether adapters cannot be merged into the weights of a model, because those hold too few bits for it."""
     return bool(getattr(model, "is_quantized", False))

@@ -60,7 +60,7 @@ def plot_calibration(margins: list[float], file: Path) -> None:
     sure, right, counts = zip(*calibration(margins), strict=True)
     top.plot([0.5, 1], [0.5, 1], color=GRAY, linestyle="--", linewidth=1.2, label="perfectly calibrated")
     top.plot(sure, right, color=BLUE, marker="o", linewidth=1.8, label="this model")
-    top.set(title="Calibration on held-out pairs", ylabel="share of pairs judged right", ylim=(-0.03, 1.05))
+    top.set(title="Calibration on held-out pairs", ylabel="share of pairs ranked right", ylim=(-0.03, 1.05))
     top.legend(frameon=False, fontsize=8, loc="lower right")
     bottom.hist([confidence(m) for m in margins], bins=20, range=(0.5, 1), color=BLUE, alpha=0.75)
     bottom.set(xlabel="confidence of the model, sigmoid(|margin|)", ylabel="pairs", xlim=(0.49, 1.01))

@@ -114,7 +114,7 @@ def ppo_rloo(folder: Path) -> Curves:
 
 
 def five_armed_bandit(folder: Path) -> Curves:
-    """The distance of PPO on the leash from the closed form, for two references."""
+    """The distance of PPO with a KL penalty from the closed form, for two references."""
     references, kl_coefs = torch.tensor([bandit.REFERENCES["uniform"], bandit.REFERENCES["favors arm 0"]]), [0.1, 0.5]
     config = BanditConfig(seeds=2, output_dir=folder / "bandit")
     learned = bandit.learn(config, "PPO", references, torch.tensor(kl_coefs), batch_size=32, updates=8)
@@ -125,7 +125,7 @@ def five_armed_bandit(folder: Path) -> Curves:
 
 
 def tiny_language_model(folder: Path) -> Curves:
-    """PPO on the leash from a reference of 40 supervised steps."""
+    """PPO with a KL penalty from a reference of 40 supervised steps."""
     config = TinyLMConfig(digits=3, hidden=32, reference_steps=40, updates=5, output_dir=folder / "tiny-lm")
     reference = tiny_lm.train_reference(config, torch.Generator().manual_seed(0))
     records = tiny_lm.train(config, reference, config.kl_coef, torch.Generator().manual_seed(0)).records

@@ -54,7 +54,7 @@ class Accuracy:
 
 def follows(instruction: Instruction, response: str) -> bool:
     """Strictly: the response itself does."""
-    return instruction.judge(response).followed
+    return instruction.evaluate(response).followed
 
 
 def follows_loosely(instruction: Instruction, response: str) -> bool:

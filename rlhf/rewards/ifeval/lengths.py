@@ -3,23 +3,23 @@
 import re
 
 from rlhf.errors import RewardError
-from rlhf.rewards.ifeval.judgement import Judgement, counted, judged
+from rlhf.rewards.ifeval.judgment import Judgment, counted, judged
 from rlhf.rewards.ifeval.language import sentences
 
 WORD_ENDS = frozenset(".,?!'\"")
 
 
-def number_words(response: str, *, num_words: int, relation: str) -> Judgement:
+def number_words(response: str, *, num_words: int, relation: str) -> Judgment:
     """How many runs of letters, digits and underscores there are: "don't" holds two."""
     return counted(len(re.findall(r"\w+", response)), relation, num_words, "words")
 
 
-def number_sentences(response: str, *, num_sentences: int, relation: str) -> Judgement:
+def number_sentences(response: str, *, num_sentences: int, relation: str) -> Judgment:
     """How many sentences Punkt finds."""
     return counted(len(sentences(response)), relation, num_sentences, "sentences")
 
 
-def number_paragraphs(response: str, *, num_paragraphs: int) -> Judgement:
+def number_paragraphs(response: str, *, num_paragraphs: int) -> Judgment:
     """How many paragraphs there are between dividers `***`; an empty one in the middle fails the instruction."""
     paragraphs = parts(response, "***")
     if paragraphs is None:
@@ -27,7 +27,7 @@ def number_paragraphs(response: str, *, num_paragraphs: int) -> Judgement:
     return counted(len(paragraphs), "exactly", num_paragraphs, "paragraphs")
 
 
-def nth_paragraph_first_word(response: str, *, num_paragraphs: int, nth_paragraph: int, first_word: str) -> Judgement:
+def nth_paragraph_first_word(response: str, *, num_paragraphs: int, nth_paragraph: int, first_word: str) -> Judgment:
     """The number of paragraphs between blank lines, and the word that one of them starts with, in any case.
 
     Blank paragraphs are not counted, but they are numbered when the nth is looked up, as published. Closeness is half

@@ -9,14 +9,14 @@ from rlhf.errors import RewardError
 from rlhf.rewards.contract import shorten
 from rlhf.rewards.ifeval import arguments as a
 from rlhf.rewards.ifeval import formats, keywords, lengths, whole
-from rlhf.rewards.ifeval.judgement import Judgement, judged
+from rlhf.rewards.ifeval.judgment import Judgment, judged
 
 
 @dataclass(frozen=True)
 class Kind:
     """A check `check(response, **arguments)`, and for each of its arguments the function that reads it."""
 
-    check: Callable[..., Judgement]
+    check: Callable[..., Judgment]
     arguments: Mapping[str, Callable[[Any], Any]]
 
 
@@ -69,7 +69,7 @@ class Instruction:
     id: str
     arguments: Mapping[str, Any]
 
-    def judge(self, response: str) -> Judgement:
+    def evaluate(self, response: str) -> Judgment:
         """What its check says; an empty response follows nothing."""
         if not response.strip():
             return judged(False, "the response is empty")

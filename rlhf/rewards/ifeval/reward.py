@@ -3,7 +3,7 @@
 from typing import Any
 
 from rlhf.errors import RewardError
-from rlhf.rewards.ifeval.judgement import Judgement
+from rlhf.rewards.ifeval.judgment import Judgment
 from rlhf.rewards.ifeval.registry import Instruction, read_instructions
 from rlhf.rewards.turns import TextReward
 
@@ -41,7 +41,7 @@ class Instructions(TextReward):
         if instruction_id_list is None or kwargs is None:
             raise RewardError("the data needs the columns 'instruction_id_list' and 'kwargs'")
         return [
-            None if ids is None and arguments is None else self._score(_judge(ids, arguments, completion))
+            None if ids is None and arguments is None else self._score(_evaluate(ids, arguments, completion))
             for completion, ids, arguments in zip(completions, instruction_id_list, kwargs, strict=True)
         ]
 
@@ -51,17 +51,17 @@ class Instructions(TextReward):
         if instruction_id_list is None and kwargs is None:
             return "does not apply: the row has no instructions"
         return "\n".join(
-            f"{'followed' if judgement.followed else 'not followed'}: {instruction.id} ({judgement.note})"
-            for instruction, judgement in _judge(instruction_id_list, kwargs, completion)
+            f"{'followed' if judgment.followed else 'not followed'}: {instruction.id} ({judgment.note})"
+            for instruction, judgment in _evaluate(instruction_id_list, kwargs, completion)
         )
 
-    def _score(self, judged: list[tuple[Instruction, Judgement]]) -> float:
-        outcomes = [judgement for _, judgement in judged]
+    def _score(self, judged: list[tuple[Instruction, Judgment]]) -> float:
+        outcomes = [judgment for _, judgment in judged]
         if self.credit == "all":
             return float(all(outcome.followed for outcome in outcomes))
         near = NEAR if self.credit == "partial" else 0.0
         return sum(1.0 if o.followed else near * o.closeness for o in outcomes) / len(outcomes)
 
 
-def _judge(ids: Any, kwargs: Any, response: str) -> list[tuple[Instruction, Judgement]]:
-    return [(instruction, instruction.judge(response)) for instruction in read_instructions(ids, kwargs)]
+def _evaluate(ids: Any, kwargs: Any, response: str) -> list[tuple[Instruction, Judgment]]:
+    return [(instruction, instruction.evaluate(response)) for instruction in read_instructions(ids, kwargs)]

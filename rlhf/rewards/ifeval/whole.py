@@ -2,12 +2,12 @@
 
 from itertools import takewhile
 
-from rlhf.rewards.ifeval.judgement import Judgement, counted, judged
+from rlhf.rewards.ifeval.judgment import Judgment, counted, judged
 from rlhf.rewards.ifeval.language import language_of, words
 from rlhf.rewards.ifeval.lengths import parts
 
 
-def two_responses(response: str) -> Judgement:
+def two_responses(response: str) -> Judgment:
     """Two different texts with `******` between them."""
     found = parts(response, "******")
     if found is None:
@@ -17,7 +17,7 @@ def two_responses(response: str) -> Judgement:
     return counted(len(found), "exactly", 2, "responses")
 
 
-def repeat_prompt(response: str, *, prompt_to_repeat: str) -> Judgement:
+def repeat_prompt(response: str, *, prompt_to_repeat: str) -> Judgment:
     """The response starts with the prompt, in any case; closeness is the share of the prompt that it starts with."""
     wanted = prompt_to_repeat.strip().lower()
     pairs = zip(wanted, response.strip().lower(), strict=False)
@@ -25,13 +25,13 @@ def repeat_prompt(response: str, *, prompt_to_repeat: str) -> Judgement:
     return judged(same == len(wanted), f"repeats the first {same} of {len(wanted)} characters", same / len(wanted))
 
 
-def end_checker(response: str, *, end_phrase: str) -> Judgement:
+def end_checker(response: str, *, end_phrase: str) -> Judgment:
     """The response ends with the phrase, in any case, in quotation marks or not; elsewhere it earns closeness .5."""
     text, phrase = response.strip().strip('"').lower(), end_phrase.lower()
     return judged(text.endswith(phrase), f"ends with {text[-len(phrase) :]!r}", 0.5 if phrase in text else 0.0)
 
 
-def quotation(response: str) -> Judgement:
+def quotation(response: str) -> Judgment:
     """The response stands between double quotation marks; closeness .5 for one of them."""
     text = response.strip()
     marks = (text[:1] == '"', text[-1:] == '"')
@@ -39,36 +39,36 @@ def quotation(response: str) -> Judgement:
     return judged(all(marks) and len(text) > 1, note, 0.5 if any(marks) else 0.0)
 
 
-def no_comma(response: str) -> Judgement:
+def no_comma(response: str) -> Judgment:
     """No comma at all."""
     return counted(response.count(","), "less than", 1, "commas")
 
 
-def response_language(response: str, *, language: str) -> Judgement:
+def response_language(response: str, *, language: str) -> Judgment:
     """The language is the one asked for; a text without a single letter sequence to judge by passes, as published."""
     found = language_of(response)
     return judged(found in (language, None), f"language {found or 'unknown'}, asked for {language}")
 
 
-def english_capital(response: str) -> Judgement:
+def english_capital(response: str) -> Judgment:
     """English without a small letter; closeness is the share of capitals among the letters, .5 in another language."""
     return _english(response, response.isupper(), "capitals", [c.isupper() for c in response if c.lower() != c.upper()])
 
 
-def english_lowercase(response: str) -> Judgement:
+def english_lowercase(response: str) -> Judgment:
     """English without a capital; closeness is the share of small letters among the letters, .5 in another language."""
     return _english(
         response, response.islower(), "small letters", [c.islower() for c in response if c.lower() != c.upper()]
     )
 
 
-def capital_word_frequency(response: str, *, capital_frequency: int, capital_relation: str) -> Judgement:
+def capital_word_frequency(response: str, *, capital_frequency: int, capital_relation: str) -> Judgment:
     """How many words are in capitals; a hyphenated word is one, a contraction may be two."""
     found = sum(word.isupper() for word in words(response))
     return counted(found, capital_relation, capital_frequency, "words in capitals")
 
 
-def _english(response: str, in_case: bool, case: str, right: list[bool]) -> Judgement:
+def _english(response: str, in_case: bool, case: str, right: list[bool]) -> Judgment:
     if not in_case:
         return judged(False, f"{sum(right)} of {len(right)} letters are {case}", sum(right) / max(1, len(right)))
     found = language_of(response)

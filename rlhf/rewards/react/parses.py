@@ -40,10 +40,10 @@ class ReactParses(TextReward):
         return [self._score(completion) for completion in completions]
 
     def explain(self, prompt: str, completion: str, **columns: Any) -> str:
-        return describe_error(completion, *_analyse_code(completion))
+        return describe_error(completion, *_analyze_code(completion))
 
     def _score(self, completion: str) -> Item:
-        start, syntax = _analyse_code(completion)
+        start, syntax = _analyze_code(completion)
         return self.penalty.attach(float(syntax.parses), completion, start, syntax)
 
 
@@ -51,10 +51,10 @@ class ReactErrorFree(TextReward):
     """Share of the code before its first TSX error, in [0, 1]; 1.0 if it parses or merely ends too early."""
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
-        return [_analyse_code(completion)[1].error_free_share for completion in completions]
+        return [_analyze_code(completion)[1].error_free_share for completion in completions]
 
     def explain(self, prompt: str, completion: str, **columns: Any) -> str:
-        start, syntax = _analyse_code(completion)
+        start, syntax = _analyze_code(completion)
         share = f"{syntax.error_free_share:.0%} of {syntax.length} characters before the first error"
         return f"{describe_error(completion, start, syntax)}; {share}"
 
@@ -70,6 +70,6 @@ def describe_error(completion: str, code_start: int, syntax: Syntax) -> str:
     return f"does not parse: unexpected {completion[at : at + 20]!r} in line {line}"
 
 
-def _analyse_code(completion: str) -> tuple[int, Syntax]:
+def _analyze_code(completion: str) -> tuple[int, Syntax]:
     start, end = code_range(completion)
     return start, Syntax(completion[start:end])

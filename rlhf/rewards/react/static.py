@@ -40,7 +40,7 @@ class StaticParts:
 class ReactStatic(TextReward):
     """`.40 [parses, with JSX] + .30 [a component] + .15 [exported] + .10 [hook rules] + .05 [list keys]`.
 
-    The last three need a component. Where the code does not parse, they are judged by what tree-sitter could
+    The last three need a component. Where the code does not parse, they go by what tree-sitter could
     recover, so the score is at most 0.60. Code fences are removed. With `error_penalty` (at most 0) code that
     does not parse also carries that amount on the character at which the parser fails. Fooled by any correct
     component, also one that has nothing to do with the prompt.

@@ -20,12 +20,12 @@ class JsonValid(TextReward):
         self.validator = None if schema is None else _validator(schema)
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
-        return [self._judge(completion)[0] for completion in completions]
+        return [self._evaluate(completion)[0] for completion in completions]
 
     def explain(self, prompt: str, completion: str, **columns: Any) -> str:
-        return self._judge(completion)[1]
+        return self._evaluate(completion)[1]
 
-    def _judge(self, completion: str) -> tuple[float, str]:
+    def _evaluate(self, completion: str) -> tuple[float, str]:
         try:
             value = json.loads(code_of(completion), parse_constant=_refuse)
         except (ValueError, RecursionError) as error:

@@ -24,7 +24,7 @@ little (nats per token) that it does not matter."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patient:
+class Trial:
     """A trainer that has not trained yet, and what its policy answers to the first prompts.
 
     Attributes:
@@ -58,11 +58,11 @@ class Patient:
             return self.trainer.forward(self.responses, with_values=False, with_entropy=False).logprobs
 
 
-def build_trial(config: PPOConfig, rewards: RewardSum) -> PPOTrainer:
+def build_trial_trainer(config: PPOConfig, rewards: RewardSum) -> PPOTrainer:
     """The run's trainer, on a batch of 16 (or a few more, where that is not a multiple of num_generations)."""
     per_prompt = config.num_generations
     n = per_prompt * -(-N_SAMPLES // per_prompt)
-    trial = replace(
+    small = replace(
         config,
         batch_size=n,
         mini_batch_size=min(config.mini_batch_size, n),
@@ -70,7 +70,7 @@ def build_trial(config: PPOConfig, rewards: RewardSum) -> PPOTrainer:
         value_warmup=ValueWarmup(),  # or the policy would not be updated
         num_processes=None,
     )
-    return build_trainer(trial, rewards)
+    return build_trainer(small, rewards)
 
 
 def worst_row(difference: Tensor, response_mask: Tensor) -> float:
@@ -106,7 +106,7 @@ def training_prompts(trainer: PPOTrainer) -> list[TokenizedExample]:
     return trainer.prompts.prompts
 
 
-def admit(config: PPOConfig, trainer: PPOTrainer) -> Patient:
+def run_trial(config: PPOConfig, trainer: PPOTrainer) -> Trial:
     """Sample, and let policy and reference read the responses."""
     started = time.perf_counter()
     responses = trainer.sample(trainer.next_prompts())
@@ -114,7 +114,7 @@ def admit(config: PPOConfig, trainer: PPOTrainer) -> Patient:
     old = trainer.forward(responses, with_values=False, with_entropy=True)
     with torch.no_grad(), trainer.policy.reference():
         ref = trainer.forward(responses, with_values=False, with_entropy=False)
-    return Patient(
+    return Trial(
         config=config,
         trainer=trainer,
         prompts=training_prompts(trainer),

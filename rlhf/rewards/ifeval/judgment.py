@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Judgment:
     """The outcome of one instruction.
 
     Attributes:
@@ -18,12 +18,12 @@ class Judgement:
     note: str
 
 
-def judged(followed: bool, note: str, closeness: float = 0.0) -> Judgement:
-    """A judgement whose `closeness` matters only where the instruction is not followed."""
-    return Judgement(followed, 1.0 if followed else closeness, note)
+def judged(followed: bool, note: str, closeness: float = 0.0) -> Judgment:
+    """A judgment whose `closeness` matters only where the instruction is not followed."""
+    return Judgment(followed, 1.0 if followed else closeness, note)
 
 
-def counted(found: int, relation: str, wanted: int, what: str) -> Judgement:
+def counted(found: int, relation: str, wanted: int, what: str) -> Judgment:
     """Compares a count: `relation` is 'at least', 'less than' or 'exactly'.
 
     With a the allowed count nearest to the found count c, closeness = (1 + min(a, c)) / (1 + max(a, c)). The ones

@@ -12,13 +12,15 @@ from tiny_policy import CRITICS, batch, make_policy
 from tiny_runs import make_config
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from rlhf.config import ModelConfig, SamplingConfig
+from rlhf.config import DataConfig, GenerateConfig, ModelConfig, RewardModelConfig, SamplingConfig, SFTConfig
+from rlhf.doctor.memory import check_weights_fit
 from rlhf.errors import UserError
 from rlhf.models.load import load_causal_lm
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.policy.files import load_policy, save_policy
 from rlhf.rewards import RewardSum
 from rlhf.rewards.learned import RewardModel
+from rlhf.stages import reward_model, sft
 from rlhf.stages.evaluate import policy_of
 from rlhf.stages.generate import run_generate
 from rlhf.stages.ppo import build_policy, build_trainer, run_ppo
@@ -205,6 +207,7 @@ def test_a_round_from_the_policy_folder_of_a_run(tiny_models, tmp_path, pairs, c
     again = make_config(first, pairs, output_dir=str(tmp_path / "2"), num_updates=1, keep_critic=True)
     second = run_ppo(again)
     rows = [json.loads(line) for line in (tmp_path / "2" / "metrics.jsonl").read_text().splitlines()]
+    assert "its critic goes on" in capsys.readouterr().out
     assert abs(rows[0]["objective/kl"]) < 1e-4  # the reference is the first run's policy
     policy, _ = policy_of(ModelConfig(name_or_path=str(second)))
     assert policy.base_name == str(first.resolve())
@@ -214,8 +217,6 @@ def test_a_round_from_the_policy_folder_of_a_run(tiny_models, tmp_path, pairs, c
 def test_generate_from_a_policy_folder_heeds_dtype(tiny_models, tmp_path, dtype):
     save_policy(make_policy(tiny_models["llama"]), tmp_path / "policy")
     model = ModelConfig(name_or_path=str(tmp_path / "policy"), dtype=dtype)
-    from rlhf.config import GenerateConfig
-
     merged = tmp_path / "merged"
     sampling = SamplingConfig(max_new_tokens=4)
     run_generate(GenerateConfig(model=model, prompt=["Show"], sampling=sampling, merge_to=str(merged)))
@@ -242,6 +243,19 @@ def test_a_reward_model_of_adapters(tiny_models, tmp_path):
     ids = torch.tensor([reward.encode("Show", "a button")])
     model.config.pad_token_id = reward.tokenizer.pad_token_id
     assert found == pytest.approx(float(model(input_ids=ids).logits), abs=1e-4)
+
+
+def test_every_stage_merges_adapters(tiny_models, tmp_path, pairs):
+    elsewhere = adapted(tiny_models["llama"])
+    elsewhere.save_pretrained(tmp_path)
+    data, model = DataConfig(train=pairs, eval=pairs), ModelConfig(name_or_path=str(tmp_path))
+    from_sft, _ = sft._build(SFTConfig(model=model, data=data), [])
+    from_reward, _ = reward_model._build(RewardModelConfig(model=model, data=data))
+    from_evaluate, _ = policy_of(model)
+    expected = elsewhere(input_ids=IDS, output_hidden_states=True).hidden_states[-1]
+    for trunk in (from_sft.base_model, from_reward.base_model, from_evaluate.language_model.base_model):
+        torch.testing.assert_close(trunk(input_ids=IDS).last_hidden_state, expected, **CLOSE)
+    assert check_weights_fit(model) is None
 
 
 def test_a_language_model_is_no_reward_model(tiny_models, tmp_path):

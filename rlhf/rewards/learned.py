@@ -123,6 +123,8 @@ def load_sequence_classifier(
     if model.config.num_labels != 1:
         raise ValueError(f"{path!r} has {model.config.num_labels} labels; a reward model has 1")
     if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise ValueError(f"the tokenizer of {path!r} has neither a pad token nor EOS; give it a pad_token")
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
     return model.to(default_device()), tokenizer

@@ -26,6 +26,7 @@ from rlhf.models.tokenizer import load_tokenizer
 from rlhf.parallel.launch import engine, join_processes, require_fsdp2_or_ddp, said_once
 from rlhf.parallel.ranks import Ranks, require_same_weights
 from rlhf.policy.earlier_critic import earlier_critic_lora, take_critic
+from rlhf.policy.files import is_policy_folder
 from rlhf.policy.policy import Policy
 from rlhf.policy.sharding import shard_base
 from rlhf.ppo.loop import train
@@ -104,6 +105,11 @@ def build_trainer(
     shuffler = torch.Generator().manual_seed(config.seed)
     source = prompt_source(config, tokenizer, context_length(model), shuffler, prompts)
     policy = build_policy(config, model)
+    if accelerator.is_main_process and is_policy_folder(str(config.model.name_or_path)):
+        critic = (
+            "its critic goes on" if config.keep_critic else "its critic is left behind (keep_critic: true takes it)"
+        )
+        print(f"the reference is the policy in {config.model.name_or_path}; {critic}", flush=True)
     require_same_weights(Ranks.of(accelerator), policy)
     if engine() == "fsdp":
         shard_base(policy)

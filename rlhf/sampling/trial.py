@@ -31,7 +31,7 @@ NOISES = 3
 def way_of(policy: Policy) -> Way:
     """The fastest way to read token by token that gives the logits of reading at once; found once per policy.
 
-    Cost, of the way that is usually right: six passes over at most 24 tokens, and packing the weights.
+    Cost, of the way that is usually right: nine passes over at most 24 tokens, and packing the weights.
     Raises UserError where none does.
     """
     if policy.shortcuts.decoding is None:
@@ -50,6 +50,7 @@ def _find_way(policy: Policy) -> Way:
         require(
             bool(expected.isfinite().all()), f"the logits of {type(model).__name__} are not finite; look at its weights"
         )
+        limit = max(tolerance(expected.dtype), NOISES * _own_noise(policy, sequence_ids, at_once))
         for way in ways:
             policy.shortcuts.decoding = way  # read by `decoding`, which packs for the fast way alone
             try:
@@ -58,7 +59,7 @@ def _find_way(policy: Policy) -> Way:
             except Exception as raised:  # a cache of another kind fails in a way of its own
                 reason = first_line(raised)
                 continue
-            if error < tolerance(expected.dtype) or error < NOISES * _own_noise(policy, sequence_ids, at_once):
+            if error < limit:
                 if way == "uncached":
                     warnings.warn(_slow(policy))
                 return way

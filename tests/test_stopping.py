@@ -21,7 +21,11 @@ from rlhf.stages.evaluate import run_evaluate
 from rlhf.stages.ppo import build_trainer
 from rlhf.stages.sft import run_sft
 
-ENDS = [(style, token) for style, (eos, named, closing, _) in STYLES.items() for token in {eos, *named, closing}]
+ENDS = [
+    (style, token)
+    for style, (eos, named, closing, _) in STYLES.items()
+    for token in dict.fromkeys([eos, *named, closing])
+]
 
 
 def spelled(tokenizer, tokens):

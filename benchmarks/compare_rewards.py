@@ -1,7 +1,7 @@
 """What PPO does to held-out responses under different rewards, seeds side by side, as a Markdown table.
 
 `python benchmarks/compare_rewards.py [--seeds 0 1 2]` takes model, data and settings from configs/quickstart.yaml and
-changes nothing but the reward. Finished parts are not repeated. Needs the render set-up (scripts/setup_render.sh).
+changes nothing but the reward. Finished parts are not repeated. Needs the render set-up (rlhf setup-render).
 """
 
 import argparse

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlhf.config import PPOConfig
-from rlhf.data.examples import TokenizedExample, collate_columns, load_examples, tokenize
+from rlhf.data.examples import TokenizedExample, collate_columns, load_training, tokenize
 from rlhf.models.load import load_causal_lm, lora_adapters
 from rlhf.models.shape import context_length
 from rlhf.models.tokenizer import load_tokenizer
@@ -72,10 +72,11 @@ def train_with_trl(config: PPOConfig, learning_rates: LearningRates, folder: Pat
     transformers.set_seed(config.seed)
     tokenizer = load_tokenizer(str(config.model.name_or_path))
     base = load_causal_lm(config.model)
-    examples = load_examples(config.data.train, config.data.train_split)
+    examples = load_training(config.data)
     prompts = tokenize(examples, tokenizer, config.data, context_length(base))
     dataset = datasets.Dataset.from_list([{"input_ids": prompt.prompt_ids} for prompt in prompts])
     reward_model = PythonReward(RewardSum.from_specs(config.rewards), tokenizer, prompts)
+    assert config.lora is not None
     policy = peft.get_peft_model(base, lora_adapters(config.lora, base))
     trainer = trl_trainer(config, learning_rates, policy, reward_model, dataset)
     trainer.train()
@@ -152,6 +153,7 @@ def write_policy(config: PPOConfig, trained: "peft.PeftModel", folder: Path) -> 
     """TRL's adapters as a policy of ours, so that both are measured by the same code."""
     import peft
 
+    assert config.lora is not None
     policy = Policy.with_lora(load_causal_lm(config.model), config.lora, critic="detached")
     weights = peft.get_peft_model_state_dict(trained)
     peft.set_peft_model_state_dict(policy.wrapper.pretrained_model, weights)

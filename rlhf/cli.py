@@ -1,8 +1,9 @@
-"""The command line: `rlhf STAGE --config FILE [--key value ...]`.
+"""The command line: `rlhf STAGE [FILE.yaml] [--key value ...]`.
 
 Only the chosen stage is imported, after its configuration has been read, so that `--help` and mistakes are fast.
 """
 
+import difflib
 import importlib
 import logging
 import os
@@ -11,8 +12,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from rlhf import __version__
 from rlhf.config.command_line import parse
-from rlhf.errors import Interrupted, OtherRankError, RewardError, UserError
+from rlhf.config.secrets import mask_text
+from rlhf.errors import Interrupted, OtherRankError, RewardError, UserError, visible
 from rlhf.parallel.launch import end_with_launcher, let_others_speak, rank, require_one_process, said_once
 
 
@@ -48,19 +51,31 @@ STAGES = {
     "evaluate": Stage("EvaluateConfig", "rlhf.stages.evaluate:main", "sample on held-out prompts and measure"),
     "generate": Stage("GenerateConfig", "rlhf.stages.generate:run_generate", "completions for prompts"),
     "score": Stage("ScoreConfig", "rlhf.stages.score:run_score", "every reward component for a file of completions"),
+    "setup-render": Stage(
+        "SetupRenderConfig", "rlhf.stages.setup_render:run_setup_render", "React, for the rewards that render (by npm)"
+    ),
+}
+SENDS_NOTHING = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # of huggingface_hub, transformers, datasets and TRL
+    "DISABLE_SAFETENSORS_CONVERSION": "1",  # transformers would ask a service to convert a hub model
+    "WANDB_ERROR_REPORTING": "false",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
 }
 ON_SEVERAL_PROCESSES = ("sft", "reward", "ppo")
 REPORT_HELP = "one HTML page and PNGs from run folders: rlhf report RUN [RUN ...]"
 TOY_HELP = "bandits, training dynamics and a tiny language model on the same maths"
+COMMANDS = {name: stage.help for name, stage in STAGES.items()} | {"report": REPORT_HELP, "toy": TOY_HELP}
+"""Every command, with a line of help."""
+COMPLETION = "--print_shtab"
+MEANT = {"train": "ppo", "eval": "evaluate", "reward_model": "reward", "sample": "generate", "chat": "generate"}
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run a subcommand. A user's mistake ends with one line on standard error and exit status 2."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
-        print(overview())
-        return
-    name, *rest = argv
+    send_nothing_unasked()
+    name, *rest = argv or ["help"]
     try:
         dispatch(name, rest)
     except OtherRankError:
@@ -77,12 +92,20 @@ def main(argv: list[str] | None = None) -> None:
 
 def dispatch(name: str, argv: list[str]) -> None:
     """Run the subcommand with that name; raises UserError if there is none, or not for several processes."""
+    if name in ("-h", "--help", "help"):
+        print(overview())
+        return
+    if "--version" in (name, *argv[:1]):
+        print(f"rlhf {__version__}")
+        return
     with said_once():
-        if name not in (*STAGES, "report", "toy"):
-            raise UserError(f"unknown command {name!r}; choose one of {', '.join([*STAGES, 'report', 'toy'])}")
+        if name not in (*COMMANDS, COMPLETION):
+            raise UserError(f"unknown command {name!r}; {which_command(name)}")
         if name not in ON_SEVERAL_PROCESSES:
             require_one_process(name)
-    if name == "toy":
+    if name == COMPLETION:
+        print(completion(argv[0] if argv else "bash"))
+    elif name == "toy":
         importlib.import_module("rlhf.toy.cli").main(argv)
     elif name == "report":
         importlib.import_module("rlhf.report.write").main(argv)
@@ -99,7 +122,7 @@ def run_stage(name: str, argv: list[str]) -> None:
             argv = [f"--{stage.first}", *argv]
         config = parse(stage.config_class, argv, f"rlhf {name}", stage.help)
     for notice in dict.fromkeys(str(warning.message) for warning in notices) if rank() == 0 else ():
-        print(f"rlhf {name}: {notice}", file=sys.stderr)
+        print(f"rlhf {name}: {visible(mask_text(notice))}", file=sys.stderr)
     end_with_launcher()
     quiet_libraries()
     spare_a_core()
@@ -108,21 +131,44 @@ def run_stage(name: str, argv: list[str]) -> None:
     run(config)
 
 
+def completion(shell: str) -> str:
+    """What `rlhf --print_shtab SHELL` prints."""
+    from rlhf.config.completion import script
+
+    toys = importlib.import_module("rlhf.toy.cli").TOYS
+    stages = {name: stage.config_class for name, stage in STAGES.items()}
+    return script(shell, stages, {name: config_class for name, (_, config_class) in toys.items()})
+
+
+def which_command(word: str) -> str:
+    """What to type instead of a word that is no command."""
+    if word.startswith("-") or word.endswith((".yaml", ".yml")):
+        return f"a command comes first, as in rlhf ppo {word}"
+    near = MEANT.get(word) or next(iter(difflib.get_close_matches(word, COMMANDS, n=1)), None)
+    return f"choose one of {', '.join(COMMANDS)}" + (f"; did you mean {near}?" if near else "")
+
+
 def overview() -> str:
     """What `rlhf --help` prints."""
-    commands = {name: stage.help for name, stage in STAGES.items()}
-    commands |= {"report": REPORT_HELP, "toy": TOY_HELP}
-    lines = [f"  {name:<10} {text}" for name, text in commands.items()]
+    lines = [f"  {name:<12} {text}" for name, text in COMMANDS.items()]
     return "\n".join(
         [
             "PPO fine-tuning of language models.",
             "",
-            "usage: rlhf COMMAND --config FILE [--key value ...]",
-            "       rlhf COMMAND --help    every option of a command",
+            "usage: rlhf COMMAND [FILE.yaml] [--key value ...]",
+            "       rlhf COMMAND --help        every setting of a command, with its default",
+            "       rlhf --version",
+            "       rlhf --print_shtab SHELL   completion for bash, zsh or tcsh",
             "",
             *lines,
         ]
     )
+
+
+def send_nothing_unasked() -> None:
+    """Turn off what libraries send of their own accord (docs/security.md); it counts before they are imported."""
+    for name, value in SENDS_NOTHING.items():
+        os.environ.setdefault(name, value)
 
 
 def quiet_libraries() -> None:
@@ -152,5 +198,5 @@ def spare_a_core() -> None:
 
 
 def _fail(command: str, message: str, status: int = 2) -> int:
-    print(f"rlhf {command}: error: {message}", file=sys.stderr)
+    print(visible(mask_text(f"rlhf {command}: error: {message}")), file=sys.stderr)
     return status

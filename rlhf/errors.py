@@ -1,4 +1,13 @@
-"""What the command line prints as a single line: a user's mistake, and a run that was asked to stop."""
+"""What the command line prints: a user's mistake, a run that was asked to stop, text of others made harmless."""
+
+import re
+
+# What would reorder or hide the text around it, or is no character at all: control characters but tab and line feed,
+# direction marks and overrides, invisible operators and tags, line separators, half surrogate pairs.
+_TROUBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e0fff]"
+)
 
 
 class UserError(ValueError):
@@ -31,3 +40,8 @@ def with_kind(error: BaseException) -> str:
     """The same on one line behind its kind: `ConnectionError: the judge has gone away`."""
     kind, said = type(error).__name__, " ".join(str(error).split())
     return f"{kind}: {said}" if said else kind
+
+
+def visible(text: str) -> str:
+    """The text with every character that could disguise the text around it spelled out, as in ⟨U+202E⟩."""
+    return _TROUBLE.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text.replace("\r\n", "\n"))

@@ -26,10 +26,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from rlhf.advantages import gae, kl_shaped_rewards
-from rlhf.kl import kl_estimate
-from rlhf.losses import clipped_policy_loss, clipped_value_loss
-from rlhf.tensors import entropy_from_logits, explained_variance, logprobs_from_logits, masked_mean, whiten
+from rlhf.maths.advantages import gae, kl_shaped_rewards
+from rlhf.maths.kl import kl_estimate
+from rlhf.maths.losses import clipped_policy_loss, clipped_value_loss
+from rlhf.maths.tensors import entropy_from_logits, explained_variance, logprobs_from_logits, masked_mean, whiten
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

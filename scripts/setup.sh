@@ -13,6 +13,7 @@ if [ ! -e "$stamp" ]; then
   echo "Installing the pinned versions into .venv (a few minutes the first time)"
   "$python" -m venv .venv
   .venv/bin/pip install --quiet --disable-pip-version-check --requirement requirements.lock
+  .venv/bin/pip uninstall --quiet --disable-pip-version-check --yes rlhf 2>/dev/null  # the name before rlhf-ppo
   .venv/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
   rm -f .venv/installed-*
   touch "$stamp"

@@ -8,7 +8,7 @@ ruff check .
 ruff format --check .
 mypy
 if command -v npm >/dev/null; then
-  if bash scripts/setup_render.sh; then
+  if rlhf setup-render; then
     export RLHF_REQUIRE_RENDER=1
   elif [ -n "${CI:-}" ]; then
     exit 1

@@ -1,6 +1,7 @@
 """Small real models on disk, shared by the tests."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,17 @@ def tiny_models(tmp_path_factory) -> dict[str, Path]:
 def pairs(tmp_path) -> str:
     """A file with eight prompt/completion pairs."""
     return write_pairs(tmp_path)
+
+
+@pytest.fixture
+def hide_modules(monkeypatch):
+    """Makes modules look as if they were not installed."""
+
+    def hide(*names: str) -> None:
+        for loaded in list(sys.modules):
+            if loaded.partition(".")[0] in names:
+                monkeypatch.delitem(sys.modules, loaded)
+        for name in names:
+            monkeypatch.setitem(sys.modules, name, None)
+
+    return hide

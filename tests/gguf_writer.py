@@ -64,8 +64,8 @@ def write_gguf(
         is_matrix = ".layers." in name and weight.dim() == 2
         numbers = gguf.quantize(weight.numpy(), kind) if is_matrix else weight.numpy()
         rounded[name] = torch.from_numpy(gguf.dequantize(numbers, kind)) if is_matrix else weight
-        if is_matrix and name.split(".")[-2] in ("q_proj", "k_proj"):  # llama.cpp pairs neighbours, not halves
-            numbers = gguf.quantize(_neighbours(weight, model.config.num_attention_heads).numpy(), kind)
+        if is_matrix and name.split(".")[-2] in ("q_proj", "k_proj"):  # llama.cpp pairs neighbors, not halves
+            numbers = gguf.quantize(_neighbors(weight, model.config.num_attention_heads).numpy(), kind)
         if _short(name) != left_out:
             writer.add_tensor(_short(name), numbers, raw_dtype=kind if is_matrix else None)
     for name, numbers in (extra or {}).items():
@@ -106,7 +106,7 @@ def _add_tokenizer(writer: Any, tokenizer: dict[str, Any], pre: str) -> None:
     writer.add_chat_template(CHATML)
 
 
-def _neighbours(weight: torch.Tensor, heads: int) -> torch.Tensor:
+def _neighbors(weight: torch.Tensor, heads: int) -> torch.Tensor:
     """The rows of each head in the order 0, n/2, 1, n/2 + 1 ...: halves interleaved."""
     rows = weight.shape[0] // heads
     order = [head * rows + row // 2 + (rows // 2) * (row % 2) for head in range(heads) for row in range(rows)]

@@ -45,7 +45,7 @@ def train_on(rollout, variant: dict) -> tuple[torch.Tensor, dict]:
 
 
 def unequal_work(variant: dict) -> bool:
-    """The first rank samples and judges three prompts, the second one: is every number that of an undivided base?"""
+    """The first rank samples and evaluates three prompts, the second one: is every number that of an undivided base?"""
     divided, plain = (make_trainer(GIVEN["models"], GIVEN["data"], **variant) for _ in range(2))
     shard_base(divided.policy)
     prompts = plain.prompts.prompts[: 3 - 2 * RANKS.index]

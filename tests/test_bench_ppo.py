@@ -17,7 +17,7 @@ from ppo_bench.conclude import conclude
 from tiny_runs import make_config
 from torch.utils.flop_counter import FlopCounterMode
 
-from rlhf.config import ModelConfig, SamplingConfig
+from rlhf.config import DataConfig, ModelConfig, SamplingConfig
 from rlhf.models.load import load_causal_lm
 from rlhf.rewards import RewardSpec
 from rlhf.sampling.decode import sample
@@ -148,6 +148,7 @@ def test_trl_makes_one_step_of_several_micro_batches(tiny_models, pairs, tmp_pat
         micro_batch_size=1,
         num_ppo_epochs=3,
     )
+    config = replace(config, data=DataConfig(train=pairs, as_chat=True))  # a prompt ends with its line
     trl_ppo.train_with_trl(config, (1e-3, 1e-3), tmp_path / "policy")
     [trainer] = trainers
     assert trainer.args.per_device_train_batch_size == 1
@@ -156,11 +157,13 @@ def test_trl_makes_one_step_of_several_micro_batches(tiny_models, pairs, tmp_pat
 
 def test_each_curve_of_the_costs_changes_one_thing() -> None:
     along_with = {"batch": {"minibatch", "micro_batch"}, "samples per prompt": {"prompt_tokens"}}
+    named = {"samples per prompt": "num_generations"}
     seen = {curve: [] for curve in bench_costs.LABELS}
     for point in bench_costs.points():
         changed = {field for field, value in vars(point.setting).items() if value != getattr(settings.A, field)}
-        assert changed - along_with.get(point.curve, set()) <= {point.curve.replace(" ", "_")}
-        assert point.value == (vars(point.setting) | {"threads": point.threads})[point.curve.replace(" ", "_")]
+        varied = named.get(point.curve, point.curve.replace(" ", "_"))
+        assert changed - along_with.get(point.curve, set()) <= {varied}
+        assert point.value == (vars(point.setting) | {"threads": point.threads})[varied]
         assert point.setting.batch % point.setting.num_generations == 0
         seen[point.curve].append(point.value)
     assert all(values == sorted(set(values)) and values for values in seen.values())

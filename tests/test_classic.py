@@ -86,7 +86,7 @@ def test_the_loop_of_the_tutorials(folder):
         texts = [tokenizer.decode(response) for response in response_tensors]
         rewards = [torch.tensor(float(text.count("e"))) for text in texts]
         stats = ppo_trainer.step(query_tensors, response_tensors, rewards)
-        seen.append((f"{stats['ppo/mean_scores']:.3f}", f"{stats['objective/kl']:.3f}"))
+        seen.append((f"{stats['ppo/mean_scores']:.3f}", f"{stats['objective/kl']:z.3f}"))
         assert stats["ppo/mean_scores"] == pytest.approx(torch.stack(rewards).mean().item())
         # generate put the prompts in front of the responses; step takes them off again
         prompt_tokens = sum(len(query) for query in query_tensors)
@@ -137,8 +137,7 @@ def test_native_settings():
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"ratio_threshold": 2.0}, "ratio_threshold has no effect: no minibatch is skipped"),
-        ({"optimize_cuda_cache": True}, "optimize_cuda_cache has no effect"),
+        ({"dataset_num_proc": 2}, "dataset_num_proc has no effect: the trainer does not map"),
         ({"target_kl": 6.0}, "target_kl 6.0 has no effect without early_stopping=True"),
         ({"use_score_norm": True}, "use_score_norm has no effect without use_score_scaling"),
     ],
@@ -152,8 +151,9 @@ def test_what_has_no_effect_says_so_once(settings, line):
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"kl_penalty": "full"}, "kl_penalty is 'full'"),
-        ({"forward_batch_size": 2}, "set mini_batch_size instead"),
+        ({"kl_penalty": "k3"}, "kl_penalty is 'k3'; it must be one of kl, mse, abs, full"),
+        ({"push_to_hub_if_best_kwargs": {"private": True}}, "push_to_hub_if_best_kwargs has no repo_id"),
+        ({"forward_batch_size": 3}, r"batch_size 128 is not divisible by mini_batch_size \* gradient"),
         ({"batch_size": 10, "mini_batch_size": 4}, r"batch_size 10 is not divisible by mini_batch_size \* gradient"),
         ({"temperature": 0.0}, "temperature is 0.0"),
     ],
@@ -378,7 +378,13 @@ def test_a_response_may_begin_like_its_query(folder, queries):
         ({"scores": [1.0, 2.0, 0.0, torch.ones(3)]}, r"scores\[3\] holds 3 numbers.*4"),
         ({"responses": [*RESPONSES[:3], []]}, r"responses\[3\] has shape \(0,\)"),
         ({"queries": [[1.5]] * 4}, r"queries\[0\] has shape \(1,\) and type torch.float32"),
-        ({"response_masks": [torch.tensor([1, 0, 1])] * 4}, r"response_masks\[0\] must be ones, then zeros"),
+        ({"response_masks": [torch.ones(3)] * 4}, r"response_masks\[1\] must hold a 0 or 1 per token .*, 5 in all"),
+        ({"response_masks": [torch.zeros(len(r)) for r in RESPONSES]}, r"response_masks\[0\] must hold .* 1 at least"),
+        (
+            {"response_masks": [torch.full((len(r),), 0.5) for r in RESPONSES]},
+            r"response_masks\[0\] must hold a 0 or 1",
+        ),
+        ({"scores": [torch.ones(1, 1)] * 4}, r"scores\[0\] has shape \(1, 1\)"),
         ({"queries": PROMPTS}, "queries must be a list with one row of token ids per sample"),
         ({"queries": []}, "queries is empty"),
     ],
@@ -449,7 +455,8 @@ def test_of_a_peft_model_only_adapters_and_head_are_trained(folder, queries):
     [
         ({"model": nn.Linear(1, 1)}, "needs a causal model with a value head"),
         ({"tokenizer": None}, "tokenizer is None"),
-        ({"num_shared_layers": 2}, "num_shared_layers is not supported"),
+        ({"num_shared_layers": 9}, "num_shared_layers is 9, but no parameter of .* belongs to a layer of that number"),
+        ({"config": None}, "config is a NoneType; it must be an rlhf.PPOConfig"),
         ({"ref_model": "model"}, "ref_model has the weights of model itself"),
         ({"ref_model": "rewrapped"}, "ref_model has the weights of model itself"),
     ],
@@ -458,9 +465,9 @@ def test_what_a_trainer_cannot_use(folder, arguments, line):
     model = AutoModelForCausalLMWithValueHead.from_pretrained(folder)
     same = {"model": model, "rewrapped": AutoModelForCausalLMWithValueHead.from_pretrained(model.pretrained_model)}
     arguments = {name: same.get(value, value) for name, value in arguments.items()}
-    given = {"model": model, "tokenizer": AutoTokenizer.from_pretrained(folder)} | arguments
+    given = {"config": PPOConfig(**SMALL), "model": model, "tokenizer": AutoTokenizer.from_pretrained(folder)}
     with pytest.raises(UserError, match=line):
-        PPOTrainer(PPOConfig(**SMALL), **given)
+        PPOTrainer(**given | arguments)
 
 
 def test_an_optimizer_and_a_scheduler_of_ones_own(folder, queries):
@@ -499,7 +506,8 @@ def test_two_processes_step_like_one(folder, queries, tmp_path):
     assert stats["ppo/mean_scores"] == pytest.approx(two["scores"].item()) == (6 + 2.5 + 0 - 1) / 4
     for name, parameter in parameters(one).items():
         if not name.endswith("c_attn.bias"):  # of the keys' bias the gradient is rounding alone, see test_trl_step.py
-            torch.testing.assert_close(parameter, two[name], rtol=0, atol=1e-6, msg=name)
+            # Adam divides by the size of the gradient: where that is hardly more than rounding, rounding shows
+            torch.testing.assert_close(parameter, two[name], rtol=0, atol=5e-6, msg=name)
             assert (parameter - before[name]).abs().max() > 5e-4
 
 

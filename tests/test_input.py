@@ -118,7 +118,7 @@ REFUSED_CONFIGS = {
     ),
     "a tab": ("tracking:\n\t- a", "cannot start any token"),
     "an object": ("tracking: !!python/object/apply:os.getcwd []", "could not determine a constructor for the tag"),
-    "a class": ("lora: {class_path: os.getcwd}", "'os.getcwd' is not accepted"),
+    "a class": ("lora: {class_path: os.getcwd}", "unknown key 'lora.class_path'"),
     "another file": ("config: /etc/passwd", "key 'config' would read another file"),
     "a private key": ("__path__: 1", "key '__path__' is not the name of an option"),
     "a number as key": ("1: 2", "key '1' is not the name of an option"),
@@ -364,12 +364,14 @@ def model_folder(request, tiny_models) -> str:
     return str(tiny_models[request.param])
 
 
+@pytest.mark.parametrize("as_chat", [False, True])
 @pytest.mark.parametrize("text", UNUSUAL.values(), ids=UNUSUAL)
-def test_unusual_text_is_text(model_folder, text):
+def test_unusual_text_is_text(model_folder, text, as_chat):
     tokenizer = load_tokenizer(model_folder)
     control = {tokenizer.eos_token_id, tokenizer.pad_token_id}
-    [row] = tokenize([parse_row({"prompt": text, "completion": text}, "row")], tokenizer, DataConfig(train="x"), 96)
-    assert tokenizer.decode(row.prompt_ids) == f"{text}\n"
+    example = parse_row({"prompt": text, "completion": text}, "row")
+    [row] = tokenize([example], tokenizer, DataConfig(as_chat=as_chat), 96)
+    assert tokenizer.decode(row.prompt_ids) == (f"{text}\n" if as_chat else text)
     assert not control & set(row.prompt_ids)
     assert row.completion_ids is not None
     assert tokenizer.decode(row.completion_ids[:-1]) == text
@@ -408,9 +410,11 @@ def test_ordinary_conversations_become_the_tokens_of_their_text(model_folder):
 
 def test_a_template_that_refuses_or_says_nothing(tiny_models):
     tokenizer = load_tokenizer(str(tiny_models["gpt2"]))
-    examples = [parse_row({"prompt": "a"}, "row 7")]
+    examples = [parse_row({"prompt": [{"role": "user", "content": "a"}]}, "row 7")]
     tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
-    with pytest.raises(UserError, match=r"the chat template refuses the turns \(user\) that end with 'a': roles must"):
+    with pytest.raises(
+        UserError, match=r"row 7: the chat template refuses the turns \(user\) that end with 'a': roles must"
+    ):
         tokenize(examples, tokenizer, DataConfig(train="x"), 96)
     tokenizer.chat_template = "{# nothing #}"
     with pytest.raises(UserError, match="row 7: the prompt has no tokens"):
@@ -443,12 +447,14 @@ def test_a_prompt_of_control_tokens_is_trained_on_as_text(tiny_models):
     assert (result.logprobs < 0).all()
 
 
-@pytest.mark.parametrize("settings_of_a_run", [Settings(), None])
-def test_a_reward_model_reads_what_its_training_read(model_folder, settings_of_a_run):
+@pytest.mark.parametrize(
+    ("settings_of_a_run", "as_chat"), [(Settings(as_chat=False), False), (Settings(), True), (None, True)]
+)
+def test_a_reward_model_reads_what_its_training_read(model_folder, settings_of_a_run, as_chat):
     tokenizer = load_tokenizer(model_folder)
     ids = _encoder(tokenizer, settings_of_a_run)("Show <|eos|>", "a<|eos|>b")
     example = parse_row({"prompt": "Show <|eos|>", "completion": "a<|eos|>b"}, "row")
-    [row] = tokenize([example], tokenizer, DataConfig(train="x"), 96)
+    [row] = tokenize([example], tokenizer, DataConfig(as_chat=as_chat), 96)
     assert row.completion_ids is not None
     assert ids == row.prompt_ids + row.completion_ids
 

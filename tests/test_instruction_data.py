@@ -27,8 +27,8 @@ from instruction_data.conflicts import (
 from instruction_data.constraints import ALONE, Constraint
 
 from rlhf.data.examples import load_examples
-from rlhf.rewards.instructions import KINDS
-from rlhf.rewards.instructions.registry import read_instructions
+from rlhf.rewards.ifeval import KINDS
+from rlhf.rewards.ifeval.registry import read_instructions
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data" / "instructions"
@@ -106,7 +106,7 @@ def test_the_instructions_of_each_row_can_all_be_followed_at_once(libraries, nam
     for row in rows(name):
         instructions = read_instructions(row["instruction_id_list"], row["kwargs"])
         attempts = answers(row["instruction_id_list"], row["kwargs"])
-        if not any(all(each.judge(attempt).followed for each in instructions) for attempt in attempts):
+        if not any(all(each.evaluate(attempt).followed for each in instructions) for attempt in attempts):
             hopeless.append(row["prompt"])
     assert not hopeless, f"{len(hopeless)} rows: {hopeless[:5]}"
 
@@ -115,7 +115,7 @@ def test_a_contradiction_has_no_answer(libraries):
     ids = ["length_constraints:number_words", "length_constraints:number_sentences"]
     kwargs = [{"num_words": 3, "relation": "less than"}, {"num_sentences": 8, "relation": "at least"}]
     instructions = read_instructions(ids, kwargs)
-    assert not any(all(each.judge(attempt).followed for each in instructions) for attempt in answers(ids, kwargs))
+    assert not any(all(each.evaluate(attempt).followed for each in instructions) for attempt in answers(ids, kwargs))
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from rlhf.rewards import RewardError, RewardSpec, RewardSum, load_reward
-from rlhf.rewards.instructions import KINDS
-from rlhf.rewards.instructions.registry import read_instructions
+from rlhf.rewards.ifeval import KINDS
+from rlhf.rewards.ifeval.registry import read_instructions
 
 LIBRARIES = ("langdetect", "nltk", "punkt")
 NEED_LIBRARIES = (
@@ -120,9 +120,9 @@ def kind_libraries(request, kind):
         request.getfixturevalue("libraries")
 
 
-def judge(kind, arguments, response):
+def evaluate(kind, arguments, response):
     (instruction,) = read_instructions([kind], [arguments])
-    return instruction.judge(response)
+    return instruction.evaluate(response)
 
 
 def score(response, ids, kwargs, **args):
@@ -132,9 +132,9 @@ def score(response, ids, kwargs, **args):
 
 @pytest.mark.parametrize(("kind", "arguments", "response", "followed", "closeness"), VALUES)
 def test_values(kind_libraries, kind, arguments, response, followed, closeness):
-    judgement = judge(kind, arguments, response)
-    assert judgement.followed == bool(followed), judgement.note
-    assert judgement.closeness == pytest.approx(closeness), judgement.note
+    judgment = evaluate(kind, arguments, response)
+    assert judgment.followed == bool(followed), judgment.note
+    assert judgment.closeness == pytest.approx(closeness), judgment.note
 
 
 def test_every_kind_has_values_of_both_sorts():
@@ -146,8 +146,8 @@ def test_every_kind_has_values_of_both_sorts():
 def test_an_empty_response_follows_nothing(kind):
     arguments = next(value[1] for value in VALUES if value[0] == kind)
     if kind != "language:response_language":  # whose argument needs the library
-        judgement = judge(kind, arguments, " \n")
-        assert (judgement.followed, judgement.closeness) == (False, 0.0)
+        judgment = evaluate(kind, arguments, " \n")
+        assert (judgment.followed, judgment.closeness) == (False, 0.0)
 
 
 TWO = ["punctuation:no_comma", "length_constraints:number_words"]
@@ -239,7 +239,7 @@ def test_an_unknown_language_is_named(libraries):
 
 
 def test_the_language_of_a_text_is_the_same_each_time(libraries):
-    from rlhf.rewards.instructions.language import language_of
+    from rlhf.rewards.ifeval.language import language_of
 
     assert len({language_of("me do so la") for _ in range(40)}) == 1  # without a seed it is pt one time in four
 
@@ -248,18 +248,16 @@ def test_a_missing_library_is_named():
     program = (
         "import sys\n"
         "sys.modules['langdetect'] = sys.modules['langdetect.detector_factory'] = sys.modules['nltk'] = None\n"
-        "from rlhf.rewards.instructions import read_instructions\n"
+        "from rlhf.rewards.ifeval import read_instructions\n"
         "(one,) = read_instructions(['change_case:english_lowercase'], [{}])\n"
         "arguments = {'num_sentences': 1, 'relation': 'at least'}\n"
         "(two,) = read_instructions(['length_constraints:number_sentences'], [arguments])\n"
         "for instruction in (one, two):\n"
-        "    try: instruction.judge('a line')\n"
+        "    try: instruction.evaluate('a line')\n"
         "    except ValueError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     first, second = done.stdout.splitlines()
     assert first.startswith("instruction 'change_case:english_lowercase': ")
-    assert first.endswith("needs the library langdetect, which is missing: pip install -e '.[instructions]'")
-    assert second.startswith(
-        "instruction 'length_constraints:number_sentences': this instruction needs the library nltk,"
-    )
+    assert first.endswith("needs langdetect, which is not installed: pip install 'rlhf-ppo[instructions]'")
+    assert second.startswith("instruction 'length_constraints:number_sentences': this instruction needs nltk, which")

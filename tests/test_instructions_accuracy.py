@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rlhf.errors import UserError
-from rlhf.rewards.instructions.accuracy import (
+from rlhf.rewards.ifeval.accuracy import (
     accuracy_table,
     follows,
     follows_loosely,
@@ -13,7 +13,7 @@ from rlhf.rewards.instructions.accuracy import (
     measure_accuracy,
     measure_file,
 )
-from rlhf.rewards.instructions.registry import read_instructions
+from rlhf.rewards.ifeval.registry import read_instructions
 
 TWO = ["punctuation:no_comma", "length_constraints:number_words"]
 KWARGS = [{}, {"num_words": 4, "relation": "at least"}]

@@ -14,9 +14,9 @@ pytest.importorskip("punkt")
 
 from instruction_texts import DRAWS, cases
 
-from rlhf.rewards.instructions import KINDS
-from rlhf.rewards.instructions.accuracy import follows, follows_loosely, measure_accuracy
-from rlhf.rewards.instructions.registry import read_instructions
+from rlhf.rewards.ifeval import KINDS
+from rlhf.rewards.ifeval.accuracy import follows, follows_loosely, measure_accuracy
+from rlhf.rewards.ifeval.registry import read_instructions
 
 PER_KIND = 200
 NEED_PUNKT = ("change_case:capital_word_frequency", "length_constraints:number_sentences")

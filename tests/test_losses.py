@@ -17,7 +17,13 @@ from rlhf.maths.advantages import (
     reward_per_token,
 )
 from rlhf.maths.kl import AdaptiveKLController, FixedKLController, kl_estimate, kl_from_logits, target_kl_penalty
-from rlhf.maths.losses import aggregate, clipped_policy_loss, clipped_value_loss, reinforce_loss
+from rlhf.maths.losses import (
+    aggregate,
+    clipped_policy_loss,
+    clipped_value_loss,
+    reinforce_loss,
+    truncated_importance_weights,
+)
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "ppo_maths.json").read_text())
 DOCUMENTS = GOLDEN["documents"]
@@ -343,3 +349,46 @@ def test_the_two_estimates_of_the_step_taken():
     _, stats = clipped_policy_loss(torch.tensor([[-0.9, -1.3, 5.0]]), old, torch.ones(1, 3), mask, 0.2)
     assert stats["approx_kl_k1"].item() == pytest.approx(0.1, abs=1e-6)
     assert stats["approx_kl"].item() == pytest.approx(0.025, abs=1e-6)
+
+
+# A sampler that is not the policy
+
+OURS = [[math.log(0.5), math.log(0.5), math.log(0.5)], [math.log(0.6), 9.0, 9.0]]
+THEIRS = [[math.log(0.5), math.log(0.1), math.log(1.0)], [math.log(0.8), -9.0, float("nan")]]
+DRAWN = torch.tensor([[True, True, True], [True, False, False]])
+
+
+@pytest.mark.parametrize(
+    ("level", "cap", "expected"),
+    [
+        ("token", 2.0, [[1.0, 2.0, 0.5], [0.75, 1.0, 1.0]]),  # .5/.5, .5/.1 = 5 cut to 2, .5/1; .6/.8
+        ("token", 10.0, [[1.0, 5.0, 0.5], [0.75, 1.0, 1.0]]),
+        ("sequence", 10.0, [[2.5, 2.5, 2.5], [0.75, 1.0, 1.0]]),  # .125 / .05
+        ("sequence", 2.0, [[2.0, 2.0, 2.0], [0.75, 1.0, 1.0]]),
+    ],
+)
+def test_weights_by_hand(level, cap, expected):
+    old, sampler = torch.tensor(OURS, requires_grad=True), torch.tensor(THEIRS)
+    weights = truncated_importance_weights(old, sampler, DRAWN, level, cap)
+    torch.testing.assert_close(weights, torch.tensor(expected))
+    assert not weights.requires_grad
+    half = truncated_importance_weights(old.bfloat16(), sampler.bfloat16(), DRAWN, level, cap)
+    assert half.dtype == torch.float32  # the difference is taken in float32: only the inputs are rounded
+    exact = truncated_importance_weights(old.bfloat16().double(), sampler.bfloat16().double(), DRAWN, level, cap)
+    torch.testing.assert_close(half.double(), exact, rtol=1e-6, atol=0)
+
+
+def test_a_level_that_does_not_exist():
+    with pytest.raises(ValueError, match="'word'"):
+        truncated_importance_weights(torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1, 1).bool(), "word", 2.0)
+
+
+def test_the_loss_of_what_another_sampled_is_that_of_our_own_samples():
+    """Two actions of probability .2 and .8, drawn by one that holds them for .5 and .5: the weights make up for it."""
+    drawn = torch.tensor([[0, 1]])
+    ours, sampler = torch.tensor([0.2, 0.8]).log()[drawn], torch.tensor([0.5, 0.5]).log()[drawn]
+    mask, advantages = torch.ones(1, 2).bool(), torch.tensor([[1.0, -3.0]])
+    weights = truncated_importance_weights(ours, sampler, mask, "token", cap=10.0)
+    loss, stats = clipped_policy_loss(ours, ours, advantages, mask, 0.2, weights=weights)
+    assert loss.item() == pytest.approx(-(0.2 * 1.0 + 0.8 * -3.0))  # the expectation under .2 and .8
+    assert stats["ratio_mean"] == 1.0

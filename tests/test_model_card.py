@@ -120,7 +120,7 @@ def test_the_rows_between_are_not_read(tmp_path, n_rows, k):
     ]  # fmt: skip
 
 
-def test_a_run_without_a_leash_says_so(config):
+def test_a_run_without_a_kl_penalty_says_so(config):
     card = ppo_card(dataclasses.replace(config, kl_coef=0.0), 20, METRICS, [])
     assert "39 nats" in card
     assert "no KL penalty" in card

@@ -1,5 +1,6 @@
 """Models and tokenizers from folders and from scratch."""
 
+import json
 import shutil
 
 import pytest
@@ -8,7 +9,7 @@ from tokenizers import processors
 
 from rlhf.config import ModelConfig, ScratchModel
 from rlhf.errors import UserError
-from rlhf.models.load import build_from_scratch, load_causal_lm
+from rlhf.models.load import build_from_scratch, context_length, load_causal_lm
 from rlhf.models.pretrained import resolve_model_path
 from rlhf.models.tokenizer import load_tokenizer
 
@@ -28,6 +29,37 @@ def test_from_scratch(architecture):
     torch.manual_seed(0)
     again, _ = build_from_scratch(scratch, ["const a = 1;\n  return <br/>"] * 3)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_the_shape_is_the_one_that_was_asked_for(architecture):
+    scratch = ScratchModel(
+        architecture=architecture, hidden_size=48, layers=3, heads=4, context_length=40, vocab_size=290
+    )
+    model, tokenizer = build_from_scratch(scratch, ["const a = 1;"])
+    config = model.config
+    shape = (config.hidden_size, config.num_hidden_layers, config.num_attention_heads, config.max_position_embeddings)
+    assert shape == (48, 3, 4, 40)
+    assert context_length(model) == 40
+    assert model.get_input_embeddings().weight.shape == (len(tokenizer), 48)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    mlp = model.transformer.h[0].mlp.c_fc.weight if architecture == "gpt2" else model.model.layers[0].mlp.up_proj.weight
+    assert sorted(mlp.shape) == [48, 4 * 48 if architecture == "gpt2" else 8 * 48 // 3]
+    assert (config.pad_token_id, config.eos_token_id) == (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    ids = torch.arange(20).unsqueeze(0)
+    assert torch.equal(model.train()(ids).logits, model.eval()(ids).logits)  # no dropout
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_dropout_of_a_checkpoint_is_off(tiny_models, tmp_path, architecture):
+    folder = shutil.copytree(tiny_models[architecture], tmp_path / "model")
+    names = {"gpt2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"), "llama": ("attention_dropout",)}[architecture]
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | dict.fromkeys(names, 0.5)))
+    model = load_causal_lm(ModelConfig(name_or_path=str(folder))).train()
+    ids = torch.arange(20).unsqueeze(0)
+    assert torch.equal(model(ids).logits, model(ids).logits)
+    torch.testing.assert_close(model(ids).logits, model.eval()(ids).logits)
 
 
 def test_tokens_do_not_cross_line_breaks_or_camel_humps():

@@ -146,7 +146,7 @@ def test_sft_loss_is_on_the_completion_only(tiny_models, tmp_path):
         "--num_train_epochs 1 --batch_size 1"
     )
     tokenizer = load_tokenizer(str(tiny_models["gpt2"]))
-    prompt = tokenizer("Show a button\n")["input_ids"]
+    prompt = tokenizer("Show a button")["input_ids"]
     ids = torch.tensor([prompt + tokenizer("return <b/>")["input_ids"] + [tokenizer.eos_token_id]])
     model = load_causal_lm(ModelConfig(name_or_path=str(tiny_models["gpt2"])))
     logprobs = model(input_ids=ids).logits[0, :-1].log_softmax(-1)

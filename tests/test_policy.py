@@ -7,12 +7,13 @@ import pytest
 import torch
 from tiny_policy import CRITICS, batch, make_policy
 
-from rlhf.config import ModelConfig
+from rlhf.config import LoraConfig, ModelConfig
 from rlhf.errors import UserError
 from rlhf.models.head import require_head
 from rlhf.models.load import load_causal_lm
 from rlhf.policy.merged import merged
 from rlhf.policy.policy import Policy
+from rlhf.policy.value_head import POLICY_ADAPTER
 
 ARCHITECTURES = ["gpt2", "llama"]
 
@@ -149,3 +150,31 @@ def test_a_policy_loads_no_trainers(tiny_models):
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("fast_paths", [True, False])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_adapters_add_alpha_over_r_times_b_a(tiny_models, architecture, fast_paths):
+    """Against a plain model whose weights are W + alpha / r B A; alpha / r is neither 1 nor PEFT's default."""
+    folder = ModelConfig(name_or_path=str(tiny_models[architecture]))
+    torch.manual_seed(0)
+    policy = Policy.with_lora(load_causal_lm(folder), LoraConfig(r=4, alpha=12), "shared", fast_paths=fast_paths)
+    assert policy.lora == LoraConfig(r=4, alpha=12, target_modules=policy.lora.target_modules)
+    plain = load_causal_lm(folder)
+    n_adapted = 0
+    for name, layer in policy.language_model.named_modules():
+        if hasattr(layer, "lora_A"):
+            a, b = layer.lora_A[POLICY_ADAPTER].weight, layer.lora_B[POLICY_ADAPTER].weight
+            b.data.normal_(std=0.1)
+            update = 12 / 4 * b @ a  # [out, in]
+            weight = plain.get_submodule(name).weight
+            weight.data += update.t() if architecture == "gpt2" else update  # GPT-2's layers hold W transposed
+            n_adapted += 1
+    assert n_adapted >= 4
+    sequence_ids, prompt_lengths, mask = batch()
+    ours = policy(sequence_ids, prompt_lengths, mask, with_values=False).logprobs
+    for row in range(3):
+        start, n = int(prompt_lengths[row]), int(prompt_lengths[row] + mask[row].sum())
+        logprobs = plain(input_ids=sequence_ids[row : row + 1, :n]).logits[0].log_softmax(-1)
+        expected = logprobs[start - 1 : n - 1].gather(-1, sequence_ids[row, start:n].unsqueeze(-1)).squeeze(-1)
+        torch.testing.assert_close(ours[row][mask[row]], expected, rtol=1e-4, atol=1e-5)

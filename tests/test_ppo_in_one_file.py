@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf.config import DataConfig, LoraConfig, PPOConfig, SamplingConfig
-from rlhf.credit import assign_credit
-from rlhf.diagnostics import rollout_metrics
-from rlhf.optimization import ClippedEpochs
-from rlhf.policy import Policy
+from rlhf.parallel.ranks import Ranks
+from rlhf.policy.policy import Policy
+from rlhf.ppo.credit import assign_credit
+from rlhf.ppo.metrics import rollout_metrics
+from rlhf.ppo.rollout import Experience, policy_outputs
+from rlhf.ppo.update import ClippedEpochs
 from rlhf.rewards import RewardSpec, Scores
-from rlhf.rollout import Experience, Responses, evaluate_responses
+from rlhf.sampling.responses import Responses
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "ppo_in_one_file.py"
 SCORES = [0.3, -1.2, 2.0, 0.0, 0.7, -0.4]
@@ -127,8 +128,9 @@ def our_update(networks, settings, tokens):
     """The package's round after sampling: (rollout, metrics)."""
     _, policy, tokenizer = networks
     config = PPOConfig(
-        data=DataConfig(train="given"), rewards=[RewardSpec(path="given")], batch_size=settings.batch_size,
-        minibatch_size=settings.mini_batch_size, micro_batch_size=3, epochs=settings.num_ppo_epochs, critic="shared",
+        data=DataConfig(train="given"), rewards=[RewardSpec(path="length")], batch_size=settings.batch_size,
+        mini_batch_size=settings.mini_batch_size, micro_batch_size=3, num_ppo_epochs=settings.num_ppo_epochs,
+        critic="shared",
         learning_rate=settings.learning_rate, critic_learning_rate=settings.learning_rate,
         max_grad_norm=settings.max_grad_norm, clip_range=settings.clip_range, vf_coef=settings.vf_coef,
         value_clip_range=settings.value_clip_range, gamma=settings.gamma, gae_lambda=settings.gae_lambda,
@@ -138,7 +140,7 @@ def our_update(networks, settings, tokens):
 
     def evaluated(*, with_values):
         asked = {"with_values": with_values, "with_entropy": with_values}
-        return evaluate_responses(policy, responses, settings.temperature, 3, **asked)
+        return policy_outputs(policy, responses, settings.temperature, 3, **asked)
 
     with policy.reference():
         ref = evaluated(with_values=False)
@@ -149,7 +151,7 @@ def our_update(networks, settings, tokens):
     )  # fmt: skip
     raw = Scores(SCORES, {}, [[] for _ in SCORES])
     rollout = assign_credit(config, experience, torch.tensor(SCORES), raw, settings.kl_coef, tokenizer)
-    epochs = ClippedEpochs(config, policy, Accelerator(cpu=True), torch.Generator().manual_seed(SHUFFLE))
+    epochs = ClippedEpochs(config, policy, Ranks(), torch.Generator().manual_seed(SHUFFLE))
     return rollout, rollout_metrics(rollout, raw, settings.kl_coef, True) | epochs.run(rollout, 1.0, critic_only=False)
 
 
@@ -291,4 +293,4 @@ def test_it_stays_one_short_file():
     text = SCRIPT.read_text(encoding="utf-8")
     assert len(text.splitlines()) < 320
     imported = set(re.findall(r"^(?:from|import) (rlhf[\w.]*)", text, re.MULTILINE))
-    assert imported <= {"rlhf.advantages", "rlhf.kl", "rlhf.losses", "rlhf.tensors"}
+    assert imported <= {"rlhf.maths.advantages", "rlhf.maths.kl", "rlhf.maths.losses", "rlhf.maths.tensors"}

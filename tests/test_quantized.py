@@ -110,7 +110,7 @@ def test_forward_and_gradient_are_those_of_the_weights_that_the_packed_ones_stan
 
 @needs_bitsandbytes
 def test_decoding_does_not_touch_the_base_and_training_goes_on_after_it(folder):
-    """Folding adapters into four bits would quantize again; and decoding must not repack what is differentiated."""
+    """Merging adapters into four bits would quantize again; and decoding must not repack what is differentiated."""
     policy = make_policy(folder)
     before = {name: p.detach().clone() for name, p in policy.named_parameters()}
     ids, lengths, mask = rows()
@@ -198,7 +198,7 @@ def test_shipped_config_runs(tmp_path):
 
 def test_missing_package_is_one_line(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(UserError, match=r"which needs bitsandbytes; pip install -e '.\[quantized\]'"):
+    with pytest.raises(UserError, match=r"bitsandbytes, which is not installed: pip install 'rlhf-ppo\[quantized\]'"):
         load_causal_lm(four_bit(folder))
 
 

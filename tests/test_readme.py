@@ -13,7 +13,7 @@ README = Path("README.md").read_text()
 
 def test_the_table_has_every_command():
     """With configs that are there; that the commands run is tested in test_docs_commands.py."""
-    rows = re.findall(r"^\| `rlhf (\w+)` \|.*\|(.*)\|$", README, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `rlhf ([\w-]+)` \|.*\|(.*)\|$", README, flags=re.MULTILINE)
     assert {name for name, _ in rows} == {*STAGES, "report", "toy"}
     configs = [config for _, cell in rows for config in re.findall(r"`([^`]+)`", cell)]
     assert len(configs) >= 6

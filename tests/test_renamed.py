@@ -10,8 +10,8 @@ import yaml
 from rlhf import config as configs
 from rlhf.cli import main
 from rlhf.config import DataConfig, PPOConfig, SamplingConfig
-from rlhf.config.command_line import parse
-from rlhf.config.renamed import KEYS, renamed, renamed_option
+from rlhf.config.command_line import parse, read
+from rlhf.config.renamed import KEYS, renamed
 from rlhf.config.rewards import RewardSpec
 from rlhf.errors import UserError
 from rlhf.runs.folder import CONFIG_FILE, open_run
@@ -48,9 +48,7 @@ def test_old_names_in_a_file_and_on_the_command_line(tmp_path) -> None:
     assert (config.checkpoint.save_steps, config.checkpoint.save_total_limit) == (3, 5)
     assert config.score_normalization == "standardize"
     with pytest.warns(FutureWarning, match=r"ppo\.updates is now called ppo\.num_updates"):
-        assert renamed_option(configs.PipelineConfig, "--ppo.updates=3") == "--ppo.num_updates=3"
-    assert renamed_option(PPOConfig, "updates") == "updates"
-    assert renamed_option(PPOConfig, "--lora.r") == "--lora.r"
+        assert read(configs.PipelineConfig, ["--ppo.updates=3"])[0] == {"ppo": {"num_updates": 3}}
 
 
 def test_the_command_line_says_it_once_in_plain_words(tmp_path, capsys) -> None:

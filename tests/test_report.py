@@ -16,12 +16,12 @@ from report_runs import HOSTILE, hostile_copy, ppo_rows, ppo_run, report_of, row
 from tiny_data import write_jsonl
 
 from rlhf.cli import main
-from rlhf.errors import UserError
+from rlhf.errors import UserError, visible
 from rlhf.report import figures, inspector
 from rlhf.report.charts import frontier, in_words, stage_charts
 from rlhf.report.compare import seeds_of
 from rlhf.report.headline import Change, headline
-from rlhf.report.html import Markup, element, json_block, visible
+from rlhf.report.html import Markup, element, json_block
 from rlhf.report.load import read_rows, read_run, stage_of
 from rlhf.report.page import page
 from rlhf.report.panels import LEFT_OUT, assign
@@ -107,7 +107,7 @@ def test_a_training_run_does_not_fail_for_its_report(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
     (run / "warnings.jsonl").write_text('{"step": 1}\n')
     assert write_report([run], tmp_path / "report.html") is None
-    assert "KeyError: 'name'" in capsys.readouterr().err
+    assert "warnings.jsonl, row 1: name is missing; it must be a text" in capsys.readouterr().err
 
 
 def test_starts_without_heavy_libraries(real, tmp_path):
@@ -451,7 +451,7 @@ def toy(tmp_path_factory):
 def test_a_toy_leaves_a_report_with_its_pictures(toy):
     html = (toy / "report.html").read_text(encoding="utf-8")
     pictures = [base64.b64decode(data) for data in re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="', html)]
-    assert pictures == [(toy / name).read_bytes() for name in ("bandit_leash.png", "bandit_methods.png")]
+    assert pictures == [(toy / name).read_bytes() for name in ("bandit_closed_form.png", "bandit_methods.png")]
     build_report([toy], toy / "report.html")
     assert page(report_of(toy)) == html  # the report's own PNGs are none of the toy's
     [charts] = stage_charts(report_of(toy), "toy").values()

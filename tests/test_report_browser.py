@@ -178,7 +178,10 @@ def test_pictures_of_a_toy_are_shown(browser, tmp_path):
             == [True] * 2
         )
         assert browser.evaluate(OVERFLOW) == 0
-    assert browser.evaluate("[...document.images].map((image) => image.alt)") == ["bandit leash", "bandit methods"]
+    assert browser.evaluate("[...document.images].map((image) => image.alt)") == [
+        "bandit closed form",
+        "bandit methods",
+    ]
 
 
 def test_legend_hides_a_line(browser, report):

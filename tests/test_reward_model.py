@@ -14,12 +14,14 @@ from transformers import AutoModelForSequenceClassification
 
 from rlhf.cli import main
 from rlhf.config import DataConfig
+from rlhf.data.examples import tokenize
+from rlhf.data.parsing import parse_row
 from rlhf.data.preferences import load_pairs, mismatched, parse_pair, tokenize_pairs
 from rlhf.errors import UserError
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.report.calibration import accuracies, calibration, measure
-from rlhf.rewards import RewardError, RewardSpec, RewardSum, load_reward
-from rlhf.rewards.learned import RewardModel
+from rlhf.rewards import RewardError, RewardSpec, RewardSum, load_reward, reward_inputs
+from rlhf.rewards.learned import RewardModel, score_ids
 
 
 def preference(text: str, number: int) -> dict:
@@ -95,7 +97,7 @@ def test_a_score_is_the_head_at_the_last_token_and_padding_does_not_matter(run, 
     """By hand: trunk and head on one sequence without padding, normalized with the constants in the file."""
     row = ROWS[0]
     tokenizer = load_tokenizer(str(run / "model"))
-    text = f"{row['prompt']}\n{row['chosen']}{tokenizer.eos_token}"
+    text = f"{row['prompt']}{row['chosen']}{tokenizer.eos_token}"
     model = AutoModelForSequenceClassification.from_pretrained(run / "model").eval()
     with torch.no_grad():
         hidden = model.base_model(input_ids=torch.tensor([tokenizer(text)["input_ids"]])).last_hidden_state
@@ -182,6 +184,40 @@ def test_score_stage_and_explain(run, reward, tmp_path):
     assert "the mean of the chosen and rejected training texts" in words
 
 
+@pytest.mark.parametrize("kind", ["text", "a user turn", "several turns"])
+def test_training_score_and_ppo_give_one_text_one_score(tiny_models, tmp_path, kind):
+    """The score of the tokens that were trained on, of a row of a file, and of a prompt with a response in PPO."""
+    hi, ho = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}
+    rows: list[dict] = [dict(row) for row in ROWS]
+    if kind == "several turns":
+        rows = [{**row, "prompt": [hi, ho, {"role": "user", "content": row["prompt"]}]} for row in ROWS]
+    options = {"text": [], "a user turn": ["--data.as_chat", "true"], "several turns": ["--data.system_prompt", "Be."]}
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    main(
+        f"reward --output_dir {tmp_path / 'run'} --model.name_or_path {tiny_models['llama']} --data.train {source} "
+        f"--data.eval {source} --num_train_epochs 1 --batch_size 8".split()
+        + options[kind]
+    )
+    data = DataConfig(as_chat=kind == "a user turn", system_prompt="Be." if kind == "several turns" else None)
+    reward = RewardModel(str(tmp_path / "run" / "model"))
+    tokenizer, settings = load_tokenizer(str(tiny_models["llama"])), reward.settings
+    assert settings is not None
+    [trained] = tokenize_pairs([parse_pair(rows[0], "row")], tokenizer, data, 96)
+    [raw] = score_ids(reward.model, [trained.chosen_ids], 1)
+    in_training = (raw - settings.mean) / settings.std
+
+    file = write_jsonl(tmp_path / "in.jsonl", [{"prompt": rows[0]["prompt"], "completion": rows[0]["chosen"]}])
+    spec = json.dumps([{"path": "reward_model", "args": {"path": str(tmp_path / "run" / "model")}}])
+    main(["score", "--input", file, "--output", str(tmp_path / "out.jsonl"), "--rewards", spec])
+    [scored] = jsonl(tmp_path / "out.jsonl")
+    assert scored["reward"] == pytest.approx(in_training, abs=1e-5)
+    assert scored["prompt"] == rows[0]["prompt"]
+
+    [seen] = tokenize([parse_row({"prompt": rows[0]["prompt"]}, "row")], tokenizer, data, 96)
+    prompts, completions, _ = reward_inputs([seen.example], [rows[0]["chosen"]])
+    assert reward(prompts, completions) == [pytest.approx(in_training, abs=1e-5)]
+
+
 def test_ppo_trains_on_it(run, tiny_models, pairs, tmp_path):
     spec = [{"path": "reward_model", "weight": 0.5, "args": {"path": str(run / "model")}}, {"path": "react_heuristic"}]
     options = (
@@ -241,7 +277,7 @@ def test_all_formats_mean_the_same():
     ):
         chosen, rejected = parse_pair({**row, "level": 2}, "row")
         assert (chosen.prompt, chosen.completion, rejected.completion) == ("Hi", "Ho", "No")
-        assert chosen.messages == rejected.messages
+        assert chosen.turns == rejected.turns
         assert chosen.columns["level"] == 2
 
 
@@ -251,7 +287,7 @@ def test_all_formats_mean_the_same():
         ({"prompt": "a", "chosen": "b"}, "row 2: rejected is missing or empty"),
         ({"prompt": "a", "chosen": "", "rejected": "b"}, "row 2: chosen is missing or empty"),
         ({"chosen": "a", "rejected": "b"}, "row 2: prompt is missing or empty"),
-        ({"prompt": "a", "chosen": 7, "rejected": "b"}, "row 2: completion is int"),
+        ({"prompt": "a", "chosen": 7, "rejected": "b"}, "row 2: chosen is int"),
         ({"prompt": "a", "chosen": "b", "rejected": "b"}, "row 2: chosen and rejected are equal"),
         (["a"], "row 2: the row is list"),
         (
@@ -284,7 +320,7 @@ def test_mismatched_pairs_set_a_completion_against_that_of_another_prompt():
     chosen_of = {row["prompt"]: row["chosen"] for row in ROWS}
     for chosen, rejected in made:
         assert chosen.completion == chosen_of[chosen.prompt]
-        assert rejected.messages == chosen.messages
+        assert rejected.given == chosen.given
         assert rejected.completion in set(chosen_of.values()) - {chosen.completion}
     assert mismatched(pairs[:1], 3, seed=0) == []
 

@@ -189,16 +189,16 @@ def test_a_class_is_constructed_with_its_arguments(monkeypatch):
 @pytest.mark.parametrize(
     ("path", "args", "message"),
     [
-        (
-            "react_heurstic",
-            {},
-            "unknown reward 'react_heurstic': use one of instructions, json_valid, keywords, length, react_e",
-        ),
+        ("react_heurstic", {}, "unknown reward 'react_heurstic': did you mean 'react_heuristic'? use one of"),
+        ("rlhf.rewards.react_ful", {}, "did you mean 'rlhf.rewards.react_full'?"),
+        ("rlhf.rewards.react.full.ReactFul", {}, "did you mean 'rlhf.rewards.react.full.ReactFull'?"),
         ("no_such_module.f", {}, "cannot import 'no_such_module': ModuleNotFoundError"),
         ("math.no_such_function", {}, "module 'math' has no 'no_such_function'"),
         ("math.pi", {}, "reward 'math.pi' cannot be called: it is a float"),
         ("math.pi", {"a": 1}, "reward 'math.pi' cannot be called: it is a float"),
-        ("react_parses", {"penalty": 1}, "unexpected keyword argument 'penalty'"),
+        ("react_parses", {"penalty": 1}, "args has no 'penalty'; did you mean 'error_penalty'? it takes: error"),
+        ("regex", {}, "reward 'regex': args must give pattern"),
+        ("math.cosh2", {}, "module 'math' has no 'cosh2'; did you mean 'cosh'?"),
         ("react_parses", {"error_penalty": 0.3}, "error_penalty 0.3 must be finite and at most 0"),
         (".f", {}, "unknown reward '.f'"),
         ("", {}, "unknown reward ''"),

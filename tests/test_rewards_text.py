@@ -128,7 +128,8 @@ def test_a_schema_needs_its_library(monkeypatch):
     [
         ("length", {"maximum": 3, "minimum": 4}, "need 0 <= minimum <= maximum"),
         ("length", {"maximum": 3, "margin": 0}, "margin > 0"),
-        ("length", {}, "missing 1 required keyword-only argument: 'maximum'"),
+        ("length", {"maximun": 3}, "args has no 'maximun'; did you mean 'maximum'"),
+        ("regex", {}, "args must give pattern"),
         ("regex", {"pattern": "("}, "pattern '\\(' does not compile"),
         ("keywords", {"words": []}, "need at least one word"),
         ("keywords", {"words": ["a", ""]}, "none empty"),

@@ -96,20 +96,32 @@ def test_evaluation_in_parts_equals_evaluation_at_once(tiny_models, tokenizer):
     assert (at_once.logprobs[sampled.response_mask] < 0).all()
 
 
-def test_spans_land_on_the_tokens_that_cover_them(tokenizer):
+def test_spans_are_divided_among_the_tokens_that_cover_them(tokenizer):
+    """One token per character, so that the shares follow by hand."""
+    ids = tokenizer.convert_tokens_to_ids(list("abcdefgh"))
+    mask = torch.ones(1, 8, dtype=torch.bool)
+    sampled = collate_responses([prompt(9)], Sampled(torch.tensor([ids]), mask, torch.tensor([False])), tokenizer)
+    assert sampled.texts == ["abcdefgh"]
+    rewards = span_rewards([[Span(2, 5, -0.6), Span(4, 6, 1.0), Span(7, 8, 0.25), Span(0, 1, 2.0)]], sampled, tokenizer)
+    # -0.6 on c, d, e; 1.0 on e, f; 0.25 on h; 2.0 on a
+    expected = torch.tensor([[2.0, 0.0, -0.2, -0.2, -0.2 + 0.5, 0.5, 0.0, 0.25]])
+    torch.testing.assert_close(rewards, expected)
+
+
+def test_spans_land_on_every_token_they_touch(tokenizer):
+    """Against a slow reference: the characters of a token are those by which it lengthens the decoded prefix."""
     text = "export default function Save"
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    ends = token_ends(ids, tokenizer)
-    assert ends[-1] == len(text)
     mask = torch.ones(1, len(ids), dtype=torch.bool)
     sampled = collate_responses([prompt(9)], Sampled(torch.tensor([ids]), mask, torch.tensor([False])), tokenizer)
-    start = text.index("function")
-    rewards = span_rewards([[Span(start, start + 8, -0.6)]], sampled, tokenizer)[0]
-    starts = [0, *ends[:-1]]
-    touched = [a < start + 8 and b > start for a, b in zip(starts, ends, strict=True)]
-    assert [bool(r) for r in rewards] == touched
-    assert rewards.sum().item() == pytest.approx(-0.6)
-    assert set(rewards[torch.tensor(touched)].tolist()) == {rewards[torch.tensor(touched)][0].item()}
+    start, end = text.index("fault"), text.index("unction")  # starts and ends within a word
+    touched = [
+        bool(set(range(len(tokenizer.decode(ids[:t])), len(tokenizer.decode(ids[: t + 1])))) & set(range(start, end)))
+        for t in range(len(ids))
+    ]
+    assert 2 <= sum(touched) < len(ids)
+    rewards = span_rewards([[Span(start, end, -0.6)]], sampled, tokenizer)[0]
+    torch.testing.assert_close(rewards, -0.6 / sum(touched) * torch.tensor(touched).float())
 
 
 def test_span_behind_the_text_lands_on_the_last_token(responses, tokenizer):
@@ -123,3 +135,10 @@ def test_characters_of_several_tokens_are_placed_by_prefix(tokenizer):
     ends = token_ends(ids, tokenizer)
     assert ends == sorted(ends)
     assert ends[-1] == len(text)
+
+
+@pytest.mark.parametrize("text", ["const a;", 'const a = "日本語";'])  # decoded token by token, and by prefix
+def test_an_end_of_sequence_has_no_extent(tokenizer, text):
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ends = token_ends([*ids, tokenizer.eos_token_id], tokenizer)
+    assert ends == [*token_ends(ids, tokenizer), len(text)]

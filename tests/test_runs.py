@@ -5,11 +5,13 @@ import json
 import subprocess
 
 import pytest
+import yaml
 
 from rlhf.config import DataConfig, EvaluateConfig, ModelConfig, TrackingConfig
+from rlhf.config.secrets import mask_secrets
 from rlhf.errors import UserError
 from rlhf.rewards import RewardSpec
-from rlhf.runs.folder import difference, git_commit, is_done, mark_done, mask_secrets, open_run, versions
+from rlhf.runs.folder import difference, git_commit, is_done, mark_done, open_run, versions
 
 
 def test_the_commit_is_that_of_our_own_checkout(tmp_path):
@@ -52,6 +54,7 @@ def test_another_secret_is_not_another_run(tmp_path):
     open_run(str(tmp_path / "run"), config(api_key="one", word="a"))
     open_run(str(tmp_path / "run"), config(api_key="two", word="a"))
     assert "one" not in (tmp_path / "run" / "config.yaml").read_text()
+    (tmp_path / "run" / "evaluation.json").write_text("{}")  # else the run would not have got anywhere
     with pytest.raises(ValueError, match=r"args\.word was 'a' and is 'b'"):
         open_run(str(tmp_path / "run"), config(api_key="one", word="b"))
 
@@ -69,10 +72,41 @@ def test_a_moved_run_is_still_the_same_run(tmp_path):
     model, data = ModelConfig(name_or_path="gpt2"), DataConfig(train="x")
     evaluation = EvaluateConfig(output_dir="there", model=model, data=data, rewards=[])
     open_run(str(tmp_path / "there"), evaluation)
+    (tmp_path / "there" / "evaluation.json").write_text("{}")
     (tmp_path / "there").rename(tmp_path / "moved")
     open_run(str(tmp_path / "moved"), dataclasses.replace(evaluation, output_dir="moved"))
     with pytest.raises(ValueError, match="seed was 1234 and is 5"):
         open_run(str(tmp_path / "moved"), dataclasses.replace(evaluation, seed=5))
+
+
+def test_a_start_that_came_to_nothing_does_not_own_the_folder(tmp_path):
+    folder = tmp_path / "run"
+    open_run(str(folder), TrackingConfig(samples=1))
+    (folder / "metrics.jsonl").touch()
+    (folder / "tensorboard").mkdir()
+    (folder / "tensorboard" / "events.out.tfevents.1").write_text("a config, and no step")
+    (folder / "checkpoints").mkdir()
+    open_run(str(folder), TrackingConfig(samples=2))
+    assert yaml.safe_load((folder / "config.yaml").read_text())["samples"] == 2
+    (folder / "metrics.jsonl").write_text('{"step": 1}\n')
+    with pytest.raises(UserError, match="samples was 2 and is 3"):
+        open_run(str(folder), TrackingConfig(samples=3))
+
+
+@pytest.mark.parametrize("result", ["done.json", "ppo/metrics.jsonl", "checkpoints/checkpoint-000001/manifest.json"])
+def test_whatever_a_run_has_come_to_keeps_the_folder(tmp_path, result):
+    folder = open_run(str(tmp_path / "run"), TrackingConfig(samples=1))
+    (folder / result).parent.mkdir(parents=True, exist_ok=True)
+    (folder / result).write_text("{}")
+    with pytest.raises(UserError, match="holds a different run"):
+        open_run(str(folder), TrackingConfig(samples=2))
+
+
+def test_a_config_of_somebody_else_is_not_written_over(tmp_path):
+    (tmp_path / "config.yaml").write_text("mine: 1\n")
+    with pytest.raises(UserError, match="holds a different run"):
+        open_run(str(tmp_path), TrackingConfig())
+    assert (tmp_path / "config.yaml").read_text() == "mine: 1\n"
 
 
 def test_difference_names_the_nested_key():

@@ -238,6 +238,25 @@ def test_trust_in_a_foreign_run_is_not_contagious(foreign_run):
     Path("config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(UserError, match="asks for the reward 'reward_model'"):
         parse(STAGES["ppo"].config_class, ["--config", "config.yaml"])
+    for name in ("server", "judge"):
+        config["rewards"] = [{"path": name, "args": {"url": "http://elsewhere", "key_env": "SOME_OTHER_KEY"}}]
+        Path("config.yaml").write_text(yaml.safe_dump(config))
+        with pytest.raises(UserError, match=f"asks for the reward '{name}', which would send what is trained on"):
+            parse(STAGES["ppo"].config_class, ["--config", "config.yaml"])
+
+
+@pytest.mark.parametrize("value", ["brought.Lora", "{class_path: brought.Lora}", "{class_path: brought.Lora, r: 4}"])
+@pytest.mark.parametrize("stage", ["ppo", "sft"])
+def test_a_config_file_cannot_name_a_class_of_its_own(stage, value, mark, tmp_path, monkeypatch):
+    """Where a section may be null the parser would import what stands there, to see whether it is a subclass."""
+    (tmp_path / "brought.py").write_text(f"import pathlib\npathlib.Path({str(mark)!r}).write_text('')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "config.yaml"
+    rewards = "rewards: [{path: react_heuristic}]\n" if stage == "ppo" else ""
+    file.write_text(f"model: {{name_or_path: x}}\ndata: {{train: y}}\n{rewards}lora: {value}\n")
+    with pytest.raises(UserError, match=r"lora is 'brought.Lora'; it must be a mapping|unknown key 'lora.class_path'"):
+        parse(STAGES[stage].config_class, ["--config", str(file)])
+    assert not mark.exists()
 
 
 def test_a_report_of_a_foreign_run_imports_nothing(foreign_run, mark, tmp_path):
@@ -262,7 +281,7 @@ def test_a_data_folder_reads_its_own_files_only(tmp_path, mark):
     (folder / "train-2.jsonl").symlink_to(secret)
     with pytest.raises(UserError, match=r"train-2\.jsonl is a link that leads out of"):
         load_examples(str(folder), "train")
-    with pytest.raises(UserError, match=r"holds no \.jsonl or \.parquet file of the split 'test'"):
+    with pytest.raises(UserError, match=r"holds no \.jsonl, \.json, \.csv or \.parquet file of the split 'test'"):
         load_examples(str(folder), "test")
 
 

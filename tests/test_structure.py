@@ -1,6 +1,7 @@
 """The architecture: rooms in one order, no circles, no long files, light imports."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ ORDER = [
     "moved",
     "__init__",
     "errors",
+    "extras",
     "config",
     "maths",
     "parallel",
@@ -138,3 +140,16 @@ def test_every_moved_name_leads_somewhere() -> None:
         assert moved.look_up("rlhf.ppo", "run_ppo") is rlhf.run_ppo
     with pytest.raises(AttributeError, match="no_such_name"):
         moved.look_up("rlhf.ppo", "no_such_name")
+
+
+def lines_of(folder: str) -> int:
+    return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in (PACKAGE / folder).glob("*.py"))
+
+
+def test_the_core_is_as_short_as_the_readme_says():
+    assert lines_of("ppo") < 1300
+    assert lines_of("maths") < 600
+    readme = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    said = re.search(r"`rlhf/ppo/`, .* about\s+([\d,]+) lines, and `rlhf/maths/`, .* about ([\d,]+)\.", readme)
+    for folder, number in zip(("ppo", "maths"), said.groups(), strict=True):
+        assert lines_of(folder) == pytest.approx(int(number.replace(",", "")), rel=0.15), folder

@@ -1,4 +1,4 @@
-"""The crown test: on the KL leash PPO converges to pi_ref exp(r / beta) / Z, and to nothing else if a sign is wrong."""
+"""End to end: with a KL penalty PPO converges to pi_ref exp(r / beta) / Z, and to nothing else if a sign is wrong."""
 
 from collections.abc import Callable
 
@@ -22,9 +22,9 @@ def test_the_closed_form_by_hand() -> None:
     torch.testing.assert_close(optimal_policy(reference, beta), expected)
 
 
-def test_ppo_on_the_leash_converges_to_the_closed_form() -> None:
+def test_ppo_with_a_kl_penalty_converges_to_the_closed_form() -> None:
     config = BanditConfig(seeds=3)
-    references, kl_coefs = bandit.settings_on_the_leash(config)
+    references, kl_coefs = bandit.settings_with_penalty(config)
     assert len(references) == 15  # three references, two of them far from uniform, and five betas
     distance = total_variation(train(config, references, kl_coefs), optimal_policy(references, kl_coefs))
     assert distance.shape == (3, 15)
@@ -56,7 +56,7 @@ def test_a_wrong_sign_anywhere_misses_it(name: str, monkeypatch: pytest.MonkeyPa
     assert total_variation(final, optimal_policy(references, kl_coefs)) > 0.1
 
 
-def test_without_the_leash_every_method_finds_the_best_arm_and_ppo_first() -> None:
+def test_without_the_penalty_every_method_finds_the_best_arm_and_ppo_first() -> None:
     curves = bandit.compare_methods(BanditConfig(seeds=5))
     rewards = {name: (run.probabilities @ torch.tensor(MEANS)).mean((1, 2)) for name, run in curves.items()}
     assert all(reward[0] == pytest.approx(0.38) for reward in rewards.values())  # uniform play

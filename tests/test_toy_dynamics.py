@@ -26,14 +26,14 @@ def test_kl_is_held_near_its_target_and_the_reward_rises(traces) -> None:
     assert traces.expected_reward[-1, 0].mean() > traces.expected_reward[0, 0].mean() + 0.1
 
 
-def test_in_balance_the_leash_pulls_as_hard_as_the_reward_pushes(traces) -> None:
+def test_in_balance_the_penalty_pulls_as_hard_as_the_reward_pushes(traces) -> None:
     push, pull = traces.push[100:, 0].mean(), traces.pull[100:, 0].mean()
     assert (push > 0.3) & (pull > 0.3)
     assert pull.item() == pytest.approx(push.item(), rel=0.15)
     assert (traces.pull[0, 0] < 0).all()  # below its target the penalty pushes outwards too
 
 
-def test_a_leash_to_the_policy_that_sampled_the_batch_does_nothing_at_its_first_step() -> None:
+def test_a_penalty_against_the_policy_that_sampled_the_batch_does_nothing_at_its_first_step() -> None:
     logits = torch.randn(32, 2, generator=torch.Generator().manual_seed(0), requires_grad=True)
     kl = kl_from_logits(logits, logits.detach()).mean()
     target_kl_penalty(kl, 0.1).backward()
@@ -78,8 +78,8 @@ def test_the_story_names_the_cause() -> None:
     sentence = "KL left its band at step 2, above at 0.200, because "
     blamed = {
         "the steps are too large (lr 0.01)": trace(leaves_above, update_kl=0.08),
-        "the reward pushed with 0.90 against the leash's pull of 0.50 (kl_coef 2)": trace(leaves_above, push=0.9),
-        "batches of 32 are noisy: the push was 0.50 ± 0.00 lately, the leash's pull 0.50": trace(leaves_above),
+        "the reward pushed with 0.90 against the KL penalty's pull of 0.50 (kl_coef 2)": trace(leaves_above, push=0.9),
+        "batches of 32 are noisy: the push was 0.50 ± 0.00 lately, the KL penalty's pull 0.50": trace(leaves_above),
     }
     for cause, run in blamed.items():
         told = story.tell(CONFIG, run)

@@ -1,6 +1,7 @@
 """One PPO update, looked at from all sides."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -79,19 +80,56 @@ def test_learning_rate_zero_changes_nothing(tiny_models, pairs):
     assert metrics["policy/ratio_mean"] == 1.0
 
 
-def test_gradient_does_not_depend_on_micro_batches(tiny_models, pairs):
-    """Ragged responses, so that a micro-batch's share of the tokens is not its share of the rows."""
+def ragged_rollout(tiny_models, pairs):
+    """Responses of 1 to 10 tokens, so that a micro-batch's share of the tokens is not its share of the rows."""
     rollout, _, _ = make_trainer(tiny_models, pairs).update()
     n_tokens = torch.tensor([1, 10, 2, 9, 3, 8, 4, 7]).minimum(rollout.lengths)
     ragged = torch.arange(rollout.response_mask.shape[1]) < n_tokens.unsqueeze(-1)
-    gradients = []
+    return dataclasses.replace(rollout, response_mask=ragged)
+
+
+@pytest.mark.parametrize("loss_aggregation", ["token_mean", "sequence_mean"])
+def test_gradient_does_not_depend_on_micro_batches(tiny_models, pairs, loss_aggregation):
+    rollout, gradients, losses = ragged_rollout(tiny_models, pairs), [], []
     for micro_batch_size in (8, 3, 1):
-        trainer = make_trainer(tiny_models, pairs, mini_batch_size=8, micro_batch_size=micro_batch_size)
-        trainer.epochs.gradient(dataclasses.replace(rollout, response_mask=ragged), critic_only=False)
+        trainer = make_trainer(
+            tiny_models, pairs, mini_batch_size=8, micro_batch_size=micro_batch_size, loss_aggregation=loss_aggregation
+        )
+        losses.append(trainer.epochs.gradient(rollout, critic_only=False)["policy/loss"])
         gradients.append(torch.cat([p.grad.flatten() for _, p in trainer.policy.trainable]))
     assert gradients[0].abs().max() > 1e-4
+    assert losses == pytest.approx([losses[0]] * 3, abs=1e-6)
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(gradients[0], gradients[2], rtol=1e-4, atol=1e-6)
+
+
+def test_the_mean_of_the_loss_is_over_tokens_or_over_responses(tiny_models, pairs):
+    """At ratio 1 the policy loss of a token is minus its advantage."""
+    rollout = ragged_rollout(tiny_models, pairs)
+    rows = [a[m] for a, m in zip(rollout.advantages, rollout.response_mask, strict=True)]
+    expected = {
+        "token_mean": -torch.cat(rows).mean(),
+        "sequence_mean": -torch.stack([row.mean() for row in rows]).mean(),
+    }
+    assert abs(expected["token_mean"] - expected["sequence_mean"]) > 1e-3
+    for loss_aggregation, loss in expected.items():
+        trainer = make_trainer(tiny_models, pairs, loss_aggregation=loss_aggregation)
+        metrics = trainer.epochs.gradient(rollout, critic_only=False)
+        assert metrics["policy/loss"] == pytest.approx(float(loss), abs=1e-5)
+
+
+def test_dual_clip_bounds_the_loss_of_an_unlikely_token_that_was_bad(tiny_models, pairs):
+    """r = e^2 and A = -1: the loss is r without the bound, dual_clip with it, and no gradient is left."""
+    rollout = ragged_rollout(tiny_models, pairs)
+    shifted = dataclasses.replace(
+        rollout, old_logprobs=rollout.old_logprobs - 2.0, advantages=torch.full_like(rollout.advantages, -1.0)
+    )
+    for dual_clip, loss in ((None, math.exp(2.0)), (3.0, 3.0)):
+        trainer = make_trainer(tiny_models, pairs, dual_clip=dual_clip)
+        metrics = trainer.epochs.gradient(shifted, critic_only=False)
+        assert metrics["policy/loss"] == pytest.approx(loss, rel=1e-4)
+        assert metrics["policy/dual_clip_fraction"] == (dual_clip is not None)
+        assert (metrics["policy/grad_norm"] == 0) == (dual_clip is not None)
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
@@ -116,19 +154,49 @@ def test_gradient_checkpointing_recomputes_and_changes_nothing(tiny_models, pair
     assert metrics[1] == pytest.approx(metrics[0], rel=1e-3, abs=1e-5)
 
 
-def test_warmup_trains_the_critic_alone_and_ends(tiny_models, pairs):
+@pytest.mark.parametrize("critic", ["shared", "detached", "adapter"])
+def test_warmup_trains_the_critic_alone_and_ends(tiny_models, pairs, critic):
     warmup = ValueWarmup(explained_variance=2.0, max_updates=2)  # out of reach: the limit ends it
-    trainer = make_trainer(tiny_models, pairs, value_warmup=warmup)
+    trainer = make_trainer(tiny_models, pairs, value_warmup=warmup, critic=critic, entropy_coef=0.01)
     policy_before = [p.detach().clone() for p in trainer.policy.policy_parameters()]
     head_before = trainer.policy.wrapper.v_head.summary.weight.clone()
     seen = []
     for _ in range(2):
         seen.append(trainer.update()[2]["policy/warmup"])
         assert all(torch.equal(a, b) for a, b in zip(policy_before, trainer.policy.policy_parameters(), strict=True))
+        optimized = set(trainer.epochs.optimizer.state)
+        assert optimized == set(trainer.policy.critic_parameters())  # no moments of the policy either
     assert not torch.equal(head_before, trainer.policy.wrapper.v_head.summary.weight)
     seen.append(trainer.update()[2]["policy/warmup"])
     assert seen == [1.0, 1.0, 0.0]
     assert any(not torch.equal(a, b) for a, b in zip(policy_before, trainer.policy.policy_parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("whiten_rewards", "gamma"), [(False, 1.0), (True, 1.0), (False, 0.9), (True, 0.9)])
+def test_a_new_critic_begins_at_the_mean_return(tiny_models, pairs, whiten_rewards, gamma):
+    """By hand: what is still to come at every token, the mean of that for each response, the mean of those."""
+    trainer = make_trainer(
+        tiny_models, pairs, rewards=[RewardSpec(path="test_trainer.half_and_span")], missing_eos_penalty=2.0,
+        whiten_rewards=whiten_rewards, gamma=gamma, gae_lambda=1.0,
+    )  # fmt: skip
+    started = []
+    start = trainer.policy.start_values_at
+    trainer.policy.start_values_at = lambda value: (started.append(value), start(value))
+    rollout = trainer.update().rollout
+    means = []
+    for rewards, length in zip(rollout.rewards.tolist(), rollout.lengths.tolist(), strict=True):
+        to_come, seen = 0.0, []
+        for reward in reversed(rewards[:length]):
+            to_come = reward + gamma * to_come
+            seen.append(to_come)
+        means.append(sum(seen) / length)
+    assert started == [pytest.approx(sum(means) / 8, abs=1e-5)]
+    assert set(rollout.old_values[rollout.response_mask].tolist()) == set(started)
+    if gamma == 1.0:  # and so the critic is right on average
+        gap = (rollout.returns - rollout.old_values).sum(-1) / rollout.lengths
+        assert gap.mean().item() == pytest.approx(0.0, abs=1e-5)
+    if whiten_rewards:
+        assert abs(started[0] - rollout.scores.mean().item()) > 0.1
 
 
 def test_warmup_ends_early_when_the_critic_explains_enough(tiny_models, pairs):

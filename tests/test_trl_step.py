@@ -26,8 +26,9 @@ import trl.experimental.ppo.ppo_trainer as trl_ppo
 from accelerate import Accelerator
 from trl.experimental.ppo import PPOConfig as TRLConfig
 
-from rlhf.classic.batch import StepTrainer, read_batch
+from rlhf.classic.batch import read_batch
 from rlhf.classic.model import AutoModelForCausalLMWithValueHead
+from rlhf.classic.update import StepTrainer
 from rlhf.config import DataConfig, PPOConfig, SamplingConfig
 from rlhf.config.rewards import RewardSpec
 from rlhf.maths.advantages import gae
@@ -97,12 +98,12 @@ def patch_rollout(given: Given, monkeypatch, epochs: int) -> nn.Module:
 
     reward_model, real_get_reward = nn.Module(), trl_ppo.get_reward
 
-    def judged(model, *arguments):
+    def scored(model, *arguments):
         return (None, torch.tensor(SCORES), None) if model is reward_model else real_get_reward(model, *arguments)
 
     shuffles = iter(orders(epochs))
     monkeypatch.setattr(trl_ppo, "batch_generation", sampled)
-    monkeypatch.setattr(trl_ppo, "get_reward", judged)
+    monkeypatch.setattr(trl_ppo, "get_reward", scored)
     monkeypatch.setattr(np.random, "permutation", lambda n: next(shuffles).numpy())
     return reward_model
 
@@ -147,7 +148,7 @@ def our_update(given: Given, epochs=2, minibatches=2) -> SimpleNamespace:
     """The same update of ours: its rollout and metrics, and our policy and value head afterwards."""
     policy = our_policy(given)
     config = PPOConfig(
-        data=DataConfig(train="given"), rewards=[RewardSpec(path="given")], batch_size=N_ROWS,
+        data=DataConfig(train="given"), rewards=[RewardSpec(path="length")], batch_size=N_ROWS,
         mini_batch_size=N_ROWS // minibatches, micro_batch_size=N_ROWS, num_ppo_epochs=epochs,
         learning_rate=LEARNING_RATE,
         critic_learning_rate=LEARNING_RATE, max_grad_norm=math.inf, clip_range=CLIP, value_clip_range=CLIP,

@@ -70,7 +70,7 @@ def mode(request, vllm, tiny_models):
     """(a config, the stand-in's engine of a trainer with that config) of either mode."""
     if request.param == "colocate":
         return COLOCATED, lambda trainer: trainer.vllm.engine.generation.llm
-    served = vllm_standin.Serve(tiny_models["gpt2"])
+    served = vllm_standin.Serve(tiny_models["gpt2"], logprobs_mode="processed_logprobs")
     return GenerationConfig(engine="vllm", mode="server", server_url=served.url), lambda trainer: served.llm
 
 
@@ -127,7 +127,7 @@ def test_every_update_samples_with_the_weights_of_now(tiny_models, pairs, mode):
     assert all(torch.equal(after[name], weight) for name, weight in reference.items() if "v_head" not in name)
 
 
-@pytest.mark.parametrize("ending", ["length", "eos", "stop", "special stop"])
+@pytest.mark.parametrize("ending", ["length", "eos", "second eos", "stop", "special stop"])
 def test_responses_end_where_those_of_the_decode_loop_end(tiny_models, pairs, mode, ending):
     """At a temperature at which both engines can only take the most probable token."""
     generation, engine_of = mode
@@ -138,11 +138,13 @@ def test_responses_end_where_those_of_the_decode_loop_end(tiny_models, pairs, mo
     if ending == "special stop":
         trunk.ln_f.bias.data.copy_(1e5 * trunk.wte.weight[pad])  # always the most probable token
     trainer.vllm.load_policy()
-    engine_of(trainer).eos_token_ids |= set(range(300))  # as a generation_config.json may say: they are not ours
+    engine_of(trainer).eos_token_ids |= set(range(300))  # what it takes for EOS does not count
     prompts = trainer.next_prompts()
     uncut = sample_responses(trainer.policy, trainer.tokenizer, prompts, sampling)
     if ending == "eos":
         trainer.tokenizer.eos_token_id = uncut.response_ids(0)[4]
+    elif ending == "second eos":
+        trainer.policy.language_model.generation_config.eos_token_id = [319, uncut.response_ids(0)[4]]
     elif ending != "length":
         stop = uncut.texts[0][2:5] or trainer.tokenizer.pad_token  # the text leaves special tokens out
         sampling = trainer.vllm.sampling = dataclasses.replace(sampling, stop=[stop])
@@ -203,7 +205,7 @@ def test_two_processes(tiny_models, pairs, tmp_path):
 
 def test_missing_package_is_one_line(tiny_models, pairs):
     with pytest.raises(
-        UserError, match=r"generation.engine is vllm, which is not installed; pip install -e '.\[vllm\]'"
+        UserError, match=r"generation\.engine vllm .*needs vllm, which is not installed: pip install 'rlhf-ppo\[vllm\]'"
     ):
         trainer_with(tiny_models, pairs)
 

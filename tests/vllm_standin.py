@@ -114,6 +114,7 @@ class LLM:
             )
         eos = GenerationConfig.from_pretrained(model).eos_token_id
         self.eos_token_ids = {self.tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])}
+        self.processed = engine_arguments.get("logprobs_mode", "raw_logprobs") == "processed_logprobs"
         self.generator = torch.Generator().manual_seed(engine_arguments.get("seed", 0))
         self.known: dict[tuple[int, ...], torch.Tensor] = {}
         self.asked: list[tuple[list[int], SamplingParams]] = []
@@ -150,12 +151,14 @@ class LLM:
         generator = self.generator
         if params.seed is not None:
             generator = torch.Generator().manual_seed(params.seed + index)
-        ids, reason = [], None
+        ids, said, reason = [], [], None
         while reason is None:
-            ids.append(self.draw(tuple(prompt + ids), params, generator))
+            token, logprob = self.draw(tuple(prompt + ids), params, generator)
+            ids.append(token)
+            said.append({token: SimpleNamespace(logprob=logprob)})
             reason, why = self.end(prompt, ids, params)
         text = self.tokenizer.decode(ids, skip_special_tokens=params.skip_special_tokens)
-        return CompletionOutput(index, text, ids, None, None, reason, why)
+        return CompletionOutput(index, text, ids, None, None if params.logprobs is None else said, reason, why)
 
     @torch.no_grad()
     def draw(self, prefix, params, generator):
@@ -163,8 +166,10 @@ class LLM:
             self.known[prefix] = self.worker.model(torch.tensor([prefix])).logits[0, -1].float()
         logits = self.known[prefix]
         if params.temperature == 0:
-            return int(logits.argmax())
-        return int(torch.multinomial((logits / params.temperature).softmax(-1), 1, generator=generator))
+            return int(logits.argmax()), 0.0
+        processed = (logits / params.temperature).log_softmax(-1)
+        token = int(torch.multinomial(processed.exp(), 1, generator=generator))
+        return token, float((processed if self.processed else logits.log_softmax(-1))[token])
 
     def end(self, prompt, ids, params):
         """Finish reason and stop reason after the last of the ids, (None, None) while there is more to come."""
@@ -183,8 +188,8 @@ class LLM:
 class Serve:
     """`vllm serve`: development mode has the endpoints that move weights."""
 
-    def __init__(self, model, development_mode=True):
-        self.llm, self.development_mode = LLM(model), development_mode
+    def __init__(self, model, development_mode=True, **engine_arguments):
+        self.llm, self.development_mode = LLM(model, **engine_arguments), development_mode
         self.requests: list[str] = []
         self.lock = threading.Lock()
         serve = self
@@ -239,12 +244,21 @@ class Serve:
         choices = [
             {
                 "prompt_token_ids": output.prompt_token_ids,
-                **{name: getattr(each, name) for name in ("text", "token_ids", "logprobs", "finish_reason")},
+                **{name: getattr(each, name) for name in ("text", "token_ids", "finish_reason")},
+                "logprobs": None if each.logprobs is None else self.spelled(each.logprobs),
             }
             for output in outputs
             for each in output.outputs
         ]
         return 200, {"choices": choices}
+
+    @staticmethod
+    def spelled(said):
+        """Log-probabilities of sampled tokens as the completions endpoint spells them."""
+        pairs = [next(iter(at.items())) for at in said]
+        tokens, logprobs = [f"token_id:{token}" for token, _ in pairs], [each.logprob for _, each in pairs]
+        tops = [{token: logprob} for token, logprob in zip(tokens, logprobs, strict=True)]
+        return {"tokens": tokens, "token_logprobs": logprobs, "top_logprobs": tops}
 
 
 class NCCLWeightTransferEngine:

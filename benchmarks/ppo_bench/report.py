@@ -83,7 +83,7 @@ What the two sides do differently:
 - critic: TRL trains a second model in full, all its weights with AdamW; here it is {ours}.
 - LM head: TRL keeps the logits of every position and of every step of the decoding; here it runs on response
   positions, and only log-probabilities are kept.
-- decoding: TRL's goes through the adapters; here they are folded into the weights meanwhile.
+- decoding: TRL's goes through the adapters; here they are merged into the weights meanwhile.
 - old log-probabilities: TRL takes those of the decoding; here the forward pass of the update computes them.
 - entropy: TRL computes it for every minibatch, here it is computed once per rollout.
 - reference: the base without its adapters on both sides.

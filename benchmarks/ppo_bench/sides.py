@@ -146,6 +146,7 @@ def train_theirs(config: PPOConfig, laps: Laps) -> None:
     dataset = datasets.Dataset.from_list([{"input_ids": prompt.prompt_ids} for prompt in prompts])
     rewards = RewardSum.from_specs(config.rewards)
     reward_model = TextReward(rewards, tokenizer, config.data.max_prompt_tokens)
+    assert config.lora is not None
     policy = peft.get_peft_model(base, lora_adapters(config.lora, base))
 
     class Paused(transformers.TrainerCallback):

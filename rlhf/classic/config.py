@@ -3,6 +3,7 @@
 import math
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -11,21 +12,14 @@ import rlhf.config as native
 from rlhf.config.checks import require, require_divides, require_positive
 from rlhf.config.rewards import RewardSpec
 
-KL_ESTIMATORS: dict[str, native.KLEstimator] = {"kl": "k1", "mse": "k2", "abs": "abs"}
-NO_EFFECT = {
-    "compare_steps": "nothing is pushed while training; call trainer.save_pretrained",
-    "optimize_cuda_cache": "caches are not emptied between phases",
-    "optimize_device_cache": "caches are not emptied between phases",
-    "push_to_hub_if_best_kwargs": "nothing is pushed while training; call trainer.save_pretrained",
-    "ratio_threshold": "no minibatch is skipped for its ratio; early_stopping with target_kl ends the epochs",
-    "world_size": "accelerate launch decides on the number of processes",
-}
-"""Fields that are accepted for the sake of old scripts, and what happens instead."""
+KL_ESTIMATORS: dict[str, native.KLEstimator] = {"kl": "k1", "mse": "k2", "abs": "abs", "full": "exact"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class PPOConfig:
     """Settings of the classic loop; names and defaults are those of TRL 0.11, batch sizes are per process.
+
+    What is assigned later acts from the next `step` on, or raises there if the trainer was built with the old value.
 
     Args:
         exp_name: Goes to the tracker with all other fields; the script's name.
@@ -44,7 +38,7 @@ class PPOConfig:
         learning_rate: Of policy and value head.
         adap_kl_ctrl: Steer the KL coefficient; else it stays at init_kl_coef.
         init_kl_coef: First KL coefficient.
-        kl_penalty: kl (k1), mse (k2) or abs; full is refused.
+        kl_penalty: kl (k1), mse (k2), abs, or full: over the whole vocabulary, for two more forward passes per step.
         target: Nats per response that the KL coefficient is steered to.
         horizon: Responses over which it reacts.
         gamma: Discount.
@@ -66,13 +60,17 @@ class PPOConfig:
         gradient_checkpointing: Trade compute for activation memory.
         temperature: Logits are divided by it in the update; 1, as in TRL, whatever `generate` samples with. Give both
             the same.
-        forward_batch_size: Refused; it was another name for mini_batch_size.
-        compare_steps: No effect, like all that follow; a value other than the default is answered by a warning.
-        push_to_hub_if_best_kwargs: No effect.
-        ratio_threshold: No effect.
-        optimize_cuda_cache: No effect.
-        optimize_device_cache: No effect.
-        world_size: No effect.
+        ratio_threshold: Skip minibatches whose mean ratio is above this.
+        push_to_hub_if_best_kwargs: For `push_to_hub`, which is called where the mean score of a step is the best so
+            far; repo_id has to be among them.
+        compare_steps: Look for that in every compare_steps-th step only.
+        optimize_device_cache: Empty the accelerator's cache after each `generate` and `step`.
+        optimize_cuda_cache: Its older name.
+        forward_batch_size: Older name of mini_batch_size, which it replaces.
+        world_size: Filled in by the trainer, as are is_encoder_decoder and is_peft_model.
+        is_encoder_decoder: Filled in.
+        is_peft_model: Filled in.
+        dataset_num_proc: No effect, as in TRL: nothing is mapped here.
     """
 
     exp_name: str = field(default_factory=lambda: Path(sys.argv[0]).stem)
@@ -112,30 +110,23 @@ class PPOConfig:
     whiten_rewards: bool = False
     gradient_checkpointing: bool = False
     temperature: float = 1.0
-    forward_batch_size: int | None = None
-    compare_steps: int = 1
-    push_to_hub_if_best_kwargs: dict[str, Any] = field(default_factory=dict)
     ratio_threshold: float = 10.0
+    push_to_hub_if_best_kwargs: dict[str, Any] = field(default_factory=dict)
+    compare_steps: int = 1
+    optimize_device_cache: bool = False
     optimize_cuda_cache: bool | None = None
-    optimize_device_cache: bool | None = False
+    forward_batch_size: int | None = None
     world_size: int | None = None
+    is_encoder_decoder: bool | None = None
+    is_peft_model: bool | None = None
+    dataset_num_proc: int | None = None
 
     def __post_init__(self) -> None:
-        require_positive(self, "steps", "gradient_accumulation_steps", "temperature", "mini_batch_size", "target_kl")
-        require(
-            self.kl_penalty in KL_ESTIMATORS,
-            f"kl_penalty is {self.kl_penalty!r}; it must be one of {', '.join(KL_ESTIMATORS)}. The KL over the whole "
-            "vocabulary ('full') is not computed: 'kl' has the same expectation",
-        )
-        require(
-            self.forward_batch_size is None,
-            f"forward_batch_size is {self.forward_batch_size}; that name is gone, set mini_batch_size instead",
-        )
-        require_divides(
-            "batch_size", self.batch_size, "mini_batch_size * gradient_accumulation_steps", self.backward_batch_size
-        )
-        for name in sorted(self._changed() & NO_EFFECT.keys()):
-            warnings.warn(f"PPOConfig.{name} has no effect: {NO_EFFECT[name]}", stacklevel=3)
+        if self.forward_batch_size is not None:
+            self.mini_batch_size = self.forward_batch_size
+        if self.optimize_cuda_cache is not None:
+            self.optimize_device_cache = self.optimize_cuda_cache
+        self.check()
         if "target_kl" in self._changed() and not self.early_stopping:
             warnings.warn(
                 f"PPOConfig.target_kl {self.target_kl} has no effect without early_stopping=True; "
@@ -144,6 +135,39 @@ class PPOConfig:
             )
         if self.use_score_norm and not self.use_score_scaling:
             warnings.warn("PPOConfig.use_score_norm has no effect without use_score_scaling=True", stacklevel=3)
+        if self.dataset_num_proc is not None:
+            warnings.warn("PPOConfig.dataset_num_proc has no effect: the trainer does not map the dataset")
+
+    def check(self) -> None:
+        """Raise UserError for values that do not go together."""
+        require_positive(
+            self, "steps", "gradient_accumulation_steps", "temperature", "mini_batch_size", "target_kl", "batch_size",
+            "compare_steps", "ratio_threshold",
+        )  # fmt: skip
+        require(
+            self.kl_penalty in KL_ESTIMATORS,
+            f"kl_penalty is {self.kl_penalty!r}; it must be one of {', '.join(KL_ESTIMATORS)}",
+        )
+        require(
+            not self.push_to_hub_if_best_kwargs or "repo_id" in self.push_to_hub_if_best_kwargs,
+            "push_to_hub_if_best_kwargs has no repo_id; give the name of the repository to push to",
+        )
+        require_divides(
+            "batch_size", self.batch_size, "mini_batch_size * gradient_accumulation_steps", self.backward_batch_size
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field; raises UserError for a name that is none, which nothing would read."""
+        require(
+            name not in DERIVED,
+            f"PPOConfig.{name} cannot be set: it follows from batch_size, mini_batch_size, steps, "
+            "gradient_accumulation_steps and the number of processes",
+        )
+        require(
+            hasattr(type(self), name) or name in {f.name for f in fields(self)},
+            f"PPOConfig has no setting {name!r}; for one of your own, declare it in a subclass",
+        )
+        super().__setattr__(name, value)
 
     @property
     def backward_batch_size(self) -> int:
@@ -151,13 +175,24 @@ class PPOConfig:
         return self.mini_batch_size * self.gradient_accumulation_steps
 
     @property
+    def global_backward_batch_size(self) -> int:
+        """Responses per optimizer step over all processes, once a trainer has filled in how many these are."""
+        return self.backward_batch_size * (self.world_size or 1)
+
+    @property
+    def global_batch_size(self) -> int:
+        """Responses per `step` over all processes, likewise."""
+        return self.batch_size * (self.world_size or 1)
+
+    @property
     def total_ppo_epochs(self) -> int:
         """Batches until `steps` responses were seen."""
         return math.ceil(self.steps / self.batch_size)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, for a tracker."""
-        return asdict(self)
+        """All fields and what follows from them, for a tracker; keys of nested dictionaries are joined by slashes."""
+        given: dict[str, Any] = asdict(self) | {name: getattr(self, name) for name in DERIVED}
+        return dict(_flat(given))
 
     def to_native(self, num_processes: int = 1) -> native.PPOConfig:
         """The same settings for this project's own trainer, whose batch sizes are over all processes.
@@ -169,7 +204,7 @@ class PPOConfig:
             normalization = "standardize" if self.use_score_norm else "scale"
         return native.PPOConfig(
             data=native.DataConfig(train="queries"),
-            rewards=[RewardSpec(path="scores")],
+            rewards=[RewardSpec(path="classic.scores")],
             sampling=native.SamplingConfig(temperature=self.temperature),
             batch_size=self.batch_size * num_processes,
             num_ppo_epochs=self.ppo_epochs,
@@ -200,3 +235,15 @@ class PPOConfig:
         """Fields that differ from their defaults."""
         defaults = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(self)}
         return {name for name, default in defaults.items() if getattr(self, name) != default}
+
+
+DERIVED = [name for name, value in vars(PPOConfig).items() if isinstance(value, property)]
+"""Numbers that follow from the fields."""
+
+
+def _flat(nested: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in nested.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}/")
+        else:
+            yield prefix + name, value

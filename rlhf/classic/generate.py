@@ -1,6 +1,7 @@
 """Sampling through transformers' own `generate`, for lists of prompts of different lengths."""
 
 import copy
+import inspect
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,19 +11,38 @@ from torch import Tensor
 
 from rlhf.config.checks import require
 from rlhf.sampling.batch import pad_left
+from rlhf.sampling.stopping import as_ids, stop_token_ids
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-class LengthSampler:
-    """Draws a number of new tokens from minimum, minimum + 1, ... maximum - 1, each as likely as any other."""
+ALTERS: dict[str, tuple[Any, ...]] = {
+    "min_p": (0,), "top_h": (), "typical_p": (1,), "epsilon_cutoff": (0,), "eta_cutoff": (0,),
+    "repetition_penalty": (1,), "encoder_repetition_penalty": (1,), "no_repeat_ngram_size": (0,),
+    "encoder_no_repeat_ngram_size": (0,), "exponential_decay_length_penalty": (), "bad_words_ids": ([],),
+    "sequence_bias": ([], {}), "suppress_tokens": ([],), "begin_suppress_tokens": ([],), "forced_bos_token_id": (),
+    "forced_eos_token_id": (), "guidance_scale": (1,), "watermarking_config": (), "penalty_alpha": (0,),
+    "dola_layers": (), "min_new_tokens": (0,),
+}  # fmt: skip
+"""Settings of `generate` that change what is sampled, and the values besides None that change nothing."""
+ONE_SAMPLE = ("num_beams", "num_beam_groups", "num_return_sequences")
+BEAMS_ONLY = ("constraints", "force_words_ids", "diversity_penalty")
+PROCESSORS = ("logits_processor", "prefix_allowed_tokens_fn", "custom_generate", "negative_prompt_ids")
+MADE_HERE = ("input_ids", "inputs", "inputs_embeds", "attention_mask", "position_ids", "past_key_values", "labels")
 
-    def __init__(self, minimum: int, maximum: int) -> None:
-        self.minimum, self.maximum = minimum, maximum
+
+class LengthSampler:
+    """Draws a number of new tokens from min_value, min_value + 1, ... max_value - 1, each as likely as any other."""
+
+    def __init__(self, min_value: int, max_value: int) -> None:
+        require(
+            min_value < max_value, f"min_value is {min_value}; it must be less than max_value {max_value}, never drawn"
+        )
+        self.min_value, self.max_value = min_value, max_value
 
     def __call__(self) -> int:
-        return random.randrange(self.minimum, self.maximum)
+        return random.randrange(self.min_value, self.max_value)
 
 
 class EndRecorder:
@@ -57,7 +77,9 @@ class Sampler(NamedTuple):
 def sampler(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", options: dict[str, Any]) -> Sampler:
     """What the arguments of `generate` come to, over the model's own defaults.
 
-    Raises UserError for beams and for several sequences per query: a step learns from one sample each.
+    An eos_token_id that is passed ends a row besides the tokenizer's EOS, in place of the model's own.
+    Raises UserError for a name that transformers does not know, and for beams and several sequences per query: a step
+    learns from one sample each.
     """
     from transformers import EosTokenCriteria, GenerationConfig, StoppingCriteriaList, StopStringCriteria
 
@@ -66,11 +88,18 @@ def sampler(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", opti
     config = copy.deepcopy(given.pop("generation_config"))
     config.update(**model.generation_config.to_dict(), defaults_only=True)
     others = config.update(**given)
-    for name in ("num_beams", "num_return_sequences"):
-        value = getattr(config, name)
-        require(value in (None, 1), f"generate got {name}={value}; PPO learns from one sample per query: 1")
-    if config.eos_token_id is None:
-        config.eos_token_id = tokenizer.eos_token_id
+    require_known(model, others)
+    for name in (*ONE_SAMPLE, *BEAMS_ONLY):
+        value, only = getattr(config, name, None), "1" if name in ONE_SAMPLE else "leave it out"
+        require(
+            value in (None, 0.0) if name in BEAMS_ONLY else value in (None, 1),
+            f"generate got {name}={value}; PPO learns from one sample per query: {only}",
+        )
+    passed = as_ids(options.get("eos_token_id", getattr(options.get("generation_config"), "eos_token_id", None)))
+    if not passed:
+        config.eos_token_id = stop_token_ids(model, tokenizer)
+    elif max(passed) >= 0:  # -1 is how TRL's examples say that nothing ends a response
+        config.eos_token_id = list(dict.fromkeys([*passed, tokenizer.eos_token_id]))
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     criteria.append(EosTokenCriteria(config.eos_token_id))
@@ -97,17 +126,30 @@ def sample_batch(model: "PreTrainedModel", queries: list[Tensor], sampler: Sampl
     return [row[ids.shape[1] : end] for row, end in zip(rows, ends, strict=True)]
 
 
-def distribution_mismatch(config: "GenerationConfig", vocab_size: int, temperature: float) -> list[str]:
+def require_known(model: "PreTrainedModel", others: dict[str, Any]) -> None:
+    """Raise UserError for arguments of `generate` that are neither settings nor arguments of transformers' own."""
+    known = {*inspect.signature(model.generate).parameters, *inspect.signature(model.forward).parameters}
+    for name in others:
+        require(name not in MADE_HERE, f"generate got {name}; it is made here, from queries without padding")
+        require(name in known, f"generate got {name}={others[name]!r}, which transformers does not know; leave it out")
+
+
+def distribution_mismatch(sampler: Sampler, vocab_size: int, temperature: float) -> list[str]:
     """Settings that make `generate` draw from another distribution than softmax(logits / temperature).
 
     Where nothing is said, transformers decodes greedily, and samples from the 50 most likely tokens.
     """
+    config = sampler.config
     top_k = 50 if config.top_k is None else config.top_k
     found = {
         f"do_sample={config.do_sample}": not config.do_sample,
         f"temperature={config.temperature}": (config.temperature or 1.0) != temperature,
         f"top_k={top_k}": 0 < top_k < vocab_size,
         f"top_p={config.top_p}": (config.top_p or 1.0) < 1,
-        f"repetition_penalty={config.repetition_penalty}": (config.repetition_penalty or 1.0) != 1,
+        f"min_length={config.min_length}": (config.min_length or 0) > 0,
     }
+    for name, neutral in ALTERS.items():
+        value = getattr(config, name, None)
+        found[f"{name}={value}"] = value is not None and value not in neutral
+    found |= {name: bool(sampler.others.get(name)) for name in PROCESSORS}
     return [setting for setting, differs in found.items() if differs]

@@ -7,57 +7,94 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rlhf.classic.batch import StepTrainer, TokenRewards
 from rlhf.classic.config import PPOConfig
+from rlhf.classic.kl import AdaptiveKLController, FixedKLController
+from rlhf.classic.methods import Methods
+from rlhf.classic.reference import create_reference_model
+from rlhf.classic.update import StepEpochs, StepTrainer
 from rlhf.config.checks import require
+from rlhf.fast.install import install
+from rlhf.models.dropout import disable_dropout
+from rlhf.models.head import require_head
 from rlhf.parallel.launch import join_processes, require_data_parallel
 from rlhf.policy.policy import Policy
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch.utils.data import DataLoader
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel
+
+NOT_APPLIED = {
+    "mixed_precision": "load the model with dtype=torch.bfloat16; adapters and value head may stay in float32",
+    "gradient_accumulation_steps": "set PPOConfig.gradient_accumulation_steps",
+    "gradient_accumulation_plugin": "set PPOConfig.gradient_accumulation_steps",
+    "deepspeed_plugin": "every process keeps the whole model",
+    "fsdp_plugin": "every process keeps the whole model",
+    "megatron_lm_plugin": "every process keeps the whole model",
+    "dynamo_backend": "compile the model yourself",
+    "dynamo_plugin": "compile the model yourself",
+    "log_with": "set PPOConfig.log_with",
+    "project_config": "set PPOConfig.project_kwargs",
+}
+"""Arguments of Accelerator that the update does not go by, and what to do instead."""
 
 
 def build_accelerator(config: PPOConfig) -> "Accelerator":
     """Accelerate with the trackers that the config names.
 
-    Raises UserError where the launcher would divide the model, or have each process train on its own.
+    Raises UserError where the launcher would divide the model, have each process train on its own, or compute in
+    another precision than the model's.
     """
     from accelerate import Accelerator
-    from accelerate.utils import ProjectConfiguration
+    from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration
 
     join_processes(None)
     require_data_parallel("the classic loop")
-    project = ProjectConfiguration(**config.project_kwargs)
-    accelerator = Accelerator(log_with=config.log_with, project_config=project, **config.accelerator_kwargs)
+    for name, value in config.accelerator_kwargs.items():
+        advice = NOT_APPLIED.get(name)
+        require(
+            advice is None or value in (None, "no"), f"accelerator_kwargs {name}={value!r} is not applied: {advice}"
+        )
+    accelerator = Accelerator(
+        log_with=config.log_with,
+        project_config=ProjectConfiguration(**config.project_kwargs),
+        gradient_accumulation_plugin=GradientAccumulationPlugin(
+            num_steps=config.gradient_accumulation_steps, sync_with_dataloader=False
+        ),
+        **{name: value for name, value in config.accelerator_kwargs.items() if name not in NOT_APPLIED},
+    )
+    require(
+        accelerator.mixed_precision == "no",
+        f"accelerate was told mixed_precision {accelerator.mixed_precision!r}, which is not applied: "
+        f"{NOT_APPLIED['mixed_precision']}, and launch with --mixed_precision no",
+    )
     if config.log_with is not None:
         settings = {name: value for name, value in config.to_dict().items() if isinstance(value, int | float | str)}
         accelerator.init_trackers(config.tracker_project_name, config=settings, init_kwargs=config.tracker_kwargs)
     return accelerator
 
 
-def build_policy(config: PPOConfig, model: Any, ref_model: Any, accelerator: "Accelerator") -> Policy:
-    """Policy, critic and reference, the same on all processes.
-
-    Without ref_model the reference is a copy of a plain model, or a PEFT model's base with its adapters off.
-    """
-    from rlhf.classic.model import create_reference_model
-
+def reference_of(model: Any, ref_model: Any, num_shared_layers: int | None) -> Any:
+    """The reference: the one that is given, a copy of a plain model, or None for a PEFT model, its adapters off."""
     require(
         hasattr(model, "v_head") and not hasattr(model, "is_encoder_decoder"),
         f"model is a {type(model).__name__}; PPOTrainer needs a causal model with a value head: "
         "AutoModelForCausalLMWithValueHead.from_pretrained takes a name, a folder or a model",
     )
-    if ref_model is None and not hasattr(model.pretrained_model, "peft_config"):
-        ref_model = create_reference_model(model)
-    reference = None if ref_model is None else causal_lm(ref_model)
+    if ref_model is not None or hasattr(model.pretrained_model, "peft_config"):
+        if num_shared_layers is not None:
+            warnings.warn("num_shared_layers has no effect: there is a reference already, which shares what it shares")
+        return ref_model
+    return create_reference_model(model, num_shared_layers)
+
+
+def build_policy(config: PPOConfig, model: Any, ref_model: Any, accelerator: "Accelerator") -> Policy:
+    """Policy, critic and reference, the same on all processes."""
+    policy = Policy(model, "shared", None if ref_model is None else reference_network(ref_model, model))
     require(
-        reference is not causal_lm(model),
-        "ref_model has the weights of model itself and would be trained with it; pass create_reference_model(model), "
-        "or None",
+        bool(policy.policy_parameters()),
+        "no weight of the model can be trained, only its value head; load adapters with is_trainable=True",
     )
-    policy = Policy(model, "shared", reference)
     if not hasattr(model.pretrained_model, "hf_device_map"):
         policy.to(accelerator.device)
     if config.gradient_checkpointing:
@@ -68,23 +105,30 @@ def build_policy(config: PPOConfig, model: Any, ref_model: Any, accelerator: "Ac
     return policy
 
 
-def build_native(
-    config: PPOConfig,
-    policy: Policy,
-    tokenizer: "PreTrainedTokenizerFast",
-    accelerator: "Accelerator",
-) -> StepTrainer:
-    """The trainer whose update is behind each step."""
-    return StepTrainer(
-        config.to_native(accelerator.num_processes),
-        policy,
-        tokenizer,
-        reward_fn=None,  # type: ignore[arg-type]  # scores come with each step
-        prompts=None,  # type: ignore[arg-type]  # and so do queries
-        shuffler=torch.Generator().manual_seed(config.seed),
-        accelerator=accelerator,
-        callbacks=[TokenRewards()],
+def replace_reference(policy: Policy, ref_model: Any) -> None:
+    """Compare the policy with another model from now on; None is a PEFT model's own base."""
+    if ref_model is None:
+        require(
+            policy.is_peft, "ref_model is None, but the model has no adapters to turn off; give a frozen copy of it"
+        )
+        policy.frozen_reference = None
+        return
+    reference = reference_network(ref_model, policy.wrapper).requires_grad_(False).eval()
+    disable_dropout(reference)
+    install(reference, reference)
+    require_head(reference)
+    policy.frozen_reference = reference.to(policy.device)
+
+
+def reference_network(ref_model: Any, model: Any) -> "PreTrainedModel":
+    """The language model of a reference; raises UserError if it is the one that is trained."""
+    reference = causal_lm(ref_model)
+    require(
+        reference is not causal_lm(model),
+        "ref_model has the weights of model itself and would be trained with it; pass create_reference_model(model), "
+        "or None",
     )
+    return reference
 
 
 def causal_lm(model: Any) -> "PreTrainedModel":
@@ -93,39 +137,81 @@ def causal_lm(model: Any) -> "PreTrainedModel":
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
+def build_native(methods: Methods, policy: Policy) -> StepTrainer:
+    """The trainer whose update is behind each step."""
+    config, accelerator = methods.config, methods.accelerator
+    native = StepTrainer(
+        config.to_native(accelerator.num_processes),
+        policy,
+        methods.tokenizer,
+        reward_fn=None,  # type: ignore[arg-type]  # scores come with each step
+        prompts=None,  # type: ignore[arg-type]  # and so do queries
+        shuffler=torch.Generator().manual_seed(config.seed),
+        accelerator=accelerator,
+    )
+    native.epochs = StepEpochs(native.config, policy, native.ranks, native.shuffler)
+    native.methods = native.epochs.methods = methods
+    native.kl_controller = FixedKLController(config.init_kl_coef)
+    if config.adap_kl_ctrl:
+        native.kl_controller = AdaptiveKLController(config.init_kl_coef, config.target, config.horizon)
+    return native
+
+
+def prepared_optimizer(
+    optimizer: Any, config: PPOConfig, policy: Policy, accelerator: "Accelerator"
+) -> torch.optim.Optimizer:
+    """The caller's optimizer, or TRL's: Adam in one parameter group; in accelerate's wrapper.
+
+    Raises UserError if it has none of the parameters that are trained.
+    """
+    trained = [parameter for _, parameter in policy.trainable]
+    if optimizer is None:
+        optimizer = torch.optim.Adam(trained, lr=config.learning_rate)
+    theirs = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    require(
+        any(id(parameter) in theirs for parameter in trained),
+        "optimizer has none of the parameters that are trained; make it of the model that PPOTrainer is given, "
+        "adapters and all",
+    )
+    return accelerator.prepare_optimizer(optimizer, device_placement=hasattr(optimizer, "state_dict"))
+
+
+def bare(optimizer: Any) -> Any:
+    """An optimizer without accelerate's wrapper."""
+    from rlhf.models.private_names import AcceleratedOptimizer
+
+    return optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
+
+
 def build_dataloader(
     config: PPOConfig, dataset: Any, collator: Callable[..., Any] | None, model: Any, accelerator: "Accelerator"
 ) -> "DataLoader":
-    """Shuffled batches of batch_size rows, an incomplete last one left out."""
-    if config.remove_unused_columns and hasattr(dataset, "remove_columns"):
+    """Batches of batch_size rows, an incomplete last one left out; shuffled, unless the rows come as a stream."""
+    columns = getattr(dataset, "column_names", None)
+    if config.remove_unused_columns and columns and hasattr(dataset, "remove_columns"):
         used = {*inspect.signature(model.forward).parameters, "label", "query", "response"}
-        unused = [name for name in dataset.column_names if name not in used]
+        unused = [name for name in columns if name not in used]
         if unused:
             warnings.warn(f"dataset columns {', '.join(unused)} are left out; remove_unused_columns=False keeps them")
-        dataset = dataset.remove_columns(unused)
+            dataset = dataset.remove_columns(unused)
+    is_stream = not hasattr(dataset, "__len__")
+    if is_stream:
+        warnings.warn(
+            "dataset is a stream and comes in its own order; shuffle it with dataset.shuffle(buffer_size=...)"
+        )
     loader = torch.utils.data.DataLoader(
-        dataset, batch_size=config.batch_size, shuffle=True, drop_last=True, collate_fn=collator
+        dataset, batch_size=config.batch_size, shuffle=None if is_stream else True, drop_last=True, collate_fn=collator
     )
-    return accelerator.prepare(loader)
+    if not is_stream:
+        return accelerator.prepare(loader)
+    from rlhf.models.private_names import prepare_data_loader
 
-
-class GivenOptimizer:
-    """The caller's optimizer as the clipped epochs use one: policy and critic as groups, the learning rate its own.
-
-    Args:
-        optimizer: Of the caller; it, or a scheduler on it, decides on the learning rates.
-        policy: Whose gradients are clipped by group.
-    """
-
-    def __init__(self, optimizer: torch.optim.Optimizer, policy: Policy) -> None:
-        self.optimizer = optimizer
-        self.param_groups = [
-            {"params": parameters, "peak_lr": 0.0}
-            for parameters in (policy.policy_parameters(), policy.critic_parameters())
-        ]
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        self.optimizer.zero_grad(set_to_none)
-
-    def step(self) -> None:
-        self.optimizer.step()
+    # each process reads the stream itself; to hand out batches, accelerate would want tensors and nothing else
+    return prepare_data_loader(
+        loader,
+        accelerator.device,
+        accelerator.num_processes,
+        accelerator.process_index,
+        put_on_device=True,
+        dispatch_batches=False,
+    )

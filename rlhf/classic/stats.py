@@ -1,9 +1,13 @@
 """The statistics of one step under the names that TRL 0.11 gave them."""
 
+import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from rlhf.classic.shapes import Places, query_rows, response_rows
+from rlhf.classic.update import TRAIN_STATS
 from rlhf.maths.tensors import masked_mean, masked_moments
 from rlhf.ppo.rollout import Rollout
 from rlhf.ppo.update import Metrics
@@ -18,6 +22,7 @@ RENAMED = {
     "ppo/policy/ratio": "policy/ratio_mean",
     "ppo/val/clipfrac": "critic/clip_fraction",
     "time/ppo/compute_advantages": "time/exchange",
+    "time/ppo/compute_rewards": "time/exchange",
     "time/ppo/optimize_step": "time/update",
 }
 """Means over the optimizer steps, and times: TRL's names and ours."""
@@ -27,7 +32,8 @@ def classic_stats(rollout: Rollout, metrics: Metrics, vf_coef: float) -> dict[st
     """TRL's keys from a rollout and its metrics: floats, and numpy arrays where a distribution is meant.
 
     What TRL averaged over the minibatches although it needs no gradient (entropy, values, their error) is measured
-    before the update. A statistic of the optimizer steps is NaN when none was taken.
+    before the update. A statistic of the optimizer steps is NaN when none was taken. What the `loss` of a subclass
+    measures besides is there too.
     """
     stats: dict[str, Any] = {name: metrics.get(ours, float("nan")) for name, ours in RENAMED.items()}
     stats["ppo/loss/total"] = stats["ppo/loss/policy"] + vf_coef * stats["ppo/loss/value"]
@@ -37,7 +43,7 @@ def classic_stats(rollout: Rollout, metrics: Metrics, vf_coef: float) -> dict[st
     phases = {name: seconds for name, seconds in metrics.items() if name.startswith("time/") and "per_" not in name}
     stats["time/ppo/forward_pass"] = phases["time/reference"] + phases["time/evaluation"]
     stats["time/ppo/total"] = sum(phases.values())
-    return stats
+    return stats | {name: value for name, value in metrics.items() if name.startswith("ppo/")}
 
 
 def objective_stats(rollout: Rollout, kl_coef: float) -> dict[str, Any]:
@@ -91,3 +97,35 @@ def length_stats(name: str, lengths: Tensor) -> dict[str, Any]:
 def sample_std(x: Tensor) -> float:
     """Standard deviation with divisor n - 1; 0 for a single value."""
     return x.std(correction=min(1, len(x) - 1)).item()
+
+
+def step_data(rollout: Rollout, metrics: Metrics) -> dict[str, Any]:
+    """What TRL's `record_step_stats` is given, on its shapes."""
+    places, width = Places.of(rollout), rollout.sequence_ids.shape[1] - 1
+    kl_coef = metrics["objective/kl_coef"]
+    names = {
+        "masks": rollout.response_mask, "kls": rollout.kl, "logprobs": rollout.old_logprobs,
+        "ref_logprobs": rollout.ref_logprobs, "non_score_reward": -kl_coef * rollout.kl,
+    }  # fmt: skip
+    train_stats = {trl: torch.tensor([metrics.get(ours, math.nan)]) for trl, ours in TRAIN_STATS.items()}
+    return {
+        "kl_coef": kl_coef,
+        "scores": rollout.scores,
+        "queries": query_rows(rollout),
+        "responses": response_rows(rollout),
+        "train_stats": train_stats,
+    } | {name: places.along_sequence(x, width) for name, x in names.items()}
+
+
+def as_numpy(stats: dict[str, Any]) -> dict[str, Any]:
+    """Tensors of one number as floats, others as arrays."""
+    return {
+        name: (x.item() if x.numel() == 1 else x.detach().float().numpy(force=True)) if torch.is_tensor(x) else x
+        for name, x in stats.items()
+    }
+
+
+def reward_logs(rewards: list[float]) -> dict[str, Any]:
+    """env/*: mean, standard deviation and each of the rewards of a step."""
+    x = torch.tensor(rewards)
+    return {"env/reward_mean": x.mean().item(), "env/reward_std": sample_std(x), "env/reward_dist": x.numpy()}

@@ -1,8 +1,8 @@
 """The classic loop: `generate`, score as you like, `step`, with the update of `rlhf.ppo.trainer`."""
 
+import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,39 +10,53 @@ import torch
 from torch import Tensor
 
 import rlhf.config as native
-from rlhf.classic.batch import id_rows, read_batch, without_queries
-from rlhf.classic.checkpoints import save_checkpoint
+from rlhf.classic.attributes import Attributes, settings
+from rlhf.classic.batch import Batch, id_rows, read_batch, without_queries
 from rlhf.classic.config import PPOConfig
-from rlhf.classic.generate import distribution_mismatch, sample_batch, sampler
-from rlhf.classic.setup import GivenOptimizer, build_accelerator, build_dataloader, build_native, build_policy
-from rlhf.classic.stats import classic_stats
+from rlhf.classic.generate import Sampler, distribution_mismatch, sample_batch, sampler
+from rlhf.classic.hub import Saving
+from rlhf.classic.padding import unpadded_queries
+from rlhf.classic.run import Run
+from rlhf.classic.setup import (
+    build_accelerator,
+    build_dataloader,
+    build_native,
+    build_policy,
+    prepared_optimizer,
+    reference_of,
+)
+from rlhf.classic.stats import as_numpy, classic_stats, reward_logs, step_data
 from rlhf.config.checks import require
 from rlhf.config.command_line import parse
 from rlhf.config.watch import WatchConfig
 from rlhf.models.shape import context_length, vocabulary_size
-from rlhf.ppo.trainer import Callback
+from rlhf.sampling.stopping import as_ids, stop_token_ids
 from rlhf.sampling.trial import generating
 from rlhf.watch.watch import Watch
 
 if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
+    from torch.utils.data import DataLoader
     from transformers import PreTrainedTokenizerFast
 
 
-class PPOTrainer:
+class PPOTrainer(Saving, Attributes):
     """PPO on queries, responses and scores that the caller brings; arguments and methods are those of TRL 0.11.
+
+    A subclass may override the methods of `rlhf.classic.methods.Methods`: `step` goes through them.
 
     Args:
         config: Settings.
         model: An AutoModelForCausalLMWithValueHead, plain (all weights are trained) or PEFT (the adapters are).
         ref_model: The reference that the KL is measured to; None takes a copy of the model as it is now, or a PEFT
             model with its adapters off.
-        tokenizer: Its EOS ends responses.
-        dataset: Rows for `dataloader`.
-        optimizer: Instead of AdamW at config.learning_rate.
+        tokenizer: Its EOS ends responses, and what the model's generation config and the chat template name besides.
+        dataset: Rows for `dataloader`, which may come as a stream.
+        optimizer: Instead of Adam at config.learning_rate.
         data_collator: For `dataloader`.
-        num_shared_layers: Refused; it froze the layers that model and reference share.
-        lr_scheduler: On `optimizer`, stepped after each `step`.
+        num_shared_layers: Freeze the first layers and share them with the reference that is made of the model.
+        lr_scheduler: On the optimizer, stepped after each `step`.
+        training_data_collator: Pads queries and responses for the update; None lets it do without padding.
 
     `PPOTrainer.from_config(config_or_yaml).train()` runs the PPO stage as `rlhf ppo` does.
     """
@@ -54,33 +68,39 @@ class PPOTrainer:
         ref_model: Any = None,
         tokenizer: "PreTrainedTokenizerFast | None" = None,
         dataset: Any = None,
-        optimizer: torch.optim.Optimizer | None = None,
+        optimizer: Any = None,
         data_collator: Callable[..., Any] | None = None,
-        num_shared_layers: None = None,
+        num_shared_layers: int | None = None,
         lr_scheduler: "LRScheduler | None" = None,
+        training_data_collator: Callable[..., Any] | None = None,
     ) -> None:
         import transformers
 
+        require(isinstance(config, PPOConfig), f"config is a {type(config).__name__}; it must be an rlhf.PPOConfig")
         require(tokenizer is not None, "tokenizer is None; PPOTrainer needs the model's tokenizer")
         assert tokenizer is not None
-        require(
-            num_shared_layers is None, "num_shared_layers is not supported: freeze layers with requires_grad_(False)"
-        )
-        require(lr_scheduler is None or optimizer is not None, "lr_scheduler needs the optimizer that it was made for")
+        config.check()
         self.accelerator = build_accelerator(config)
         transformers.set_seed(config.seed + self.accelerator.process_index)
-        self.config, self.model, self.ref_model, self.tokenizer = config, model, ref_model, tokenizer
-        self.policy = build_policy(config, model, ref_model, self.accelerator)
-        self.native = build_native(config, self.policy, tokenizer, self.accelerator)
+        self.config, self.tokenizer = config, tokenizer
+        self._ref_model = reference_of(model, ref_model, num_shared_layers)
+        self.policy = build_policy(config, model, self._ref_model, self.accelerator)
+        config.world_size, config.is_encoder_decoder, config.is_peft_model = None, None, None  # of another trainer
+        self.fill_in_config()
+        self.applied = settings(config)
+        self.default_collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)
+        self.data_collator = training_data_collator or self.default_collator
+        self.native = build_native(self, self.policy)
         target = config.target if config.adap_kl_ctrl else None
         self.watch = Watch(WatchConfig(), target, context_length(self.policy.language_model))
-        self.optimizer, self.lr_scheduler = optimizer or self.native.epochs.optimizer, lr_scheduler
-        if optimizer is not None:
-            self.native.epochs.optimizer = GivenOptimizer(optimizer, self.policy)  # type: ignore[assignment]
-        self.dataset, self.dataloader = dataset, None
-        if dataset is not None:
-            self.dataloader = build_dataloader(config, dataset, data_collator, model, self.accelerator)
-        self.prompts_returned = self.mismatch_reported = False
+        self.native.epochs.optimizer = prepared_optimizer(optimizer, config, self.policy, self.accelerator)
+        self.optimizer_is_given, self.lr_scheduler = optimizer is not None, lr_scheduler
+        self.check_scheduler()
+        self.dataset = dataset
+        self.dataloader = None if dataset is None else self.prepare_dataloader(dataset, data_collator)
+        self.prompts_returned, self.current_step, self.highest_reward = False, 0, float("-inf")
+        self.reported: set[str] = set()
+        self.stop_ids = set(stop_token_ids(self.policy.language_model, tokenizer))
 
     @staticmethod
     def from_config(config: native.PPOConfig | str | Path) -> "Run":
@@ -89,10 +109,10 @@ class PPOTrainer:
             return Run(config)
         return Run(parse(native.PPOConfig, ["--config", str(config)]))
 
-    @property
-    def current_device(self) -> torch.device:
-        """Where the model is."""
-        return self.policy.device
+    def prepare_dataloader(self, dataset: Any, data_collator: Callable[..., Any] | None = None) -> "DataLoader":
+        """Shuffled batches of config.batch_size rows without the columns that nothing reads; see `build_dataloader`."""
+        self.dataloader_rows = self.config.batch_size
+        return build_dataloader(self.config, dataset, data_collator, self.model, self.accelerator)
 
     def generate(
         self,
@@ -100,6 +120,7 @@ class PPOTrainer:
         length_sampler: Callable[[], int] | None = None,
         batch_size: int = 4,
         return_prompt: bool = True,
+        generate_ref_response: bool = False,
         **generation_kwargs: Any,
     ) -> Any:
         """Responses of the policy, through EOS or the stop string that ended them.
@@ -109,24 +130,28 @@ class PPOTrainer:
             length_sampler: Draws max_new_tokens for each batch.
             batch_size: Queries that are decoded together.
             return_prompt: Put the query in front of its response.
+            generate_ref_response: Also sample from the reference.
             generation_kwargs: For the `generate` of transformers; anything but beams and several sequences per query.
 
-        Returns a list of tensors, or one tensor [1, L] for a single query.
+        Returns a list of tensors, or one tensor [1, L] for a single query; a pair of those with generate_ref_response.
         """
         is_single = torch.is_tensor(query_tensor) or all(isinstance(item, int) for item in query_tensor)
         queries = id_rows("query_tensor", [query_tensor] if is_single else query_tensor)
-        model, how = self.policy.language_model, sampler(self.policy.language_model, self.tokenizer, generation_kwargs)
-        self._report_mismatch(distribution_mismatch(how.config, vocabulary_size(model), self.config.temperature))
-        responses: list[Tensor] = []
+        model = self.policy.language_model
+        how = sampler(model, self.tokenizer, generation_kwargs)
+        self._report_mismatch(distribution_mismatch(how, vocabulary_size(model), self.config.temperature))
         with generating(self.policy, min(batch_size, len(queries))):
-            for start in range(0, len(queries), batch_size):
-                if length_sampler is not None:
-                    how.config.max_new_tokens = length_sampler()
-                responses += sample_batch(model, queries[start : start + batch_size], how)
+            responses = self._sample(model, queries, how, length_sampler, batch_size, return_prompt)
+        self.stop_ids.update(as_ids(how.config.eos_token_id))
+        result: Any = responses[0].unsqueeze(0) if is_single else responses
         self.prompts_returned = return_prompt
-        if return_prompt:
-            responses = [torch.cat([q.to(r.device), r]) for q, r in zip(queries, responses, strict=True)]
-        return responses[0].unsqueeze(0) if is_single else responses
+        if generate_ref_response:
+            with self.policy.reference():
+                reference = self.policy.frozen_reference or model
+                theirs = self._sample(reference, queries, how, length_sampler, batch_size, return_prompt)
+            result = (result, theirs[0].unsqueeze(0) if is_single else theirs)
+        self._empty_cache()
+        return result
 
     def step(self, queries: Any, responses: Any, scores: Any, response_masks: Any = None) -> dict[str, Any]:
         """One update of PPO; returns TRL's statistics, see `classic_stats`.
@@ -137,22 +162,30 @@ class PPOTrainer:
             queries: B rows of token ids: lists or tensors [L].
             responses: B rows, without their queries; what `generate` returned with the queries in front is accepted.
             scores: B numbers or tensors with one element; or, for a reward per token, tensors as long as the response.
-            response_masks: B rows of ones, then zeros where padding begins.
+            response_masks: B rows as long as the responses, 1 at tokens that the policy chose: 0 for padding, or for
+                a tool's answer in the middle, which the policy reads and learns nothing from.
 
         Raises UserError that names the row; the policy has not moved then.
         """
-        if self.prompts_returned:
-            responses = without_queries(id_rows("queries", queries), id_rows("responses", responses)) or responses
-        batch = read_batch(queries, responses, scores, response_masks, self.tokenizer)
-        self._check_token_rewards(batch.token_rewards)
+        self.apply_config()
+        self.check_scheduler()
+        queries, responses, scores, response_masks = self._step_safety_checker(
+            self.config.batch_size, queries, responses, scores, response_masks
+        )
+        batch = self._read(queries, responses, scores, response_masks)
+        self._push_if_best(batch)
         self.native.given = batch
         update = self.native.update()
         for finding in self.watch.check(self.native.updates_done, update.metrics):
             warnings.warn(finding.message, stacklevel=2)
+        began = time.perf_counter()
         stats = classic_stats(update.rollout, update.metrics, self.config.vf_coef)
-        stats["ppo/learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        if self.overrides("record_step_stats"):
+            stats |= as_numpy(self.record_step_stats(**step_data(update.rollout, update.metrics)))
+        stats["time/ppo/calc_stats"] = time.perf_counter() - began
         if self.lr_scheduler is not None:
             self.lr_scheduler.step()
+        self._empty_cache()
         return stats
 
     def log_stats(
@@ -162,52 +195,95 @@ class PPOTrainer:
         rewards: Any,
         columns_to_log: Sequence[str] = ("query", "response"),
     ) -> None:
-        """Send the statistics and the rewards to the tracker `log_with`, W&B also a table of the batch's columns."""
-        rewards = torch.tensor([torch.as_tensor(reward).sum().item() for reward in rewards])
-        logs = dict(stats)
-        logs |= {"env/reward_mean": rewards.mean().item(), "env/reward_std": rewards.std(correction=0).item()}
-        logs["env/reward_dist"] = rewards.numpy()
+        """Send the statistics and the rewards to the tracker `log_with`, W&B also a table of the batch's columns.
+
+        All processes have to call it. W&B counts the steps itself, so that a script's own `wandb.log` goes beside it.
+        """
+        mine = [torch.as_tensor(reward).sum().item() for reward in rewards]
+        everyones = [reward for share in self.native.ranks.gather(mine) for reward in share]
+        logs = stats | reward_logs(everyones)
         if self.config.log_with == "wandb":
             import wandb
 
-            rows = [list(row) for row in zip(*(batch[name] for name in columns_to_log), rewards.tolist(), strict=True)]
-            logs["game_log"] = wandb.Table(columns=[*columns_to_log, "reward"], rows=rows)
-        self.accelerator.log(logs, step=self.native.updates_done)
+            missing = [name for name in columns_to_log if name not in batch]
+            require(not missing, f"batch has no column {', '.join(missing)} to log; give columns_to_log those it has")
+            rows = [list(row) for row in zip(*(batch[name] for name in columns_to_log), mine, strict=True)]
+            gathered = [row for share in self.native.ranks.gather(rows) for row in share]
+            logs["game_log"] = wandb.Table(columns=[*columns_to_log, "reward"], rows=gathered)
+        self.current_step += 1
+        self.accelerator.log(logs, step=None if self.config.log_with == "wandb" else self.current_step)
 
-    def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write model, value head and tokenizer; TRL and `AutoModelForCausalLMWithValueHead` read the folder."""
-        if self.accelerator.is_main_process:
-            save_checkpoint(self.model, save_directory)
-            self.tokenizer.save_pretrained(save_directory)
+    def _sample(
+        self,
+        model: Any,
+        queries: list[Tensor],
+        how: Sampler,
+        length_sampler: Callable[[], int] | None,
+        batch_size: int,
+        return_prompt: bool,
+    ) -> list[Tensor]:
+        """Responses of a model, batch_size at a time."""
+        bare, responses = unpadded_queries(queries, self.tokenizer), []
+        for start in range(0, len(queries), batch_size):
+            if length_sampler is not None:
+                how.config.max_new_tokens = int(length_sampler())
+            responses += sample_batch(model, bare[start : start + batch_size], how)
+        if return_prompt:
+            return [torch.cat([q.to(r.device), r]) for q, r in zip(queries, responses, strict=True)]
+        return responses
 
-    def _report_mismatch(self, settings: list[str]) -> None:
+    def _read(self, queries: Any, responses: Any, scores: Any, masks: Any) -> Batch:
+        """The checked batch of a step, queries in front of responses taken off."""
+        if self.prompts_returned:
+            rows, given = id_rows("queries", queries), id_rows("responses", responses)
+            bare = without_queries(rows, given) or without_queries(unpadded_queries(rows, self.tokenizer), given)
+            if bare is not None and masks is not None:
+                masks = [
+                    mask[-len(kept) :] if len(mask) == len(whole) else mask
+                    for mask, kept, whole in zip(masks, bare, given, strict=True)
+                ]
+            responses = bare or given
+        batch = read_batch(queries, responses, scores, masks, self.tokenizer)
+        if batch.unpadded:
+            self._warn_once(
+                "padding",
+                f"{batch.unpadded} of {len(batch.responses)} rows have pad tokens at an edge, which the policy would "
+                "read as text and learn from: they are taken off. Pass rows without padding",
+            )
+        changes = {"use_score_scaling": self.config.use_score_scaling, "whiten_rewards": self.config.whiten_rewards}
+        changes["score_clip"] = self.config.score_clip is not None
+        for name, is_set in changes.items():
+            clash = is_set and any(batch.token_rewards)
+            require(not clash, f"{name} does not go with a reward per token; turn it off")
+        return batch
+
+    def _push_if_best(self, batch: Batch) -> None:
+        """Push the model that earned the best mean score so far, where the config asks for it."""
+        options, done = self.config.push_to_hub_if_best_kwargs, self.native.updates_done
+        if options and done % self.config.compare_steps == 0:
+            totals = [score for share in self.native.ranks.gather(batch.scores.total) for score in share]
+            mean = sum(totals) / len(totals)
+            if mean > self.highest_reward:
+                self.highest_reward = mean
+                self.push_to_hub(**options)
+
+    def _report_mismatch(self, found: Iterable[str]) -> None:
         """Say, once, that `step` will optimize other probabilities than those sampled from."""
-        if settings and not self.mismatch_reported:
-            self.mismatch_reported = True
-            warnings.warn(
-                f"generate samples with {', '.join(settings)}, but step computes log-probabilities over all tokens at "
+        if names := ", ".join(found):
+            self._warn_once(
+                "distribution",
+                f"generate samples with {names}, but step computes log-probabilities over all tokens at "
                 f"temperature {self.config.temperature:g}: other probabilities are optimized than sampled. Pass "
                 "do_sample=True, top_k=0, top_p=1.0, and the same temperature to generate and PPOConfig",
-                stacklevel=3,
             )
 
-    def _check_token_rewards(self, token_rewards: Iterable[list[float]]) -> None:
-        """Raise UserError where settings that change scores would miss a reward per token."""
-        config = self.config
-        changes = {"use_score_scaling": config.use_score_scaling, "whiten_rewards": config.whiten_rewards}
-        changes["score_clip"] = config.score_clip is not None
-        for name, is_set in changes.items():
-            require(not (is_set and any(token_rewards)), f"{name} does not go with a reward per token; turn it off")
+    def _warn_once(self, kind: str, message: str) -> None:
+        if kind not in self.reported:
+            self.reported.add(kind)
+            warnings.warn(message, stacklevel=4)
 
+    def _empty_cache(self) -> None:
+        if self.config.optimize_device_cache:
+            from rlhf.models.private_names import clear_device_cache
 
-@dataclass(frozen=True)
-class Run:
-    """A PPO stage that is ready to run."""
-
-    config: native.PPOConfig
-
-    def train(self, prompts: Iterable[Any] | None = None, callbacks: Sequence[Callback] = ()) -> Path:
-        """Train and write the policy; returns its folder. See `rlhf.stages.ppo.run_ppo`."""
-        from rlhf.stages.ppo import run_ppo
-
-        return run_ppo(self.config, prompts, callbacks)
+            clear_device_cache(garbage_collection=True)

@@ -1,43 +1,66 @@
 """The files of a checkpoint: where they are, in a folder or on the hub, and the tensors in them."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from rlhf.config.checks import require
 from rlhf.errors import UserError, first_line
+from rlhf.models.pretrained import resolve_model_path
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SAFE, PICKLE = ".safetensors", ".bin"
+ADAPTER_CONFIG = "adapter_config.json"
 NOT_THERE = "is neither the folder of a model nor a reachable hub model"
 PICKLE_HELP = "a pickle; to read it all the same (tensors only, no code in it is run) pass"
+HUB_OPTIONS = ("token", "revision", "cache_dir", "local_files_only", "force_download", "subfolder")
 
 
-def locate(source: str, filename: str) -> Path | None:
-    """A file of a folder or hub repository; None where it is missing.
+class Source(NamedTuple):
+    """Where a checkpoint is read from.
 
-    Raises UserError when there is no such repository, or no way to it.
+    Attributes:
+        name: Absolute path of a folder, or hub name.
+        allow_pickle: Whether pickles are read too.
+        hub: Which revision, with which token, ...: options of `from_pretrained` that hold for all of its files.
     """
-    from transformers.utils import cached_file
 
-    try:
-        found = cached_file(source, filename, _raise_exceptions_for_missing_entries=False)
-    except OSError as error:
-        raise UserError(f"{source!r} {NOT_THERE} ({first_line(error)})") from error
-    return None if found is None else Path(found)
+    name: str
+    allow_pickle: bool
+    hub: dict[str, Any]
+
+    @classmethod
+    def of(cls, name_or_path: str | Path, allow_pickle: bool, options: Mapping[str, Any]) -> Self:
+        """A folder or hub name, with those of the options that concern its files."""
+        hub = {name: options[name] for name in HUB_OPTIONS if name in options}
+        return cls(resolve_model_path(str(name_or_path)), allow_pickle, hub)
+
+    def locate(self, filename: str) -> Path | None:
+        """A file of the folder or repository; None where it is missing.
+
+        Raises UserError when there is no such repository, or no way to it.
+        """
+        from rlhf.models.private_names import cached_file
+
+        try:
+            found = cached_file(self.name, filename, _raise_exceptions_for_missing_entries=False, **self.hub)
+        except OSError as error:
+            raise UserError(f"{self.name!r} {NOT_THERE} ({first_line(error)})") from error
+        return None if found is None else Path(found)
 
 
-def head_files(source: str, allow_pickle: bool) -> list[Path]:
+def head_files(source: Source) -> list[Path]:
     """The files of a model that may hold a value head: one, or those shards whose index says so."""
     for stem, suffix in (("model", SAFE), ("pytorch_model", PICKLE)):
-        whole = locate(source, stem + suffix)
-        index = None if whole else locate(source, f"{stem}{suffix}.index.json")
+        whole = source.locate(stem + suffix)
+        index = None if whole else source.locate(f"{stem}{suffix}.index.json")
         if whole or index:
             require(
-                suffix == SAFE or allow_pickle,
-                f"{source}: {stem}{suffix} is {PICKLE_HELP} use_safetensors=False (or allow_pickle=True)",
+                suffix == SAFE or source.allow_pickle,
+                f"{source.name}: {stem}{suffix} is {PICKLE_HELP} use_safetensors=False (or allow_pickle=True)",
             )
         if whole:
             return [whole]
@@ -45,11 +68,23 @@ def head_files(source: str, allow_pickle: bool) -> list[Path]:
             shards = {
                 file for tensor, file in json.loads(index.read_text())["weight_map"].items() if "v_head" in tensor
             }
-            found = {shard: locate(source, shard) for shard in sorted(shards)}
+            found = {shard: source.locate(shard) for shard in sorted(shards)}
             for shard, file in found.items():
-                require(file is not None, f"{source}: {index.name} names {shard}, which is missing")
+                require(file is not None, f"{source.name}: {index.name} names {shard}, which is missing")
             return [file for file in found.values() if file]
     return []
+
+
+def adapter_file(source: Source) -> Path:
+    """The weights of PEFT adapters; raises UserError where there are none, or only a pickle that is not to be read."""
+    file = source.locate(f"adapter_model{SAFE}") or source.locate(f"adapter_model{PICKLE}")
+    require(file is not None, f"{source.name} holds no adapter_model{SAFE}")
+    assert file is not None
+    require(
+        file.suffix == SAFE or source.allow_pickle,
+        f"{source.name}: {file.name} is {PICKLE_HELP} use_safetensors=False",
+    )
+    return file
 
 
 def read_tensors(file: Path, part: str = "") -> dict[str, "Tensor"]:

@@ -7,7 +7,6 @@ derived quantities are properties.
 from rlhf.config.checkpoint import CheckpointConfig
 from rlhf.config.common import (
     Architecture,
-    DataConfig,
     DType,
     HubConfig,
     LoraConfig,
@@ -16,9 +15,11 @@ from rlhf.config.common import (
     ScratchModel,
     TrackingConfig,
 )
+from rlhf.config.data import DataConfig
 from rlhf.config.fetch import FetchConfig
 from rlhf.config.fine_tuning import FineTuningConfig, RewardModelConfig, SFTConfig
 from rlhf.config.ppo import Advantage, Critic, InspectConfig, KLEstimator, PPOConfig, ValueWarmup
+from rlhf.config.setup_render import SetupRenderConfig
 from rlhf.config.stages import (
     EvaluateConfig,
     EvaluationSettings,
@@ -52,6 +53,7 @@ __all__ = [
     "SamplingConfig",
     "ScoreConfig",
     "ScratchModel",
+    "SetupRenderConfig",
     "TrackingConfig",
     "ValueWarmup",
     "WatchConfig",

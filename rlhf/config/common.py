@@ -1,4 +1,4 @@
-"""What several stages share: model, adapters, data, sampling, tracking."""
+"""What several stages share: model, adapters, sampling, tracking."""
 
 import re
 from dataclasses import dataclass, field
@@ -110,34 +110,6 @@ class LoraConfig:
         require(bool(self.target_modules), f"target_modules is {self.target_modules!r}; name at least one layer")
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Where the prompts come from and how they become tokens.
-
-    Args:
-        train: Training data: a .jsonl or .parquet file, or a hub dataset name.
-        eval: Held-out data of the same form.
-        train_split: Split of a hub dataset to train on.
-        eval_split: Split of a hub dataset to evaluate on.
-        system_prompt: Sent before every prompt as the system turn of the chat template.
-        max_prompt_tokens: A longer prompt is an error that names the row.
-        max_completion_tokens: Rows with a longer completion are left out and counted; None keeps all.
-    """
-
-    train: str
-    eval: str | None = None
-    train_split: str = "train"
-    eval_split: str = "test"
-    system_prompt: str | None = None
-    max_prompt_tokens: int = 256
-    max_completion_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        require_finite(self)
-        require_paths(self, "train", "eval")
-        require_positive(self, "max_prompt_tokens", "max_completion_tokens")
-
-
 @with_old_names
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
@@ -165,20 +137,26 @@ class SamplingConfig:
         require("" not in self.stop, "sampling.stop holds an empty string, which would end every response; remove it")
 
 
+Tracker = Literal["aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "trackio"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
     """Where metrics go besides metrics.jsonl, which is always written.
 
     Args:
-        wandb: online, offline or disabled; auto is online when logged in, else offline (WANDB_MODE overrides it).
+        wandb: online, offline or disabled; auto is online when logged in, else offline (WANDB_MODE overrides it), and
+            disabled where wandb is not installed.
         wandb_project: Project name.
-        tensorboard: Write TensorBoard event files.
+        tensorboard: Write TensorBoard event files; auto does where tensorboard is installed.
+        trackers: Further trackers of accelerate's, such as mlflow or trackio; wandb_project is their project, too.
         samples: How many samples of each update go into samples.jsonl and the W&B table.
     """
 
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     wandb_project: str = "rlhf"
-    tensorboard: bool = True
+    tensorboard: Literal["auto"] | bool = "auto"
+    trackers: list[Tracker] = field(default_factory=list)
     samples: int = 4
 
     def __post_init__(self) -> None:

@@ -4,39 +4,34 @@ YAML's own rules let a file repeat a key (the last one wins in silence), refer t
 through aliases. All of that is refused here, before any value is looked at.
 """
 
-import dataclasses
-import re
-import typing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
 from rlhf.config.checks import LARGEST, require
-from rlhf.config.renamed import renamed
-from rlhf.config.rewards import BUILTINS, RewardSpec
+from rlhf.config.expected import shown
+from rlhf.config.secrets import mask_settings
 from rlhf.errors import UserError
 
-MODE = "strict_yaml"
 MAX_DEPTH, MAX_VALUES, MAX_MESSAGE = 40, 100_000, 400
-MARKS_OF_A_RUN = ("versions.json", "done.json", "policy.json", "metrics.jsonl")
-SECRET_VALUE = re.compile(
-    r"(\w*(?:token|secret|password|api_?key|access_?key|private_?key|credentials?|authorization)['\"]?\s*[:=]\s*)"
-    r"('[^']*'|\"[^\"]*\"|[^\s,}\]]+)",
-    re.IGNORECASE,
-)
 
 
-def strict_parser_mode(config_class: type) -> str:
-    """The name under which jsonargparse finds `strict_load`, with the present names of the settings of a class."""
-    import jsonargparse
-
-    def load(text: str) -> Any:
-        value = strict_load(text)
-        return renamed(config_class, value) if isinstance(value, dict) else value
-
-    jsonargparse.set_loader(MODE, load, exceptions=(yaml.YAMLError,))
-    return MODE
+def read_config(file: str) -> dict[str, Any]:
+    """The mapping in a config file; raises UserError, in one line, for everything that the docstring above names."""
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+        values = strict_load(text)
+    except OSError as error:
+        raise UserError(f"cannot read the config {file} ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{file}: the config is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{file}: {one_line(error)}") from error
+    require(isinstance(values, dict), f"{file}: a config must be a mapping of keys to values, not {shown(values)}")
+    return cast(dict[str, Any], values)
 
 
 def strict_load(text: str) -> Any:
@@ -55,53 +50,9 @@ def strict_load(text: str) -> Any:
     return get_loader("yaml")(text)
 
 
-def check_sections(config_class: type, values: Any, path: str = "") -> None:
-    """Raise UserError for a value that stands where a section, a mapping of keys, belongs."""
-    for name, hint in typing.get_type_hints(config_class).items():
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            section = values.get(name)
-            require(hasattr(section, "as_dict"), f"{path}{name} is {section!r}; it must be a mapping of keys to values")
-            check_sections(hint, section, f"{path}{name}.")
-
-
-def require_own_code(config: Any, files: list[str]) -> None:
-    """Raise UserError where a config that came with a run names code: rewards of its own, trust in a model's code.
-
-    Such a file may be somebody else's. Who has read it copies it out of the run's folder.
-    """
-    foreign = next((file for file in files if came_with_a_run(Path(file))), None)
-    named = next(code_named_in(config), None) if foreign else None
-    require(
-        named is None,
-        f"{foreign} lies in the folder of a run and asks for {named}, which would run code that came with it; "
-        "read it, and copy it to a file of your own elsewhere if you trust it",
-    )
-
-
-def came_with_a_run(file: Path) -> bool:
-    """Whether a config lies beside what a run or a checkpoint consists of."""
-    return any((folder / mark).is_file() for folder in file.resolve().parents[:2] for mark in MARKS_OF_A_RUN)
-
-
-def code_named_in(config: Any) -> typing.Iterator[str]:
-    """What in a config leads to code that is not ours, in words."""
-    if isinstance(config, RewardSpec):
-        if config.path not in BUILTINS or config.args.get("trust_remote_code"):
-            yield f"the reward {config.path!r}"
-    elif isinstance(config, list):
-        for item in config:
-            yield from code_named_in(item)
-    elif dataclasses.is_dataclass(config):
-        if getattr(config, "trust_remote_code", False):
-            yield "model.trust_remote_code"
-        for field in dataclasses.fields(config):
-            yield from code_named_in(getattr(config, field.name))
-
-
 def one_line(error: BaseException) -> str:
     """A parser's message on one line, without values of keys that look like a secret's, and cut where it is long."""
-    text = SECRET_VALUE.sub(r"\1***", " ".join(str(error).split()))
-    text = text.replace("Unexpected config:", "a config must be a mapping of keys to values, not").strip()
+    text = mask_settings(" ".join(str(error).split()))
     return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."
 
 
@@ -150,8 +101,3 @@ def _check_node(node: yaml.Node, path: str) -> None:
 def _require(condition: bool, place: Any, message: str) -> None:
     if not condition:
         raise yaml.YAMLError(f"line {place.start_mark.line + 1}: {message}")
-
-
-def refuse_undecodable(error: UnicodeDecodeError) -> UserError:
-    """What to say of a config file in another encoding."""
-    return UserError(f"the config is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8")

@@ -1,6 +1,7 @@
 """The stages that run a Hugging Face Trainer: SFT and the reward model."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from rlhf.config.checkpoint import CheckpointConfig
 from rlhf.config.checks import (
@@ -11,7 +12,8 @@ from rlhf.config.checks import (
     require_paths,
     require_positive,
 )
-from rlhf.config.common import DataConfig, HubConfig, LoraConfig, ModelConfig, TrackingConfig
+from rlhf.config.common import HubConfig, LoraConfig, ModelConfig, TrackingConfig
+from rlhf.config.data import DataConfig
 from rlhf.config.renamed import with_old_names
 
 
@@ -62,6 +64,7 @@ class FineTuningConfig:
         require(0 <= self.warmup_fraction < 1, f"warmup_fraction is {self.warmup_fraction}; it must be in [0, 1)")
         require_positive(self, "num_train_epochs", "batch_size", "micro_batch_size", "learning_rate", "max_grad_norm")
         require_positive(self, "num_processes")
+        self.data.require_train()
         require_divides("batch_size", self.batch_size, "micro_batch_size", self.micro_batch_size or self.batch_size)
         require(
             self.model.quantization is None,
@@ -73,10 +76,15 @@ class FineTuningConfig:
 @with_old_names
 @dataclass(frozen=True, kw_only=True)
 class SFTConfig(FineTuningConfig):
-    """Supervised fine-tuning on prompt/completion pairs, loss on the completion only; every row needs a completion."""
+    """Supervised fine-tuning on prompt/completion pairs, loss on the completion only; every row needs a completion.
+
+    Args:
+        train_on: last is the last answer of each row; all are those of earlier turns too, each with what closes it.
+    """
 
     output_dir: str = "runs/sft"
     num_train_epochs: float = 3.0
+    train_on: Literal["last", "all"] = "last"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,7 +1,8 @@
 """The PPO stage."""
 
+import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from rlhf.config.checkpoint import CheckpointConfig
 from rlhf.config.checks import (
@@ -12,16 +13,21 @@ from rlhf.config.checks import (
     require_paths,
     require_positive,
 )
-from rlhf.config.common import DataConfig, HubConfig, LoraConfig, ModelConfig, SamplingConfig, TrackingConfig
+from rlhf.config.common import HubConfig, LoraConfig, ModelConfig, SamplingConfig, TrackingConfig
+from rlhf.config.data import DataConfig
 from rlhf.config.generation import GenerationConfig, require_samplable
 from rlhf.config.renamed import with_old_names
 from rlhf.config.rewards import RewardSpec
 from rlhf.config.watch import WatchConfig, require_untrained_gold
 
-Critic = Literal["shared", "detached", "adapter"]
+Critic = Literal["shared", "detached", "adapter", "separate"]
 Advantage = Literal["gae", "rloo", "group_relative", "reward_per_token"]
 Aggregation = Literal["token_mean", "sequence_mean"]
-KLEstimator = Literal["k1", "k2", "k3", "abs"]
+ImportanceCorrection = Literal["none", "token", "sequence"]
+KLEstimator = Literal["k1", "k2", "k3", "abs", "exact"]
+UPDATES, MINI_BATCH_SIZE = 100, 64
+DERIVED: Any = None
+"""The default of a setting that follows from others; the object itself always has a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,26 +73,28 @@ class InspectConfig:
 @with_old_names
 @dataclass(frozen=True, kw_only=True)
 class PPOConfig:
-    """Proximal policy optimization with LoRA, a value head and a KL leash to the reference.
+    """Proximal policy optimization with a value head and a KL penalty against the reference.
 
     Args:
         output_dir: Metrics, samples and the trained policy land here.
         model: The reference; a folder written by `rlhf sft`, or any causal language model.
         data: Prompts; a completion, where there is one, reaches the rewards as column `reference`.
         rewards: Components of the score, summed with their weights.
-        lora: The policy's adapters (and the critic's, with critic=adapter).
+        lora: The policy's adapters (and the critic's, with critic=adapter); null trains all weights of the model, in
+            float32, with a frozen copy as the reference: three times the memory, and a learning rate of 1e-6 to 1e-5.
         sampling: Rollout sampling.
         generation: What decodes the responses: this package, or vLLM.
-        num_updates: Number of rollout-and-update rounds.
+        num_updates: Number of rollout-and-update rounds; by default 100, or what total_episodes comes to.
+        total_episodes: Responses to train on in all, another way to say num_updates: divided by batch_size, rounded up.
         batch_size: Responses per update, over all processes.
         rollout_batch_size: Responses sampled at once per process; the rewards see one such batch at a time, while the
             next is sampled. None samples all at once.
         num_generations: Responses per prompt; must divide batch_size.
         num_ppo_epochs: Passes over each rollout.
-        mini_batch_size: Responses per optimizer step, over all processes; at most batch_size.
+        mini_batch_size: Responses per optimizer step, over all processes; by default 64, or batch_size if that is less.
         micro_batch_size: Responses per forward pass and process; the gradient does not depend on it.
-        learning_rate: Of the policy's adapters.
-        critic_learning_rate: Of the value head and the critic's adapters.
+        learning_rate: Of the policy's adapters, or of all its weights.
+        critic_learning_rate: Of the value head, and the critic's adapters or weights.
         lr_schedule: constant, or linear decay to 0 over the updates.
         max_grad_norm: Gradients of policy and critic are each scaled down to this norm.
         max_skipped_steps: Give up after more optimizer steps than this in a row were skipped because the loss or a
@@ -94,6 +102,10 @@ class PPOConfig:
         clip_range: Of the policy ratio.
         dual_clip: Bounds the policy loss by -dual_clip * advantage where that is negative (above 1); None is off.
         loss_aggregation: token_mean: every token of a minibatch weighs the same; sequence_mean: every response does.
+        importance_correction: Weigh the policy loss by how probable the policy holds what was sampled, over what the
+            sampler held it to be: token by token, or by whole responses. The two differ by rounding with a base in
+            bfloat16, or with vLLM; sampling/kl says how far. none leaves the loss as it is.
+        importance_cap: Largest such weight.
         target_kl: End the epochs of an update once the policy has moved further than this from the one that
             sampled, in nats per token (k2 estimate, over the minibatch); None for no limit.
         value_clip_range: Of the value; None turns value clipping off.
@@ -105,12 +117,13 @@ class PPOConfig:
         gae_lambda: GAE's lambda.
         whiten_advantages: Shift and scale advantages to mean 0, variance 1 over the batch.
         critic: shared (value gradients reach the policy's adapters), detached (a head on frozen features), adapter
-            (adapters of its own).
+            (adapters of its own), separate (with lora null: a trunk of its own, at first a copy of the policy's).
         keep_critic: Start with the critic that is stored in the folder of the model, which an earlier `rlhf ppo` (or
             TRL) wrote; else with a new one.
         value_warmup: Critic-only updates at the start.
         kl_coef: Weight of the KL penalty in the reward (its first value, if adaptive).
-        kl_estimator: Per-token estimator of the KL.
+        kl_estimator: Per-token estimator of the KL; exact takes it over the whole vocabulary instead, for two more
+            forward passes per update.
         adaptive_kl_target: Steer kl_coef so that the KL per response comes to this many nats; None keeps it fixed.
         adaptive_kl_horizon: Responses over which the adaptive coefficient reacts.
         missing_eos_penalty: Subtracted from the score of a response that was cut off.
@@ -132,15 +145,16 @@ class PPOConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig
     rewards: list[RewardSpec]
-    lora: LoraConfig = field(default_factory=LoraConfig)
+    lora: LoraConfig | None = field(default_factory=LoraConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
-    num_updates: int = 100
+    num_updates: int = DERIVED
+    total_episodes: int | None = None
     batch_size: int = 64
     rollout_batch_size: int | None = None
     num_generations: int = 1
     num_ppo_epochs: int = 4
-    mini_batch_size: int = 64
+    mini_batch_size: int = DERIVED
     micro_batch_size: int = 16
     learning_rate: float = 1e-4
     critic_learning_rate: float = 1e-3
@@ -150,6 +164,8 @@ class PPOConfig:
     clip_range: float = 0.2
     dual_clip: float | None = None
     loss_aggregation: Aggregation = "token_mean"
+    importance_correction: ImportanceCorrection = "none"
+    importance_cap: float = 2.0
     target_kl: float | None = None
     value_clip_range: float | None = 0.2
     vf_coef: float = 0.5
@@ -179,13 +195,14 @@ class PPOConfig:
     push_to_hub: HubConfig | None = None
 
     def __post_init__(self) -> None:
+        self._derive()
         require_finite(self, except_for="max_grad_norm")  # infinity is no clipping
         require_paths(self, "output_dir")
         require_not_negative(self, "seed", "vf_coef", "entropy_coef", "kl_coef", "max_skipped_steps")
         require_positive(self, "num_updates", "batch_size", "num_generations", "num_ppo_epochs", "mini_batch_size")
         require_positive(self, "micro_batch_size", "learning_rate", "critic_learning_rate", "max_grad_norm")
         require_positive(self, "clip_range", "value_clip_range", "adaptive_kl_target", "adaptive_kl_horizon")
-        require_positive(self, "target_kl", "num_processes", "rollout_batch_size", "score_clip")
+        require_positive(self, "target_kl", "num_processes", "rollout_batch_size", "score_clip", "importance_cap")
         require_divides("batch_size", self.batch_size, "num_generations", self.num_generations)
         require(
             self.mini_batch_size <= self.batch_size,
@@ -213,8 +230,43 @@ class PPOConfig:
             f"sampling.top_p is {self.sampling.top_p}; PPO must sample from the distribution it optimizes: 1.0",
         )
         require_samplable(self.generation, self.sampling, self.model)
+        require_trainable(self.lora, self.critic, self.uses_critic, self.model)
+
+    def _derive(self) -> None:
+        """Give the settings that nobody has set the value that follows from others."""
+        require_positive(self, "batch_size", "total_episodes")
+        wanted = UPDATES if self.total_episodes is None else math.ceil(self.total_episodes / self.batch_size)
+        derived = {"num_updates": wanted, "mini_batch_size": min(MINI_BATCH_SIZE, self.batch_size)}
+        for name, value in derived.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        require(
+            self.total_episodes is None or self.num_updates == wanted,
+            f"num_updates is {self.num_updates}, but total_episodes {self.total_episodes} in batches of "
+            f"{self.batch_size} are {wanted}; keep one of the two",
+        )
 
     @property
     def uses_critic(self) -> bool:
         """Whether the advantage needs values."""
         return self.advantage == "gae"
+
+
+def require_trainable(lora: LoraConfig | None, critic: Critic, uses_critic: bool, model: ModelConfig) -> None:
+    """Raise UserError for a critic that the policy has no place for, or weights that cannot be trained as they are."""
+    if lora is not None:
+        require(
+            critic != "separate",
+            "critic is separate, a copy of the whole model, which goes with lora: null; use critic: adapter",
+        )
+        return
+    require(
+        critic != "adapter" or not uses_critic,
+        "critic is adapter, but lora is null, so that there are no adapters; use critic: shared, detached or separate",
+    )
+    require(
+        model.dtype == "float32" and model.quantization is None,
+        f"lora is null, which trains all weights, but model.dtype is {model.dtype}"
+        f"{f' and model.quantization {model.quantization}' if model.quantization else ''}; steps would be lost to "
+        "rounding: use float32 without quantization, or lora",
+    )

@@ -1,12 +1,11 @@
 """Settings under the names that they had before: each still works, and says once what it is called now."""
 
 import functools
-import typing
 import warnings
 from collections.abc import Callable
-from dataclasses import is_dataclass
 from typing import Any, TypeVar
 
+from rlhf.config.sections import section_of
 from rlhf.errors import UserError
 
 KEYS = {
@@ -71,36 +70,14 @@ def renamed(section: type, values: dict[str, Any], path: str = "") -> dict[str, 
     return result
 
 
-def renamed_option(section: type, option: str) -> str:
-    """`--sampling.max_response_tokens` as it is called now; anything else as it is."""
-    if not option.startswith("--"):
-        return option
-    name, equals, value = option.removeprefix("--").partition("=")
-    parts: list[str] = []
-    below: type | None = section
-    for part in name.split("."):
-        if below is None:
-            return option
-        parts.append(new_name(below, part, ".".join([*parts, ""])))
-        below = section_of(below, parts[-1])
-    return f"--{'.'.join(parts)}{equals}{VALUES.get((parts[-1], value), value)}"
-
-
 def new_name(section: type, key: str, path: str) -> str:
     """What a key of a section is called now; warns where that is another name."""
-    name = KEYS.get(section.__name__, {}).get(key, key)
+    name = present_name(section, key)
     if name != key:
         warnings.warn(f"{path}{key} is now called {path}{name}", FutureWarning, stacklevel=4)
     return name
 
 
-def section_of(section: type, key: str) -> type | None:
-    """The dataclass of the section with that key, also where the key may be empty; None for a plain setting."""
-    hint = _hints(section).get(key)
-    candidates = typing.get_args(hint) or (hint,)
-    return next((kind for kind in candidates if isinstance(kind, type) and is_dataclass(kind)), None)
-
-
-@functools.cache
-def _hints(section: type) -> dict[str, Any]:
-    return typing.get_type_hints(section)
+def present_name(section: type, key: str) -> str:
+    """The same without a word."""
+    return KEYS.get(section.__name__, {}).get(key, key)

@@ -1,5 +1,6 @@
 """One reward of the weighted sum, as a config names it."""
 
+import difflib
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 from rlhf.errors import RewardError
 
 BUILTINS = {
-    "instructions": "rlhf.rewards.instructions.reward.Instructions",
-    "json_valid": "rlhf.rewards.json_valid.JsonValid",
-    "keywords": "rlhf.rewards.keywords.Keywords",
-    "length": "rlhf.rewards.length.Length",
+    "classifier": "rlhf.rewards.text_classifier.Classifier",
+    "instructions": "rlhf.rewards.ifeval.reward.Instructions",
+    "json_valid": "rlhf.rewards.text.json_valid.JsonValid",
+    "judge": "rlhf.rewards.remote.judge.Judge",
+    "keywords": "rlhf.rewards.text.keywords.Keywords",
+    "length": "rlhf.rewards.text.length.Length",
     "react_error_free": "rlhf.rewards.react.parses.ReactErrorFree",
     "react_full": "rlhf.rewards.react.full.ReactFull",
     "react_heuristic": "rlhf.rewards.react.heuristic.ReactHeuristic",
@@ -19,10 +22,12 @@ BUILTINS = {
     "react_render": "rlhf.rewards.react.renders.ReactRender",
     "react_static": "rlhf.rewards.react.static.ReactStatic",
     "react_structure": "rlhf.rewards.react.structure.ReactStructure",
-    "regex": "rlhf.rewards.regex.Regex",
-    "repetition": "rlhf.rewards.repetition.Repetition",
+    "regex": "rlhf.rewards.text.regex.Regex",
+    "repetition": "rlhf.rewards.text.repetition.Repetition",
     "reward_model": "rlhf.rewards.learned.RewardModel",
+    "server": "rlhf.rewards.remote.server.Server",
 }
+OURS = "rlhf.rewards."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +54,7 @@ class RewardSpec:
     clip: float | None = None
 
     def __post_init__(self) -> None:
+        require_known(self.path)
         if not math.isfinite(self.weight):
             raise RewardError(f"reward {self.path!r}: weight {self.weight} is not a finite number")
         for name in ("timeout", "clip"):
@@ -60,3 +66,14 @@ class RewardSpec:
     def metric_name(self) -> str:
         """The name under which the reward's scores are reported."""
         return self.name or self.path.rpartition(".")[2]
+
+
+def require_known(path: str) -> None:
+    """Raise RewardError, with the closest name, for a path that can be nothing but a misspelled built-in."""
+    ours = {*BUILTINS, *BUILTINS.values(), *(OURS + name for name in BUILTINS)}
+    if path in ours or ("." in path.strip(".") and not path.startswith(OURS)):
+        return
+    close = difflib.get_close_matches(path, ours, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    known = ", ".join(BUILTINS)
+    raise RewardError(f"unknown reward {path!r}: {hint}use one of {known}, or a path package.module.attribute")

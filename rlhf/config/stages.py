@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from rlhf.config.checks import require, require_finite, require_not_negative, require_paths, require_positive
-from rlhf.config.common import DataConfig, ModelConfig, SamplingConfig
+from rlhf.config.common import ModelConfig, SamplingConfig
+from rlhf.config.data import DataConfig
 from rlhf.config.fine_tuning import SFTConfig
 from rlhf.config.ppo import PPOConfig
 from rlhf.config.renamed import with_old_names
@@ -20,7 +21,7 @@ class EvaluateConfig:
     Args:
         output_dir: evaluation.json and responses.jsonl land here.
         model: A causal language model, or a folder written by `rlhf ppo`.
-        data: Held-out prompts: data.eval, or data.train where that is not set.
+        data: Held-out prompts: data.eval, or data.train where that is not set; one of them is needed.
         rewards: As in PPO; a weight of 0 measures without adding to the reward.
         sampling: Sampling.
         prompts: How many prompts, from the start of the file; None takes all.
@@ -45,6 +46,10 @@ class EvaluateConfig:
         require_not_negative(self, "seed")
         require_positive(self, "prompts", "num_generations", "batch_size")
         require(self.model.name_or_path is not None, NO_MODEL)
+        require(
+            self.data.eval is not None or self.data.train is not None,
+            "data.eval is not set; name a file, a folder or a hub dataset of prompts (data.train does it too)",
+        )
 
 
 @with_old_names
@@ -55,7 +60,8 @@ class GenerateConfig:
     Args:
         model: Base or SFT model, or a folder written by `rlhf ppo`.
         prompt: One prompt, or several.
-        data: Take the prompts from a file instead.
+        data: Take the prompts from its `train` instead, or its `eval` where that is not set; how they are put to the
+            model (`as_chat`, ...) in either case.
         sampling: Sampling.
         num_generations: Completions per prompt.
         batch_size: Completions generated at once.
@@ -80,7 +86,8 @@ class GenerateConfig:
         require_not_negative(self, "seed")
         require_positive(self, "num_generations", "batch_size")
         require(self.model.name_or_path is not None, NO_MODEL)
-        require(bool(self.prompt) != (self.data is not None), "give either prompt or data, not both and not neither")
+        in_data = self.data is not None and (self.data.train is not None or self.data.eval is not None)
+        require(bool(self.prompt) != in_data, "give either prompt or data.train, not both and not neither")
 
 
 @dataclass(frozen=True, kw_only=True)

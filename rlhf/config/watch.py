@@ -29,7 +29,7 @@ class WatchConfig:
         require_positive(self, "kl_limit")
         require(
             self.gold is not None or not self.stop_on_hacking,
-            "watch.stop_on_hacking needs watch.gold, the name of a reward with weight 0 to judge by",
+            "watch.stop_on_hacking needs watch.gold, the name of a reward with weight 0 to compare with",
         )
 
 

@@ -8,6 +8,9 @@ import torch
 from rlhf.data.examples import TokenizedExample
 from rlhf.errors import UserError
 
+MAX_LEFT_OUT = 1000
+"""Rows of an iterator in a row without a prompt among them, before something must be wrong."""
+
 
 class PromptSource(Protocol):
     """An endless stream of prompts that can be continued where a checkpoint left it."""
@@ -58,16 +61,21 @@ class PromptStream:
     Args:
         rows: Yields rows as a data file would hold them, for example {"prompt": "..."}; it must give the same rows on
             every process, and after a restart: a resumed run skips those that it has used.
-        tokenize: Makes a prompt of a row.
+        tokenize: Makes a prompt of a row, or None of one that is to be left out.
     """
 
-    def __init__(self, rows: Iterable[Any], tokenize: Callable[[Any, str], TokenizedExample]) -> None:
+    def __init__(self, rows: Iterable[Any], tokenize: Callable[[Any, str], TokenizedExample | None]) -> None:
         self.rows: Iterator[Any] = iter(rows)
         self.tokenize = tokenize
         self.drawn = 0
 
     def __next__(self) -> TokenizedExample:
-        return self.tokenize(self._next_row(), f"prompt {self.drawn}")
+        for _ in range(MAX_LEFT_OUT):
+            row = self._next_row()
+            prompt = self.tokenize(row, f"prompt {self.drawn}")
+            if prompt is not None:
+                return prompt
+        raise UserError(f"the last {MAX_LEFT_OUT} rows of the prompt iterator were all left out; make them shorter")
 
     def state_dict(self) -> dict[str, Any]:
         return {"drawn": self.drawn}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from rlhf.config import PPOConfig
 from rlhf.doctor import lengths, memory, numerics, rewards, tokens, update
 from rlhf.doctor.check import Check, failure
-from rlhf.doctor.patient import admit, build_trial, training_prompts
+from rlhf.doctor.trial import build_trial_trainer, run_trial, training_prompts
 from rlhf.errors import UserError
 from rlhf.rewards import RewardError, RewardSum, WeightedReward
 
@@ -25,7 +25,7 @@ def examine(config: PPOConfig) -> Iterator[Check]:
         if too_large:
             yield too_large
             return
-        trainer = build_trial(config, reward_sum or RewardSum([WeightedReward("none", no_reward)]))
+        trainer = build_trial_trainer(config, reward_sum or RewardSum([WeightedReward("none", no_reward)]))
     except UserError as error:
         yield failure("model and data", str(error), "")
         return
@@ -40,19 +40,19 @@ def examine(config: PPOConfig) -> Iterator[Check]:
     if vocabulary.verdict == "failure":
         return
 
-    patient = admit(config, trainer)
-    yield lengths.check_responses_end(patient)
-    yield numerics.check_padding_invariance(patient)
-    yield numerics.check_decoding(patient)
-    yield numerics.check_sampled_distribution(patient)
-    yield numerics.check_kl_at_start(patient)
-    yield from numerics.check_reference(patient)
+    trial = run_trial(config, trainer)
+    yield lengths.check_responses_end(trial)
+    yield numerics.check_padding_invariance(trial)
+    yield numerics.check_decoding(trial)
+    yield numerics.check_sampled_distribution(trial)
+    yield numerics.check_kl_at_start(trial)
+    yield from numerics.check_reference(trial)
     if reward_sum is None:
         return
-    said = list(rewards.check_rewards(patient))
+    said = list(rewards.check_rewards(trial))
     yield from said
     if not any(check.name == "rewards" for check in said):
-        yield from update.check_update(patient)
+        yield from update.check_update(trial)
 
 
 def no_reward(prompts: list[str], completions: list[str], **columns: object) -> list[float]:

@@ -23,6 +23,7 @@ WARM_UP = 40 * 2**20
 """What the process gains in its first update besides tensors: pages of the libraries' code that runs there, their own
 buffers, threads; 30 to 45 MiB were measured on a CPU."""
 
+TRAINED_LOGITS = 4
 LIVE_GRADIENTS = 4
 """Of the widest activation: a gated MLP has the gradients of its product, of both factors and of the activation."""
 
@@ -33,8 +34,8 @@ class Footprint:
 
     Attributes:
         process: Python and its libraries; 0 on an accelerator, where they do not live.
-        weights: The frozen base.
-        training: Adapters and value head, their gradients, and two moments of AdamW each.
+        weights: The frozen base, or the reference of a model that is trained in full.
+        training: Adapters (or all weights) and value head, their gradients, and two moments of AdamW each.
         sampling: While responses are decoded: copies of the adapted weights, key/value cache, logits.
         activations: What the backward pass needs of one micro-batch.
         logits: A block of the same micro-batch's, when all activations are there.
@@ -73,7 +74,7 @@ def footprint(config: PPOConfig, policy: Policy, prompt_tokens: int) -> Footprin
     if model.is_gradient_checkpointing:
         blocks = with_checkpointing(model, blocks, rows * n_tokens)
     logits = logits_of_update(model, rows * response_tokens, with_entropy=config.entropy_coef > 0)
-    if config.uses_critic and config.critic == "adapter":
+    if config.uses_critic and config.critic in ("adapter", "separate"):
         logits = max(0, logits - sum(blocks))  # they are gone before the critic's activations are there
         blocks = 2 * blocks
     return Footprint(
@@ -116,8 +117,13 @@ def with_checkpointing(model: "PreTrainedModel", blocks: list[int], n_tokens: in
 
 
 def logits_of_update(model: "PreTrainedModel", n_tokens: int, with_entropy: bool) -> int:
-    """Bytes of logits that are alive together, and with them their derivatives by the entropy if it has a gradient."""
+    """Bytes of logits that are alive together, and with them their derivatives by the entropy if it has a gradient.
+
+    Where the head is trained the logits, their logarithms and the gradients of both are, all in float32.
+    """
     head = model.get_output_embeddings().weight
+    if head.requires_grad:
+        return TRAINED_LOGITS * min(n_tokens, LOGIT_ROWS) * len(head) * FLOAT
     return (1 + with_entropy) * min(n_tokens, LOGIT_ROWS) * len(head) * head.dtype.itemsize
 
 
@@ -151,14 +157,13 @@ def cached_of_one_token(policy: Policy) -> int:
 
 def copied_weights(policy: Policy) -> int:
     """Bytes of the weights that decoding copies: packed ones of all linear layers, or those with adapters."""
-    from peft.tuners.lora import LoraLayer
-    from transformers.pytorch_utils import Conv1D
+    from rlhf.models.private_names import Conv1D, LoraLayer
 
     adapted = [module.get_base_layer() for module in policy.modules() if isinstance(module, LoraLayer)]
     if not packs(policy):
         return size_of([layer.weight for layer in adapted])
     linear = [module for module in policy.language_model.modules() if isinstance(module, torch.nn.Linear | Conv1D)]
-    return sum(layer.weight.nbytes for layer in linear if not layer.weight.requires_grad)
+    return sum(layer.weight.nbytes for layer in linear if not (policy.is_peft and layer.weight.requires_grad))
 
 
 def per_process(config: PPOConfig, rows: int) -> int:

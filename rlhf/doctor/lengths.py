@@ -5,7 +5,7 @@ import statistics
 from rlhf.config import PPOConfig
 from rlhf.data.examples import TokenizedExample
 from rlhf.doctor.check import Check, ok, warning
-from rlhf.doctor.patient import Patient
+from rlhf.doctor.trial import Trial
 from rlhf.models.shape import context_length, in_tokens
 from rlhf.ppo.trainer import PPOTrainer
 
@@ -23,16 +23,16 @@ def check_length_budget(config: PPOConfig, trainer: PPOTrainer, prompts: list[To
     )
 
 
-def check_responses_end(patient: Patient) -> Check:
+def check_responses_end(trial: Trial) -> Check:
     """Responses end by themselves before they are cut off."""
-    name, responses = "responses end", patient.responses
-    limit = patient.config.sampling.max_new_tokens
+    name, responses = "responses end", trial.responses
+    limit = trial.config.sampling.max_new_tokens
     n, n_ended = len(responses), int(responses.has_eos.sum())
     mean = float(responses.lengths.float().mean())
     found = f"{n_ended} of {n} end by themselves, the rest is cut off at {limit} tokens; {mean:.0f} on average"
     if n - n_ended <= MANY * n:
         return ok(name, found)
-    typical = typical_completion(patient.prompts)
+    typical = typical_completion(trial.prompts)
     if typical is not None and typical > limit:
         found += f"; the data's own completions have {typical} (median)"
     elif n_ended == 0:

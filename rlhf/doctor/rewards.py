@@ -5,25 +5,25 @@ import time
 from collections.abc import Iterator
 
 from rlhf.doctor.check import Check, failure, ok, warning
-from rlhf.doctor.patient import Patient
+from rlhf.doctor.trial import Trial
 from rlhf.rewards import RewardError, Scores
 
 NO_SPREAD = 1e-6
 
 
-def check_rewards(patient: Patient) -> Iterator[Check]:
+def check_rewards(trial: Trial) -> Iterator[Check]:
     """Each component, their sum, and the time; stops at the first reward that fails."""
     started = time.perf_counter()
     try:
-        scores = patient.trainer.score(patient.responses)
+        scores = trial.trainer.score(trial.responses)
     except RewardError as error:
         yield failure("rewards", str(error), "mend the reward; `rlhf score` runs it on a file of completions")
         return
     seconds = time.perf_counter() - started
-    for reward in patient.trainer.reward_fn.rewards:
+    for reward in trial.trainer.reward_fn.rewards:
         yield check_component(reward.name, reward.weight, scores)
     yield check_total(scores)
-    yield check_speed(patient, seconds / len(patient.responses))
+    yield check_speed(trial, seconds / len(trial.responses))
 
 
 def check_component(name: str, weight: float, scores: Scores) -> Check:
@@ -55,15 +55,15 @@ def check_total(scores: Scores) -> Check:
     )
 
 
-def check_speed(patient: Patient, seconds: float) -> Check:
+def check_speed(trial: Trial, seconds: float) -> Check:
     """Scoring is not what the run waits for."""
-    config, name = patient.config, "reward time"
+    config, name = trial.config, "reward time"
     total = seconds * config.batch_size * config.num_updates
     found = (
         f"{seconds * 1e3:.3g} ms per response, {duration(total)} for {config.num_updates} updates of "
-        f"{config.batch_size}; sampling takes {patient.seconds_per_response * 1e3:.3g} ms"
+        f"{config.batch_size}; sampling takes {trial.seconds_per_response * 1e3:.3g} ms"
     )
-    if seconds <= patient.seconds_per_response:
+    if seconds <= trial.seconds_per_response:
         return ok(name, found)
     return warning(name, found, "the run waits for the rewards: make them faster, or score several at a time in them")
 

@@ -10,6 +10,7 @@ from rich.text import Text
 from rlhf.config import PPOConfig
 from rlhf.doctor.check import Check
 from rlhf.doctor.examination import examine
+from rlhf.errors import visible
 
 STYLES = {"ok": "green", "warning": "yellow", "failure": "bold red"}
 
@@ -32,7 +33,7 @@ def table(checks: Sequence[Check]) -> Table:
     result.add_column("verdict", no_wrap=True)
     result.add_column("measured", overflow="fold")
     for check in checks:
-        text = Text(check.found)
+        text = Text(visible(check.found))
         if check.fix:
             text.append(f"\n-> {check.fix}", style=STYLES[check.verdict])
         result.add_row(check.name, Text(check.verdict, style=STYLES[check.verdict]), text)

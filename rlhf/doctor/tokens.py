@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+from rlhf.data.chat import closing_token
 from rlhf.data.examples import TokenizedExample
 from rlhf.doctor.check import Check, failure, ok, warning
+from rlhf.ppo.start import OTHER_TOKENIZER, embedding_rows, largest_token, open_end
 from rlhf.ppo.trainer import PPOTrainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-PROBE = ({"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"})
 
 
 def check_padding_token(tokenizer: "PreTrainedTokenizerFast") -> Check:
@@ -23,28 +23,22 @@ def check_padding_token(tokenizer: "PreTrainedTokenizerFast") -> Check:
 def check_vocabulary(trainer: PPOTrainer, prompts: list[TokenizedExample]) -> Check:
     """Every token of the prompts, padding and EOS has a row in the embedding."""
     name, tokenizer = "vocabulary", trainer.tokenizer
-    rows = trainer.policy.language_model.get_input_embeddings().weight.shape[0]
-    used = {tokenizer.pad_token_id, tokenizer.eos_token_id}.union(*(prompt.prompt_ids for prompt in prompts))
-    if max(used) < rows:
-        return ok(name, f"token ids up to {max(used)}, the model has {rows}")
-    return failure(
-        name,
-        f"token id {max(used)} ({tokenizer.convert_ids_to_tokens(max(used))!r}), the model has only {rows}",
-        "use the tokenizer that belongs to the model, or resize the model's embeddings and train them",
-    )
+    rows = embedding_rows(trainer.policy)
+    largest = largest_token(tokenizer, prompts)
+    if largest < rows:
+        return ok(name, f"token ids up to {largest}, the model has {rows}")
+    found = f"token id {largest} ({tokenizer.convert_ids_to_tokens(largest)!r}), the model has only {rows}"
+    return failure(name, found, OTHER_TOKENIZER)
 
 
 def check_end_of_turn(tokenizer: "PreTrainedTokenizerFast") -> Check:
-    """The chat template closes the assistant's turn with the token that ends a response."""
-    name = "end of turn"
-    rendered = tokenizer.apply_chat_template(list(PROBE), tokenize=False)
-    tail = rendered.rpartition(PROBE[1]["content"])[2].strip()
-    if tail.startswith(tokenizer.eos_token):
+    """The chat template closes the assistant's turn with a token, at which a response then ends."""
+    name, closing = "end of turn", closing_token(tokenizer)
+    if closing == tokenizer.eos_token_id:
         return ok(name, f"the chat template ends an answer with EOS {tokenizer.eos_token!r}, as SFT does")
-    closing = f"with {tail!r}" if tail else "with nothing"
-    return warning(
-        name,
-        f"the chat template ends an answer {closing}, not with EOS {tokenizer.eos_token!r}",
-        "a model tuned on this template will not end its responses: set the tokenizer's eos_token to what the template "
-        "writes, or name it in sampling.stop",
-    )
+    if closing is not None:
+        token = tokenizer.convert_ids_to_tokens(closing)
+        return ok(
+            name, f"the chat template ends an answer with {token!r}, as SFT does; responses end there, and at EOS"
+        )
+    return warning(name, *open_end(tokenizer))

@@ -5,30 +5,30 @@ from collections.abc import Iterator
 import torch
 
 from rlhf.doctor.check import Check, failure, ok
-from rlhf.doctor.patient import Patient
+from rlhf.doctor.trial import Trial
 from rlhf.policy.policy import Policy
 
 
-def check_update(patient: Patient) -> Iterator[Check]:
+def check_update(trial: Trial) -> Iterator[Check]:
     """The first ratio is 1, a gradient arrives, and without a learning rate every weight stays what it is."""
-    trainer = patient.trainer
+    trainer = trial.trainer
     trainer.policy.start_values_at(0.0)  # a new critic sets its bias in the first update, as it should
     for group in trainer.epochs.optimizer.param_groups:
         group["peak_lr"] = 0.0
     before = fingerprints(trainer.policy)
     metrics = trainer.update().metrics
     changed = [name for name, value in fingerprints(trainer.policy).items() if value != before[name]]
-    yield check_ratio(patient, metrics)
+    yield check_ratio(trial, metrics)
     yield check_gradient(metrics)
     yield check_unchanged(changed, len(before))
 
 
-def check_ratio(patient: Patient, metrics: dict[str, float]) -> Check:
+def check_ratio(trial: Trial, metrics: dict[str, float]) -> Check:
     """The update computes the probabilities that were recorded for the rollout."""
     scatter = (2 * metrics["policy/approx_kl"]) ** 0.5  # approx_kl is half the mean squared difference
     ratio = metrics["policy/ratio_mean"]
-    found = f"{ratio:.6f} on average, logprobs differ by {scatter:.2g} nats (limit {patient.tolerance:g})"
-    if scatter <= patient.tolerance:
+    found = f"{ratio:.6f} on average, logprobs differ by {scatter:.2g} nats (limit {trial.tolerance:.2g})"
+    if scatter <= trial.tolerance:
         return ok("first ratio", found)
     return failure(
         "first ratio",

@@ -3,20 +3,20 @@
 from typing import Any
 
 import torch
-from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from transformers.pytorch_utils import Conv1D
+
+from rlhf.models.private_names import Conv1D, LoraLinear
 
 
 def fuse_adapters(model: nn.Module) -> None:
     """Let every plain LoRA layer of the model compute what it computes in fewer operations."""
     for layer in model.modules():
-        if type(layer) is Linear:
+        if type(layer) is LoraLinear:
             layer.__class__ = FusedLinear
 
 
-class FusedLinear(Linear):
+class FusedLinear(LoraLinear):
     """`peft.tuners.lora.Linear` with one autograd node for y = x W + b + scaling (x A^T) B^T.
 
     PEFT's own takes eight; with a bfloat16 base it computes the adapter's part on float32 copies of the activations.
@@ -47,7 +47,7 @@ def is_plain(layer: Any, adapter: str) -> bool:
 
     A subclass of a linear layer may do more than that, and so may a LoRA layer of another kind, or a variant.
     """
-    if type(layer) not in (Linear, FusedLinear) or type(layer.get_base_layer()) not in (nn.Linear, Conv1D):
+    if type(layer) not in (LoraLinear, FusedLinear) or type(layer.get_base_layer()) not in (nn.Linear, Conv1D):
         return False
     return adapter in layer.lora_A and adapter not in layer.lora_variant and not layer.lora_bias[adapter]
 

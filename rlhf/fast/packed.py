@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from rlhf.models import private_names
+
 Layer = tuple[nn.Module, Tensor, Tensor | None]
 """A module that computes x W^T + b, with W [out, in] and b [out] or None."""
 
@@ -18,7 +20,7 @@ def can_pack(weight: Tensor) -> bool:
     """Whether oneDNN is there, has kernels for the type of the weight, and the weight is on the CPU."""
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
-    return weight.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return weight.dtype == torch.float32 or private_names.has_bfloat16_kernels()
 
 
 @contextlib.contextmanager
@@ -31,7 +33,7 @@ def packed(layers: Iterable[Layer], n_rows: int) -> Iterator[None]:
     changed: list[nn.Module] = []
     try:
         for module, weight, bias in layers:
-            blocks = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), n_rows)
+            blocks = private_names.pack_linear_weight(weight.contiguous(), n_rows)
             module.forward = _Product(blocks, bias)  # of this instance; its class's own comes back below
             changed.append(module)
         yield
@@ -42,7 +44,7 @@ def packed(layers: Iterable[Layer], n_rows: int) -> Iterator[None]:
 
 class _Product:
     def __init__(self, blocks: Tensor, bias: Tensor | None) -> None:
-        self.blocks, self.bias = blocks, bias
+        self.blocks, self.bias, self.product = blocks, bias, private_names.linear_pointwise
 
     def __call__(self, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.blocks, self.bias, "none", [], "")
+        return self.product(x, self.blocks, self.bias, "none", [], "")

@@ -37,15 +37,28 @@ def gae(
     """Generalized advantage estimation: (advantages, returns), each [B, T], zero outside the mask.
 
     delta_t = r_t + gamma * V_{t+1} - V_t,   A_t = delta_t + gamma * gae_lambda * A_{t+1},   returns_t = A_t + V_t.
-    V and A after the last response token are 0. Advantages are raw; whitening comes later.
+    V and A after the last response token are 0. Tokens that the policy did not choose (a tool's answer between two
+    stretches of the mask) take no time: t + 1 is the next token of the mask. Advantages are raw; whitening comes later.
     Source: Schulman et al. 2016, eq. 16; the recursion itself is `discounted_sum`.
     """
-    rewards = zero_outside(at_least_float32(rewards), response_mask)
+    order = actions_first(response_mask)
+    rewards = zero_outside(at_least_float32(rewards), response_mask).gather(-1, order)
     values = zero_outside(at_least_float32(values), response_mask)
-    next_values = torch.nn.functional.pad(values[:, 1:], (0, 1))
-    deltas = rewards + gamma * next_values - values  # [B, T]
-    advantages = zero_outside(discounted_sum(deltas, gamma * gae_lambda), response_mask)
+    dense_values = values.gather(-1, order)
+    next_values = torch.nn.functional.pad(dense_values[:, 1:], (0, 1))
+    deltas = rewards + gamma * next_values - dense_values  # [B, T]
+    dense = discounted_sum(deltas, gamma * gae_lambda)
+    advantages = torch.zeros_like(dense).scatter(-1, order, dense)  # outside the mask there is nothing to discount
     return advantages, advantages + values
+
+
+def actions_first(response_mask: Tensor) -> Tensor:
+    """The order of each row's tokens that puts those of the mask first and keeps the rest of the order: [B, T].
+
+    `x.gather(-1, order)` closes the gaps of a mask, `scatter(-1, order, x)` opens them again. A mask without gaps
+    keeps the order that it has.
+    """
+    return (~response_mask).to(torch.int8).argsort(dim=-1, stable=True)
 
 
 def discounted_sum(x: Tensor, discount: float) -> Tensor:

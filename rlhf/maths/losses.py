@@ -1,11 +1,12 @@
 """The losses of PPO, the same for a bandit and for a Llama.
 
 Every function takes tensors and returns tensors; models and configs stay outside. B sequences, T response tokens.
-`response_mask` [B, T] is True from the first response token through EOS and is the only mask there is: what lies
-outside it (padding) never changes a result or a gradient. Means are over the tokens of the mask; a caller that splits
-an optimizer batch multiplies each part's loss by its share of the tokens, so that the gradient is that of the whole.
+`response_mask` [B, T] is True at the tokens that the policy chose, through EOS, and is the only mask there is: what
+lies outside it (padding, a tool's answer) never changes a result or a gradient. Means are over its tokens; a caller
+that splits an optimizer batch multiplies each part's loss by its share of them, so that the gradient is the whole's.
 
-Papers: PPO (Schulman et al. 2017, arXiv:1707.06347), dual clip (Ye et al. 2020, arXiv:1912.09729).
+Papers: PPO (Schulman et al. 2017, arXiv:1707.06347), dual clip (Ye et al. 2020, arXiv:1912.09729), truncated importance
+sampling (Ionides 2008, doi:10.1198/106186008X320456).
 """
 
 import torch
@@ -44,6 +45,24 @@ def reinforce_loss(
     return aggregate(-at_least_float32(advantages).detach() * logprobs, response_mask, aggregation)
 
 
+def truncated_importance_weights(
+    old_logprobs: Tensor, sampler_logprobs: Tensor, response_mask: Tensor, level: str, cap: float
+) -> Tensor:
+    """How much more probable the policy held what another arithmetic of it sampled; [B, T] each, 1 outside the mask.
+
+    token: w_t = min(pi_old(a_t) / pi_sampler(a_t), cap); sequence: the same of the whole response, the ratios
+    multiplied over its tokens, for each of them. The loss of samples from pi_sampler, weighed by w, is that of samples
+    from pi_old but for the cap, which bounds the variance. No gradient flows. Raises ValueError for another level.
+    Source: Ionides 2008, section 2.
+    """
+    if level not in ("token", "sequence"):
+        raise ValueError(f"importance level is {level!r}; it must be token or sequence")
+    log_ratio = zero_outside(at_least_float32(old_logprobs) - at_least_float32(sampler_logprobs), response_mask)
+    if level == "sequence":
+        log_ratio = zero_outside(log_ratio.sum(-1, keepdim=True), response_mask)
+    return log_ratio.exp().clamp(max=cap).detach()
+
+
 def clipped_policy_loss(
     logprobs: Tensor,
     old_logprobs: Tensor,
@@ -52,11 +71,13 @@ def clipped_policy_loss(
     clip_range: float,
     dual_clip: float | None = None,
     aggregation: str = "token_mean",
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Stats]:
     """The clipped surrogate, as a loss to minimize; all inputs [B, T], the result a scalar and its statistics.
 
     r = pi / pi_old;  loss_t = max(-A r, -A clip(r, 1 - clip_range, 1 + clip_range)).
     With `dual_clip` (> 1), where A < 0: min(loss_t, -A * dual_clip), so that one huge ratio cannot dominate.
+    `weights` [B, T], where given, multiply the loss of each token (see `truncated_importance_weights`).
     Stats are token means: ratio_mean, clip_fraction (tokens where the clipped term is the larger), dual_clip_fraction
     (tokens at the dual clip's ceiling), approx_kl = mean((log r)^2 / 2) and approx_kl_k1 = mean(-log r), the k2 and k1
     estimates of KL(pi_old || pi).
@@ -74,6 +95,8 @@ def clipped_policy_loss(
         ceiling = -advantages * dual_clip
         at_ceiling = (advantages < 0) & (loss > ceiling)
         loss = torch.where(at_ceiling, ceiling, loss)
+    if weights is not None:
+        loss = loss * weights
     with torch.no_grad():
         stats = {
             "ratio_mean": masked_mean(ratio, response_mask),

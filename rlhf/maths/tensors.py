@@ -76,7 +76,7 @@ class RunningMoments:
         n = float(mask.sum())
         if n == 0:
             return
-        mean, variance = (float(moment) for moment in masked_moments(x.double(), mask))
+        mean, variance = (float(moment) for moment in masked_moments(x.cpu().double(), mask.cpu()))
         total, shift = self.count + n, mean - self.mean
         between = shift**2 * self.count * n / total
         self.variance = (self.variance * self.count + variance * n + between) / total

@@ -74,7 +74,7 @@ def locate(where: str, name: str) -> Path | None:
     if os.path.isdir(where):
         file = Path(where) / name
         return file if file.is_file() else None
-    from transformers.utils import cached_file
+    from rlhf.models.private_names import cached_file
 
     with contextlib.suppress(OSError, ValueError):
         found = cached_file(
@@ -189,8 +189,7 @@ def merge(wrapper: "PeftModel", adapter: str | None = None) -> "PreTrainedModel"
 
 def untie(model: "PreTrainedModel") -> None:
     """Give the LM head weights of its own, if it shares them with the embedding and only one of the two is adapted."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils import ModulesToSaveWrapper
+    from rlhf.models.private_names import BaseTunerLayer, ModulesToSaveWrapper
 
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     adapted = BaseTunerLayer | ModulesToSaveWrapper

@@ -27,8 +27,10 @@ def disable_dropout(model: torch.nn.Module) -> None:
 
     A router with jitter stays in eval mode: Phi's reads the strength of its jitter there too, for something else.
     """
+    from rlhf.models.private_names import DropoutNd
+
     for module in model.modules():
-        if isinstance(module, torch.nn.modules.dropout._DropoutNd):
+        if isinstance(module, DropoutNd):
             module.p = 0.0
         for name, value in list(vars(module).items()):
             if is_set(name, value, DROPOUT):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhf.config.gguf import ENDING
 from rlhf.errors import UserError, first_line
+from rlhf.extras import installs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -34,7 +35,7 @@ def find_gguf(where: str, gguf_file: str) -> Path:
         if not (folder / gguf_file).is_file():
             raise UserError(f"{gguf_file!r} is not in {where}; GGUF files there: {listed(folder) or 'none'}")
         return (folder / gguf_file).resolve()
-    from transformers.utils import cached_file
+    from rlhf.models.private_names import cached_file
 
     try:
         return Path(cached_file(where, gguf_file))
@@ -46,7 +47,7 @@ def find_gguf(where: str, gguf_file: str) -> Path:
 def require_package(why: str) -> None:
     """Raise UserError, which begins with the reason, unless the package gguf is installed."""
     if importlib.util.find_spec("gguf") is None:
-        raise UserError(f"{why}, which needs the package gguf; pip install -e '.[gguf]'")
+        raise UserError(f"{why}, which needs the package gguf; {installs('gguf')}")
 
 
 def listed(folder: Path) -> str:
@@ -88,7 +89,7 @@ def check_complete(model: "PreTrainedModel", file: Path, missing: set[str]) -> N
         file: From where.
         missing: Parameters that transformers did not find.
     """
-    from transformers.integrations.gguf import GgufHeader, read_gguf_metadata
+    from rlhf.models.private_names import GgufHeader, read_gguf_metadata
 
     lost = sorted(missing - {"score.weight"})
     if lost:
@@ -118,8 +119,8 @@ def split_text(tokenizer: "PreTrainedTokenizerFast", file: Path) -> None:
     the model knows a double space. Raises UserError for a way to split that is known neither here nor there.
     """
     from tokenizers import pre_tokenizers
-    from transformers.integrations.gguf import read_gguf_metadata
-    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+    from rlhf.models.private_names import GGUF_PRE_TOKENIZER_SPLITS, read_gguf_metadata
 
     metadata, _ = read_gguf_metadata(str(file))
     kind = metadata.get("tokenizer.ggml.pre", "gpt-2")

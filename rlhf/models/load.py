@@ -88,7 +88,8 @@ def lora_adapters(lora: LoraConfig, model: "PreTrainedModel", task_type: str = "
     Raises UserError for a name in lora.target_modules that no layer has; PEFT would leave it out.
     """
     import peft
-    from transformers.pytorch_utils import Conv1D
+
+    from rlhf.models.private_names import Conv1D
 
     return peft.LoraConfig(
         r=lora.r,
@@ -122,7 +123,7 @@ def unsuitable(model: "PreTrainedModel") -> list[str] | None:
     Such are a router that returns more than a product, layers whose weights are read past the layer (Mamba's kernels),
     a vision tower, attention to an encoder that is not there. One of many experts may be idle without being left out.
     """
-    from transformers.pytorch_utils import Conv1D
+    from rlhf.models.private_names import Conv1D
 
     linear = {name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D)}
     used: dict[bool, set[str]] = {True: set(), False: set()}

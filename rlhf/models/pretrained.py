@@ -19,14 +19,17 @@ from rlhf.models.gguf_files import (
     loading_options,
     split_text,
 )
+from rlhf.models.locate import model_in
 
 
 def resolve_model_path(name_or_path: str) -> str:
     """A local folder as an absolute path (libraries try the hub first for a relative one), a hub name as it is.
 
+    For the folder of a run it is that of the model in it.
+
     Raises UserError when the name can only be a path and nothing is there.
     """
-    path = Path(name_or_path).expanduser()
+    path = Path(model_in(name_or_path)).expanduser()
     if path.is_dir():
         return str(path.resolve())
     if name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:  # hub names have at most one slash

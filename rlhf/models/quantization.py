@@ -6,13 +6,13 @@ Embeddings, norms and LM head stay in that dtype, adapters and value head in flo
 head to float32, a gigabyte for the vocabulary of Llama 3.
 """
 
-import importlib.util
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from rlhf.config import ModelConfig
 from rlhf.config.checks import require
+from rlhf.extras import require_extra
 from rlhf.parallel.launch import engine
 
 if TYPE_CHECKING:
@@ -31,10 +31,7 @@ def quantization_options(config: ModelConfig, device: torch.device) -> dict[str,
         engine() == "ddp",
         f"model.quantization is 4bit, but accelerate was told to use {engine()}; use configs/accelerate/multi_gpu.yaml",
     )
-    require(
-        importlib.util.find_spec("bitsandbytes") is not None,
-        "model.quantization is 4bit, which needs bitsandbytes; pip install -e '.[quantized]'",
-    )
+    require_extra("bitsandbytes", "model.quantization 4bit")
     from transformers import BitsAndBytesConfig
 
     how = BitsAndBytesConfig(
@@ -57,5 +54,5 @@ def keep_differentiable(model: "PreTrainedModel") -> None:
 
 
 def is_quantized(model: "PreTrainedModel") -> bool:
-    """Whether adapters cannot be folded into the weights of a model, because those hold too few bits for it."""
+    """Whether adapters cannot be merged into the weights of a model, because those hold too few bits for it."""
     return bool(getattr(model, "is_quantized", False))

@@ -104,11 +104,16 @@ class Ranks:
             gradient.copy_(part.view_as(gradient))
 
 
+def wide_sum(x: Tensor) -> Tensor:
+    """The sum in float64 on the CPU; where the device has no float64 (MPS) it is added up on the CPU too."""
+    return x.cpu().sum(dtype=torch.float64) if x.device.type == "mps" else x.sum(dtype=torch.float64).cpu()
+
+
 def require_same_weights(ranks: Ranks, module: nn.Module) -> None:
     """Raise UserError unless all ranks hold the same parameters, up to the rounding of their sums."""
     if ranks.count == 1:
         return
-    sums = torch.stack([parameter.detach().sum(dtype=torch.float64) for parameter in module.parameters()]).cpu()
+    sums = torch.stack([wide_sum(parameter.detach()) for parameter in module.parameters()])
     for rank, others in enumerate(ranks.gather(sums)):
         require(
             torch.allclose(others, sums, rtol=1e-6, atol=1e-6, equal_nan=True),

@@ -16,7 +16,7 @@ from rlhf.policy.policy import Policy
 from rlhf.policy.value_head import POLICY_ADAPTER
 
 if TYPE_CHECKING:
-    from peft.tuners.lora import LoraLayer
+    from rlhf.models.private_names import LoraLayer
 
 STIR = 0.02
 """Standard deviation of what is added to the adapters for a trial: as much as the weights themselves scatter."""
@@ -48,7 +48,7 @@ def packs(policy: Policy) -> bool:
 
 def require_mergeable(policy: Policy) -> None:
     """Raise UserError unless the policy can be sent to another engine as the weights of a model without adapters."""
-    from peft.tuners.lora.layer import ParamWrapper
+    from rlhf.models.private_names import ParamWrapper
 
     experts = any(isinstance(layer, ParamWrapper) for layer in lora_layers(policy))
     require(
@@ -135,7 +135,7 @@ def stirred(policy: Policy) -> Iterator[None]:
 
 def lora_layers(model: nn.Module) -> "list[LoraLayer]":
     """The layers with LoRA adapters."""
-    from peft.tuners.lora import LoraLayer
+    from rlhf.models.private_names import LoraLayer
 
     return [module for module in model.modules() if isinstance(module, LoraLayer)]
 
@@ -154,8 +154,7 @@ def in_eval_mode(policy: Policy) -> Iterator[None]:
 @torch.no_grad()
 def folded_layers(model: nn.Module, adapter: str) -> Iterator[Layer]:
     """Every linear layer of a model, one after the other; its weight with the adapter folded in where it has one."""
-    from peft.tuners.lora import LoraLayer
-    from transformers.pytorch_utils import Conv1D
+    from rlhf.models.private_names import Conv1D, LoraLayer
 
     adapted = lora_layers(model)
     parts = {part for layer in adapted for part in layer.modules()} - set(adapted)

@@ -2,14 +2,14 @@
 
 One frozen base model serves all three: the policy is base + LoRA, the reference is the base with adapters disabled,
 the critic is a value head on the policy's features or on those of adapters of its own. A model that is trained in full
-takes a separate model as its reference. This folder alone knows the value-head model (ours, or TRL's in `rlhf.classic`)
+takes a frozen copy as its reference. This folder alone knows the value-head model (ours, or TRL's in `rlhf.classic`)
 and PEFT's adapter switches, with their traps.
 """
 
 import contextlib
+import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,15 @@ from rlhf.config.checks import require
 from rlhf.fast.install import install
 from rlhf.models.dropout import disable_dropout
 from rlhf.models.head import head_of, require_head, trunk_of
+from rlhf.models.private_names import loaded_from
 from rlhf.policy.logprobs import token_logprobs
+from rlhf.policy.shortcuts import Shortcuts
 from rlhf.policy.value_head import (
     CRITIC_ADAPTER,
     POLICY_ADAPTER,
     belongs_to_critic,
+    check_precision,
+    wrap_in_full,
     wrap_with_value_head,
 )
 
@@ -42,35 +46,20 @@ class PolicyOutput(NamedTuple):
     entropy: Tensor
 
 
-@dataclass
-class Shortcuts:
-    """Which ways to sample faster lead to the same place; None until somebody has looked.
-
-    Attributes:
-        folds: Whether the model with adapters folded into its weights computes what it computes with them apart.
-        decoding: How it reads token by token what it reads at once: from packed weights with a cache that is filled in
-            place (fast), with transformers' own (plain), or from the first token again every time (uncached).
-        generates: What is wrong with transformers' `generate` of so many prompts at a time; empty if nothing is.
-    """
-
-    folds: bool | None = None
-    decoding: Literal["fast", "plain", "uncached"] | None = None
-    generates: dict[int, str] = field(default_factory=dict)
-
-
 class Policy(nn.Module):
     """A causal language model with a value head, and its reference.
 
     Args:
-        wrapper: A value-head model around a PEFT model, or TRL's around a plain one that is trained in full. Whatever
-            requires a gradient is trained.
+        wrapper: A value-head model (ours or TRL's) around a PEFT model, or a plain one that is trained in full.
+            Whatever requires a gradient is trained.
         critic: Which features the value head sees, and whether its gradient reaches the policy.
         reference: A frozen model of its own; None takes the PEFT model with its adapters off.
         new_critic: Whether the value head says 0 everywhere, because nobody has trained it yet.
         fast_paths: Use `rlhf.fast`; False runs the code of transformers, PEFT and PyTorch as it is.
 
-    Raises UserError for a model that is noisy in train mode, and for one whose logits are more than its LM head, a
-    scale and a soft cap make of its last hidden state (see `require_head`).
+    Raises UserError for a model that is noisy in train mode, for one whose logits are more than its LM head, a scale
+    and a soft cap make of its last hidden state (see `require_head`), and for one in float16; warns of weights that are
+    trained in bfloat16.
     """
 
     def __init__(
@@ -98,6 +87,7 @@ class Policy(nn.Module):
         self.divided_blocks: list[Any] = []  # see rlhf.policy.sharding
         disable_dropout(self)
         self.trainable = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        check_precision(self.language_model, [p for _, p in self.trainable])
         if self.is_peft:
             self._activate(POLICY_ADAPTER)
         if fast_paths:
@@ -133,6 +123,29 @@ class Policy(nn.Module):
             policy._checkpoint_gradients(model)
         return policy
 
+    @classmethod
+    def in_full(
+        cls,
+        model: "PreTrainedModel",
+        critic: Critic,
+        gradient_checkpointing: bool = False,
+        fast_paths: bool = True,
+    ) -> Self:
+        """All weights of a model trained, with a new value head; a frozen copy of it is the reference.
+
+        Args:
+            model: The language model as it is now; should be in float32.
+            critic: As above; `separate` gives the critic a trunk of its own, which begins as a copy.
+            gradient_checkpointing: Trade compute for activation memory.
+        """
+        reference = copy.deepcopy(model)
+        policy = cls(wrap_in_full(model, critic), critic, reference, new_critic=True, fast_paths=fast_paths)
+        if gradient_checkpointing:
+            for trunk in (model, policy.wrapper.critic_trunk):
+                if trunk is not None:
+                    trunk.gradient_checkpointing_enable({"use_reentrant": False})
+        return policy
+
     @property
     def language_model(self) -> "PreTrainedModel":
         """The causal language model that is trained, adapters (if any) inside its linear layers."""
@@ -140,20 +153,20 @@ class Policy(nn.Module):
         return model.get_base_model() if self.is_peft else model
 
     @property
-    def lora(self) -> LoraConfig:
-        """Rank, scale and targets of the policy's adapters, as they were asked for."""
-        asked: LoraConfig = self.wrapper.lora
+    def lora(self) -> LoraConfig | None:
+        """Rank, scale and targets of the policy's adapters, as asked for; None for a model that is trained in full."""
+        asked: LoraConfig | None = self.wrapper.lora
         return asked
 
     @property
     def base_name(self) -> str:
-        """Hub name or absolute folder of the base model."""
-        return self.language_model.config._name_or_path
+        """Hub name or absolute folder of the base model, which is the reference."""
+        return loaded_from(self.frozen_reference or self.language_model)
 
     @property
     def base_gguf_file(self) -> str | None:
         """The GGUF in that place that the base was read from; None for any other kind of model."""
-        return getattr(self.language_model, "gguf_file", None)
+        return getattr(self.frozen_reference or self.language_model, "gguf_file", None)
 
     @property
     def device(self) -> torch.device:
@@ -175,6 +188,7 @@ class Policy(nn.Module):
         temperature: float = 1.0,
         with_values: bool = True,
         with_entropy: bool = False,
+        critic_only: bool = False,
     ) -> PolicyOutput:
         """Log-probabilities, values and entropy of given responses.
 
@@ -186,13 +200,15 @@ class Policy(nn.Module):
             temperature: Logits are divided by it, as in sampling.
             with_values: Ask the critic too. values[b, t] is V of the state before response token t.
             with_entropy: Also the entropy of each token's distribution, in nats.
+            critic_only: Gradients for the critic's own parameters alone.
         """
         rows, steps = response_mask.nonzero(as_tuple=True)  # [N] valid response tokens
         before = prompt_lengths[rows] + steps - 1  # the position that predicts each of them
-        features = self._trunk(sequence_ids)[rows, before]  # [N, H]
-        head = head_of(self._reader)
         token_ids = sequence_ids[rows, before + 1]
-        logprobs, entropy = token_logprobs(features, token_ids, head, temperature, with_entropy, self.fast_paths)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not critic_only):
+            features = self.features(sequence_ids)[rows, before]  # [N, H]
+            head = head_of(self.reader)
+            logprobs, entropy = token_logprobs(features, token_ids, head, temperature, with_entropy, self.fast_paths)
         values = self._values(features, sequence_ids, rows, before) if with_values else torch.zeros_like(logprobs)
 
         def spread(x: Tensor) -> Tensor:  # [N] -> [B, T]
@@ -222,12 +238,12 @@ class Policy(nn.Module):
             finally:
                 self._restore_gradients()
 
-    def _trunk(self, input_ids: Tensor) -> Tensor:
+    def features(self, input_ids: Tensor) -> Tensor:
         """Last hidden states: [B, L] -> [B, L, H]."""
-        return trunk_of(self._reader)(input_ids=input_ids, use_cache=False).last_hidden_state
+        return trunk_of(self.reader)(input_ids=input_ids, use_cache=False).last_hidden_state
 
     @property
-    def _reader(self) -> "PreTrainedModel":
+    def reader(self) -> "PreTrainedModel":
         """The model that `forward` runs: the policy's, or the reference's where that is a model of its own."""
         return self.frozen_reference if self.reads_reference and self.frozen_reference else self.language_model
 
@@ -237,7 +253,10 @@ class Policy(nn.Module):
             features = features.detach()
         elif self.critic == "adapter":
             with self._using(CRITIC_ADAPTER):
-                features = self._trunk(sequence_ids)[rows, before]
+                features = self.features(sequence_ids)[rows, before]
+        elif self.critic == "separate":
+            trunk = self.wrapper.critic_trunk
+            features = trunk(input_ids=sequence_ids, use_cache=False).last_hidden_state[rows, before]
         return self.wrapper.v_head(features).squeeze(-1)
 
     @contextlib.contextmanager

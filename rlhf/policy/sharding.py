@@ -13,6 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from rlhf.config.checks import require
+from rlhf.models.private_names import block_names
 from rlhf.policy.policy import Policy
 
 
@@ -26,7 +27,7 @@ def shard_base(policy: Policy) -> None:
     """
     require(policy.is_peft, "FSDP divides the frozen base of LoRA adapters, but the model is trained in full; use DDP")
     trunk = policy.language_model.base_model
-    names = policy.language_model._no_split_modules or ()
+    names = block_names(policy.language_model)
     blocks = [module for module in trunk.modules() if type(module).__name__ in names]
     require(bool(blocks), f"{type(policy.language_model).__name__} does not name its transformer blocks; use DDP")
     divided = {p for block in blocks for p in block.parameters() if not p.requires_grad}

@@ -1,52 +1,121 @@
-"""Building the model that `rlhf.policy.policy` wraps: adapters and a value head on a causal language model."""
+"""A causal language model with a value head, and building the one that `rlhf.policy.policy` wraps."""
 
+import copy
 import dataclasses
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from rlhf.config import Critic, LoraConfig
+from rlhf.config.checks import require
 from rlhf.errors import UserError, first_line
 from rlhf.models.load import lora_adapters
 
 if TYPE_CHECKING:
     import peft
-    from peft import PeftModel
     from transformers import PreTrainedModel
 
 POLICY_ADAPTER, CRITIC_ADAPTER = "default", "critic"
 
 
+def check_precision(model: "PreTrainedModel", trained: list[nn.Parameter]) -> None:
+    """Raise UserError for a model in float16, warn of weights that are trained in bfloat16.
+
+    Without a scaled loss the gradients of float16 vanish, and its Adam divides by an epsilon of 0. In bfloat16 a step
+    of less than 1/512 of a weight leaves it as it is.
+    """
+    if torch.float16 in {model.dtype, *(p.dtype for p in trained)}:
+        raise UserError(
+            f"{type(model).__name__} is in float16, in which gradients vanish and Adam divides by 0; load it with "
+            "dtype=torch.bfloat16 and adapters, or in float32"
+        )
+    n = sum(p.numel() for p in trained if p.dtype == torch.bfloat16)
+    if n:
+        warnings.warn(
+            f"{n} weights are trained in bfloat16, where steps below 1/512 of a weight are lost to rounding; load the "
+            "model in float32, or train adapters",
+            stacklevel=4,
+        )
+
+
 def belongs_to_critic(parameter_name: str) -> bool:
-    """Whether a parameter of the wrapper is the critic's alone: the value head, or adapters of its own."""
-    return ".v_head." in parameter_name or f".{CRITIC_ADAPTER}." in parameter_name
+    """Whether a parameter of the wrapper is the critic's alone: the value head, adapters or a trunk of its own."""
+    return any(f".{part}." in parameter_name for part in ("v_head", "critic_trunk", CRITIC_ADAPTER))
 
 
 class ValueHead(nn.Module):
-    """V = w h + b in the type of its weights, 0 until it is told or trained: features [..., H] -> values [..., 1]."""
+    """V = w h + b in the type of its weights, 0 until it is told or trained: features [..., H] -> values [..., 1].
 
-    def __init__(self, hidden_size: int) -> None:
+    Args:
+        hidden_size: H.
+        dropout: Share of the features that train mode sets to 0.
+    """
+
+    def __init__(self, hidden_size: int, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.summary = nn.Linear(hidden_size, 1)
         nn.init.zeros_(self.summary.weight)
         nn.init.zeros_(self.summary.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.summary(features.to(self.summary.weight.dtype))
+        return self.summary(self.dropout(features.to(self.summary.weight)))
 
 
 class ValueHeadModel(nn.Module):
-    """A PEFT model and a value head, by the names that TRL's AutoModelForCausalLMWithValueHead gives them.
+    """A causal language model, plain or PEFT, and a value head, by the names that TRL gave them.
 
-    Theirs cannot be imported without their trainers, nor these without pandas, pyarrow and wandb: 100 MiB and a second
-    that a run has no use for.
+    `critic_trunk` is the critic's own trunk, if it has one.
+
+    Args:
+        pretrained_model: A PreTrainedModel or PeftModel.
+        dropout: Of the value head.
+
+    Raises UserError for a model without an LM head.
     """
 
-    def __init__(self, pretrained_model: "PeftModel", lora: LoraConfig, critic_lora: LoraConfig) -> None:
+    def __init__(self, pretrained_model: Any, dropout: float = 0.0, critic_trunk: Any = None) -> None:
         super().__init__()
-        self.pretrained_model, self.lora, self.critic_lora = pretrained_model, lora, critic_lora
-        self.v_head = ValueHead(pretrained_model.get_output_embeddings().weight.shape[-1])
+        lm_head = pretrained_model.get_output_embeddings()
+        require(lm_head is not None, f"{type(pretrained_model).__name__} has no LM head; PPO needs one to sample from")
+        self.pretrained_model, self.critic_trunk = pretrained_model, critic_trunk
+        self.lora: LoraConfig | None = None
+        self.critic_lora: LoraConfig | None = None
+        self.is_peft_model = hasattr(pretrained_model, "peft_config")
+        self.v_head = ValueHead(lm_head.weight.shape[-1], dropout).to(lm_head.weight.device)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        attention_mask: Tensor | None = None,
+        return_past_key_values: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Any, ...]:
+        """Logits [B, L, V] in float32, the loss where `labels` are given (else None), and values [B, L].
+
+        Args:
+            input_ids: [B, L].
+            past_key_values: The cache of the tokens before.
+            attention_mask: [B, L], 1 at real tokens.
+            return_past_key_values: Also return the cache, as a fourth item.
+            kwargs: For the language model.
+        """
+        output = self.pretrained_model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            **kwargs | {"output_hidden_states": True, "return_dict": True},
+        )
+        values = self.v_head(output.hidden_states[-1]).squeeze(-1)
+        results = (output.logits.float(), output.loss, values)
+        return (*results, output.past_key_values) if return_past_key_values else results
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """What the language model's `generate` returns."""
+        return self.pretrained_model.generate(*args, **kwargs)
 
 
 def wrap_with_value_head(
@@ -71,10 +140,17 @@ def wrap_with_value_head(
                 )
     except (ValueError, TypeError, NotImplementedError) as error:
         raise UserError(f"cannot put adapters on {type(model).__name__} ({first_line(error)})") from error
-    wrapper = ValueHeadModel(peft_model, lora, critic_lora or lora)
+    wrapper = ValueHeadModel(peft_model)
+    wrapper.lora, wrapper.critic_lora = lora, critic_lora or lora
     for name, parameter in wrapper.named_parameters():
         parameter.requires_grad_("lora_" in name or name.startswith("v_head."))
     return wrapper.to(model.device)
+
+
+def wrap_in_full(model: "PreTrainedModel", critic: Critic) -> ValueHeadModel:
+    """A new value head on a causal language model all of whose weights are trained; a copy of its trunk if separate."""
+    trunk = copy.deepcopy(model.base_model) if critic == "separate" else None
+    return ValueHeadModel(model, critic_trunk=trunk).requires_grad_(True).to(model.device)
 
 
 def resized(settings: "peft.LoraConfig", lora: LoraConfig) -> "peft.LoraConfig":

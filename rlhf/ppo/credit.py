@@ -8,8 +8,7 @@ from torch import Tensor
 
 from rlhf.config import PPOConfig
 from rlhf.maths.advantages import gae, group_relative, kl_shaped_rewards, leave_one_out, reward_per_token
-from rlhf.maths.kl import kl_estimate
-from rlhf.maths.tensors import RunningMoments, scale_to_unit_variance, whiten, zero_outside
+from rlhf.maths.tensors import RunningMoments, masked_mean, scale_to_unit_variance, whiten, zero_outside
 from rlhf.ppo.rollout import Experience, Rollout
 from rlhf.ppo.spans import span_rewards
 from rlhf.rewards import Scores
@@ -38,6 +37,16 @@ def with_values(experience: Experience, value: float) -> Experience:
     return dataclasses.replace(experience, old_values=values)
 
 
+def mean_return(config: PPOConfig, rewards: Tensor, scores: Tensor, response_mask: Tensor) -> float:
+    """Where a new critic should begin: the mean over responses of the mean return of their tokens.
+
+    That is the mean score, unless discount, whitening, spans or a KL move the returns away from it.
+    """
+    _, returns = gae(rewards, torch.zeros_like(rewards), response_mask, config.gamma, 1.0)
+    moved = masked_mean(returns - scores.unsqueeze(-1), response_mask, dim=-1)
+    return float(scores.mean() + moved.mean())
+
+
 def assign_credit(
     config: PPOConfig,
     experience: Experience,
@@ -45,15 +54,21 @@ def assign_credit(
     component_scores: Scores,
     kl_coef: float,
     tokenizer: "PreTrainedTokenizerFast",
+    new_critic: bool = False,
 ) -> Rollout:
-    """Spread scores [B], the rewards' spans and the KL penalty over the tokens; advantages and returns from them."""
+    """Spread scores [B], the rewards' spans and the KL penalty over the tokens; advantages and returns from them.
+
+    The values of a new critic are those that it should begin with, see `mean_return`.
+    """
     mask = experience.response_mask
-    kl = kl_estimate(experience.old_logprobs, experience.ref_logprobs, config.kl_estimator)
-    rewards = kl_shaped_rewards(scores, kl, mask, kl_coef) + span_rewards(component_scores.spans, experience, tokenizer)
+    rewards = kl_shaped_rewards(scores, experience.kl, mask, kl_coef)
+    rewards = rewards + span_rewards(component_scores.spans, experience, tokenizer)
     if config.whiten_rewards:
         rewards = scale_to_unit_variance(rewards, mask)
+    if new_critic:
+        experience = with_values(experience, mean_return(config, rewards, scores, mask))
     advantages, returns = advantages_and_returns(config, rewards, experience.old_values, mask)
-    return Rollout(**vars(experience), scores=scores, kl=kl, rewards=rewards, advantages=advantages, returns=returns)
+    return Rollout(**vars(experience), scores=scores, rewards=rewards, advantages=advantages, returns=returns)
 
 
 def advantages_and_returns(

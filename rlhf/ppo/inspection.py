@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from rlhf.data.prompts import ShuffledPasses
-from rlhf.ppo.credit import assign_credit, final_scores, with_values
+from rlhf.ppo.credit import assign_credit, final_scores
 from rlhf.ppo.rollout import Rollout
 from rlhf.ppo.rollout_files import save_rollout
 from rlhf.ppo.stopwatch import Stopwatch
 from rlhf.ppo.trainer import PPOTrainer
-from rlhf.rewards import Scores
+from rlhf.rewards import Scores, reward_inputs
 from rlhf.rewards.explanation import explanation
 from rlhf.sampling.responses import sample_responses
 
@@ -21,7 +21,8 @@ class Inspection:
     """Samples responses to the same prompts before some of the updates, and looks at them again afterwards.
 
     Nothing is learned from them and no random number of the training is used up; every time the same random numbers
-    are drawn, so that what differs between two updates is the policy. All ranks do the same, the first one writes.
+    are drawn, so that what differs between two updates is the policy. The first rank alone does it: a reward that is
+    paid for is asked once.
 
     Args:
         trainer: Whose policy is followed. The prompts are the first of its data set; one that makes its prompts on
@@ -32,12 +33,13 @@ class Inspection:
     def __init__(self, trainer: PPOTrainer, folder: Path) -> None:
         source, config = trainer.prompts, trainer.config
         prompts = source.prompts[: config.inspect.prompts] if isinstance(source, ShuffledPasses) else []
+        prompts = prompts if trainer.ranks.is_first else []
         self.trainer, self.folder = trainer, folder
         self.prompts = [prompt for prompt in prompts for _ in range(config.num_generations)]
         self.pending: tuple[int, Rollout, Scores] | None = None
 
     def before_update(self, step: int) -> None:
-        """Sample and judge, if this update is one to look at: the first, every `inspect.every`-th and the last."""
+        """Sample and score, if this update is one to look at: the first, every `inspect.every`-th and the last."""
         config = self.trainer.config
         due = step in (1, config.num_updates) or step % config.inspect.every == 0
         if due and self.prompts:
@@ -54,18 +56,18 @@ class Inspection:
         (step, rollout, scores), self.pending = self.pending, None
         trainer = self.trainer
         new = trainer.forward(rollout, with_values=False, with_entropy=False)
-        if not trainer.ranks.is_first:
-            return []
         rewards = trainer.reward_fn.rewards
+        prompts, completions, _ = reward_inputs(rollout.examples, rollout.texts)
         columns: list[dict[str, Any]] = [
             {
                 "rewards": {name: component[row] for name, component in scores.components.items()},
-                "explanation": explanation(rewards, scores, row, example.prompt, rollout.texts[row], example.columns),
+                "extra": scores.extra(row),
+                "explanation": explanation(rewards, scores, row, prompts[row], completions[row], example.columns),
             }
             for row, example in enumerate(rollout.examples)
         ]
         save_rollout(self.folder / f"{step:06d}", rollout, trainer.tokenizer, columns, new_logprobs=new.logprobs)
-        return [
+        rows = [
             {
                 "prompt": example.prompt,
                 "response": response,
@@ -77,6 +79,7 @@ class Inspection:
                 rollout.examples, rollout.texts, rollout.scores.tolist(), columns, strict=True
             )
         ]
+        return [scores.beside(row, fixed) for row, fixed in enumerate(rows)]
 
     def roll_out(self) -> tuple[Rollout, Scores]:
         """Responses of the policy as it is, with credit assigned as in training."""
@@ -86,7 +89,6 @@ class Inspection:
         experience = trainer.evaluate(responses, Stopwatch())
         component_scores = trainer.score(responses)
         scores = final_scores(config, component_scores, experience.has_eos, copy.copy(trainer.score_moments))
-        if trainer.policy.new_critic and config.uses_critic:  # the update that follows lets it begin at the mean score
-            experience = with_values(experience, float(scores.mean()))
-        kl_coef = trainer.kl_controller.kl_coef
-        return assign_credit(config, experience, scores, component_scores, kl_coef, trainer.tokenizer), component_scores
+        kl_coef, new_critic = trainer.kl_controller.kl_coef, trainer.policy.new_critic and config.uses_critic
+        rollout = assign_credit(config, experience, scores, component_scores, kl_coef, trainer.tokenizer, new_critic)
+        return rollout, component_scores

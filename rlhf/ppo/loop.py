@@ -10,6 +10,7 @@ from rlhf.parallel.launch import said_once
 from rlhf.ppo.inspection import Inspection
 from rlhf.ppo.rollout import Rollout
 from rlhf.ppo.rollout_files import save_rollout
+from rlhf.ppo.start import StartChecks, check_tokens
 from rlhf.ppo.state import POLICY_FOLDER, read_training, training_state, write_policy, write_training
 from rlhf.ppo.trainer import PPOTrainer, Update
 from rlhf.ppo.update import Metrics, NonFiniteError
@@ -36,6 +37,8 @@ def train(trainer: PPOTrainer, folder: Path) -> Path:
     watch = Watch(config.watch, config.adaptive_kl_target, config.sampling.max_new_tokens)
     inspection = Inspection(trainer, folder / ROLLOUTS_FOLDER)
     resumed_at = resume(trainer, watch, checkpoints)
+    check_tokens(trainer)
+    trainer.callbacks = [StartChecks(), *trainer.callbacks]
     with (
         Tracker(folder, "ppo", config.tracking, as_plain(config), ranks.is_first, resumed_at) as tracker,
         ProgressBar("ppo", config.num_updates, ranks.is_first, done=trainer.updates_done) as bar,
@@ -43,9 +46,11 @@ def train(trainer: PPOTrainer, folder: Path) -> Path:
     ):
         while trainer.updates_done < config.num_updates and not watch.stop:
             step = trainer.updates_done + 1
-            inspection.before_update(step)
+            with ranks.failing_together():
+                inspection.before_update(step)
             update = guarded_update(trainer, folder)
-            inspected = inspection.after_update()
+            with ranks.failing_together():
+                inspected = inspection.after_update()
             for finding in watch.check(step, update.metrics):
                 tracker.log_warning(finding.name, finding.message, step)
                 bar.say(f"warning: {finding.message}")
@@ -139,7 +144,7 @@ def figures(metrics: Metrics) -> dict[str, str]:
 def sample_rows(rollout: Rollout, scores: Scores, n_rows: int) -> list[dict[str, Any]]:
     """The first responses of a rollout with everything that was said about them."""
     kl = (rollout.old_logprobs - rollout.ref_logprobs).sum(-1)
-    return [
+    rows = [
         {
             "prompt": rollout.examples[row].prompt,
             "response": rollout.texts[row],
@@ -150,3 +155,4 @@ def sample_rows(rollout: Rollout, scores: Scores, n_rows: int) -> list[dict[str,
         }
         for row in range(min(n_rows, len(rollout)))
     ]
+    return [scores.beside(row, fixed) for row, fixed in enumerate(rows)]

@@ -1,6 +1,6 @@
 """What a rollout says about the state of training: the metrics that people watch."""
 
-from rlhf.maths.tensors import explained_variance, masked_mean
+from rlhf.maths.tensors import explained_variance, masked_mean, zero_outside
 from rlhf.ppo.rollout import Rollout
 from rlhf.rewards import Scores
 
@@ -10,7 +10,10 @@ def rollout_metrics(rollout: Rollout, component_scores: Scores, kl_coef: float, 
 
     objective/kl is the mean over responses of the summed k1 estimate, in nats; objective/rlhf_reward is the score
     minus the KL penalty, what PPO maximizes; reward/<name> is the mean of each component over the samples that it
-    applies to; response/length is in tokens, EOS included.
+    applies to, reward_metric/<name> of what rewards log as a metric; response/length is in tokens, EOS included.
+    sampling/kl is the mean over tokens of the log-probability
+    that the sampler gave what it drew minus that of the policy, in nats: what rounding makes of weights and kernels
+    that are not the update's; sampling/ratio_max is the largest ratio of a token, policy to sampler.
     """
     mask = rollout.response_mask
     kl = (rollout.old_logprobs - rollout.ref_logprobs).sum(-1)
@@ -26,6 +29,10 @@ def rollout_metrics(rollout: Rollout, component_scores: Scores, kl_coef: float, 
         "response/length_std": rollout.lengths.float().std(unbiased=False),
         "response/eos_rate": rollout.has_eos.float().mean(),
     }
+    if rollout.sampler_logprobs is not None:
+        difference = zero_outside(rollout.old_logprobs - rollout.sampler_logprobs, mask)
+        metrics["sampling/kl"] = masked_mean(-difference, mask)
+        metrics["sampling/ratio_max"] = difference.max().exp()
     if with_critic:
         metrics |= {
             "critic/values_mean": masked_mean(rollout.old_values, mask),
@@ -33,4 +40,7 @@ def rollout_metrics(rollout: Rollout, component_scores: Scores, kl_coef: float, 
             "critic/explained_variance": explained_variance(rollout.old_values, rollout.returns, mask),
         }
     components = {f"reward/{name}": mean for name, mean in component_scores.component_means().items()}
-    return {name: value.item() for name, value in metrics.items()} | {"objective/kl_coef": kl_coef} | components
+    logged = component_scores.logged.metric_means()
+    return (
+        {name: value.item() for name, value in metrics.items()} | {"objective/kl_coef": kl_coef} | components | logged
+    )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rlhf.policy.exact_kl import exact_kl as token_kl
 from rlhf.policy.policy import Policy, PolicyOutput
 from rlhf.sampling.responses import Responses
 
@@ -18,12 +19,14 @@ class Experience(Responses):
         ref_logprobs: Under the reference.
         entropy: Of the sampling policy at each token, in nats.
         old_values: The critic's before the update; zeros without a critic.
+        kl: From the reference, per token: an estimate or, with kl_estimator `exact`, over the whole vocabulary.
     """
 
     old_logprobs: Tensor
     ref_logprobs: Tensor
     entropy: Tensor
     old_values: Tensor
+    kl: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +35,12 @@ class Rollout(Experience):
 
     Attributes:
         scores: From the rewards, after normalization, clipping and the penalty for a missing EOS.
-        kl: Per-token KL estimate.
         rewards: Scores and KL penalty spread over the tokens.
         advantages: What the policy loss weighs each token with.
         returns: What the critic should have said.
     """
 
     scores: Tensor
-    kl: Tensor
     rewards: Tensor
     advantages: Tensor
     returns: Tensor
@@ -50,13 +51,26 @@ def policy_outputs(
     policy: Policy, responses: Responses, temperature: float, n_rows: int, *, with_values: bool, with_entropy: bool
 ) -> PolicyOutput:
     """`Policy.forward` over a whole batch without gradients, n_rows at a time: each result [B, T]."""
-    parts, order = [], []
+    order, parts = [], []
     for index, part in responses.split_by_length(n_rows):
-        result = policy(
-            part.sequence_ids, part.prompt_lengths, part.response_mask, temperature, with_values, with_entropy
+        parts.append(
+            policy(part.sequence_ids, part.prompt_lengths, part.response_mask, temperature, with_values, with_entropy)
         )
-        to_full_width = (0, responses.response_mask.shape[1] - part.response_mask.shape[1])
-        parts.append([torch.nn.functional.pad(x, to_full_width) for x in result])
         order.append(index)
-    original_order = torch.cat(order).argsort()
-    return PolicyOutput(*(torch.cat(column)[original_order] for column in zip(*parts, strict=True)))
+    width = responses.response_mask.shape[1]
+    return PolicyOutput(*(in_order(order, list(column), width) for column in zip(*parts, strict=True)))
+
+
+def exact_kl(policy: Policy, responses: Responses, temperature: float, n_rows: int) -> Tensor:
+    """`rlhf.policy.exact_kl` over a whole batch, n_rows at a time: [B, T]."""
+    order, parts = [], []
+    for index, part in responses.split_by_length(n_rows):
+        parts.append(token_kl(policy, part.sequence_ids, part.prompt_lengths, part.response_mask, temperature))
+        order.append(index)
+    return in_order(order, parts, responses.response_mask.shape[1])
+
+
+def in_order(order: list[Tensor], parts: list[Tensor], width: int) -> Tensor:
+    """Micro-batches [n, <= width] with the numbers of their rows, put together again: [B, width]."""
+    padded = [torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts]
+    return torch.cat(padded)[torch.cat(order).argsort()]

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from rlhf.data.examples import Example
+from rlhf.data.parsing import Example
 from rlhf.errors import UserError
 from rlhf.ppo.rollout import Rollout
 from rlhf.runs.files import read_jsonl, staged
+from rlhf.runs.folder import mask_secrets
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -33,7 +34,8 @@ def save_rollout(
     """
     from safetensors.torch import save_file
 
-    tensors = {name: getattr(rollout, name) for name in TENSOR_FIELDS} | more_tensors
+    known = {name: getattr(rollout, name) for name in TENSOR_FIELDS} | more_tensors
+    tensors = {name: x for name, x in known.items() if x is not None}  # who samples need not say how probable it was
     with staged(folder) as staging:
         save_file({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, staging / TENSORS_FILE)
         with open(staging / ROWS_FILE, "w", encoding="utf-8") as file:
@@ -42,7 +44,7 @@ def save_rollout(
                     "prompt": example.prompt,
                     "response": rollout.texts[row],
                     "tokens": [tokenizer.decode([token]) for token in rollout.response_ids(row)],
-                    "messages": list(example.messages),
+                    "messages": mask_secrets(list(example.turns)),  # none of a text
                     "columns": example.columns,
                     "origin": example.origin,
                     **(more_columns[row] if more_columns else {}),
@@ -59,10 +61,16 @@ def load_rollout(folder: Path) -> Rollout:
         tensors = load_file(folder / TENSORS_FILE)
         rows = read_jsonl(folder / ROWS_FILE)
         return Rollout(
-            **{name: tensors[name] for name in TENSOR_FIELDS},
+            **{name: tensors[name] for name in TENSOR_FIELDS if name != "sampler_logprobs"},
+            sampler_logprobs=tensors.get("sampler_logprobs"),
             texts=[row["response"] for row in rows],
             examples=[
-                Example(tuple(row["messages"]), row["columns"].get("reference"), row["columns"], row["origin"])
+                Example(
+                    tuple(row["messages"]) or row["prompt"],
+                    row["columns"].get("reference"),
+                    row["columns"],
+                    row["origin"],
+                )
                 for row in rows
             ],
         )

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 def span_rewards(spans: list[list[Span]], responses: Responses, tokenizer: "PreTrainedTokenizerFast") -> Tensor:
     """Per-token rewards [B, T] from B lists of spans.
 
-    A span's value is shared evenly by the tokens with at least one character in [start, end); a span that covers no
-    token (empty, or behind the text) lands on the last one, so that nothing is lost.
+    A span's value is shared evenly by those of the policy's tokens with at least one character in [start, end); a span
+    that covers none of them (empty, behind the text, a tool's words) lands on the last one, so that nothing is lost.
     """
     rewards = torch.zeros(responses.response_mask.shape)
     for row, row_spans in enumerate(spans):
         if not row_spans:
             continue
         ends = token_ends(responses.response_ids(row), tokenizer)
-        starts = [0, *ends[:-1]]
+        tokens = list(zip([0, *ends[:-1]], ends, responses.response_mask[row].tolist(), strict=False))
         for span in row_spans:
-            covered = [t for t, (a, b) in enumerate(zip(starts, ends, strict=True)) if a < span.end and b > span.start]
+            covered = [t for t, (a, b, chosen) in enumerate(tokens) if chosen and a < span.end and b > span.start]
             for t in covered or [len(ends) - 1]:
                 rewards[row, t] += span.value / max(1, len(covered))
     return rewards.to(responses.response_mask.device)

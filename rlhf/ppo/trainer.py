@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from rlhf.config import PPOConfig
-from rlhf.data.examples import TokenizedExample, collate_columns
-from rlhf.data.prompts import PromptSource, in_batches
-from rlhf.maths.kl import AdaptiveKLController, FixedKLController
+from rlhf.data.examples import TokenizedExample
+from rlhf.data.prompts import PromptSource, ShuffledPasses, in_batches
+from rlhf.maths.kl import AdaptiveKLController, FixedKLController, kl_estimate
 from rlhf.maths.tensors import RunningMoments, explained_variance
 from rlhf.parallel.ranks import Ranks
 from rlhf.policy.policy import Policy, PolicyOutput
 from rlhf.policy.sharding import sharded
-from rlhf.ppo.credit import assign_credit, final_scores, with_values
+from rlhf.ppo.credit import assign_credit, final_scores
 from rlhf.ppo.metrics import rollout_metrics
-from rlhf.ppo.rollout import Experience, Rollout, policy_outputs
+from rlhf.ppo.rollout import Experience, Rollout, exact_kl, policy_outputs
 from rlhf.ppo.stopwatch import Stopwatch
 from rlhf.ppo.update import ClippedEpochs, Metrics
-from rlhf.rewards import RewardSum, Scores
+from rlhf.rewards import RewardSum, Scores, TrainerState, reward_inputs
 from rlhf.rewards.calling import Background
 from rlhf.sampling.responses import Responses, sample_responses
 from rlhf.sampling.vllm import VLLMSampler
@@ -156,8 +156,14 @@ class PPOTrainer:
 
     def score(self, responses: Responses) -> Scores:
         """The scores of each reward."""
-        prompts = [example.prompt for example in responses.examples]
-        return self.reward_fn(prompts, responses.texts, collate_columns(responses.examples))
+        inputs = reward_inputs(responses.examples, responses.texts)
+        return self.reward_fn(*inputs, completion_ids=responses.all_response_ids(), state=self.state())
+
+    def state(self) -> TrainerState:
+        """How far the training is, for rewards that change with it."""
+        drawn = self.updates_done * (self.config.batch_size // self.config.num_generations)
+        epoch = drawn / len(self.prompts.prompts) if isinstance(self.prompts, ShuffledPasses) else None
+        return TrainerState(self.updates_done, self.config.num_updates, epoch, self.ranks.is_first)
 
     def evaluate(self, responses: Responses, clock: Stopwatch) -> Experience:
         """The responses with what reference, policy and critic compute for them before the update."""
@@ -166,12 +172,18 @@ class PPOTrainer:
         clock.lap("reference")
         old = self.forward(responses, with_values=self.config.uses_critic, with_entropy=True)
         clock.lap("evaluation")
+        config = self.config
+        if config.kl_estimator == "exact":
+            kl = exact_kl(self.policy, responses, config.sampling.temperature, config.micro_batch_size)
+        else:
+            kl = kl_estimate(old.logprobs, reference.logprobs, config.kl_estimator)
         return Experience(
             **vars(responses),
             old_logprobs=old.logprobs,
             ref_logprobs=reference.logprobs,
             entropy=old.entropy,
             old_values=old.values,
+            kl=kl,
         )
 
     def forward(self, responses: Responses, *, with_values: bool, with_entropy: bool) -> PolicyOutput:
@@ -192,14 +204,13 @@ class PPOTrainer:
         return together, Scores.concatenate([scores for _, scores in shares])
 
     def credit(self, experience: Experience, component_scores: Scores) -> Rollout:
-        """The rollout that is learned from; a new critic begins at its mean score, the warm-up may end with it."""
+        """The rollout that is learned from; a new critic begins at its mean return, the warm-up may end with it."""
         config = self.config
         scores = final_scores(config, component_scores, experience.has_eos, self.score_moments)
-        if self.policy.new_critic and config.uses_critic:
-            self.policy.start_values_at(float(scores.mean()))
-            experience = with_values(experience, float(scores.mean()))
-        kl_coef = self.kl_controller.kl_coef
-        rollout = assign_credit(config, experience, scores, component_scores, kl_coef, self.tokenizer)
+        kl_coef, new_critic = self.kl_controller.kl_coef, self.policy.new_critic and config.uses_critic
+        rollout = assign_credit(config, experience, scores, component_scores, kl_coef, self.tokenizer, new_critic)
+        if new_critic:
+            self.policy.start_values_at(float(rollout.old_values[rollout.response_mask][0]))  # the same everywhere
         rollout = self.called_back("after_advantages", rollout)
         self.end_warmup_when_explained(rollout)
         return rollout

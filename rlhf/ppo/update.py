@@ -7,7 +7,8 @@ from torch import Tensor
 
 from rlhf.config import PPOConfig
 from rlhf.errors import UserError
-from rlhf.maths.losses import aggregate, clipped_policy_loss, clipped_value_loss
+from rlhf.maths.losses import aggregate, clipped_policy_loss, clipped_value_loss, truncated_importance_weights
+from rlhf.maths.tensors import masked_mean
 from rlhf.parallel.ranks import Ranks
 from rlhf.policy.policy import Policy
 from rlhf.ppo.rollout import Rollout
@@ -43,7 +44,8 @@ class ClippedEpochs:
             {"params": policy.policy_parameters(), "peak_lr": config.learning_rate},
             {"params": policy.critic_parameters(), "peak_lr": config.critic_learning_rate},
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0)
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0)
+        self.parameters = {"policy": policy.policy_parameters(), "critic": policy.critic_parameters()}
         self.skipped_in_a_row = 0
 
     def run(self, rollout: Rollout, lr_factor: float, critic_only: bool) -> Metrics:
@@ -55,8 +57,7 @@ class ClippedEpochs:
         row.
         """
         config = self.config
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * lr_factor
+        self.set_learning_rates(lr_factor)
         minibatches = (
             index
             for _ in range(config.num_ppo_epochs)
@@ -84,6 +85,11 @@ class ClippedEpochs:
             "policy/skipped_steps": float(n_skipped),
         }
 
+    def set_learning_rates(self, lr_factor: float) -> None:
+        """Each parameter group's share of its peak."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * lr_factor
+
     def gradient(self, minibatch: Rollout, critic_only: bool) -> Metrics:
         """The gradient of the minibatch's mean loss, clipped, and its statistics; the same on all ranks.
 
@@ -92,7 +98,7 @@ class ClippedEpochs:
         """
         n_tokens, n_terms = minibatch.response_mask.sum(), self.terms(minibatch)
         sums: dict[str, Tensor] = {}
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         for _, micro_batch in minibatch.split_by_length(self.config.micro_batch_size, self.ranks):
             loss, losses, stats = self.loss(micro_batch, critic_only)
             share, token_share = self.terms(micro_batch) / n_terms, micro_batch.response_mask.sum() / n_tokens
@@ -103,8 +109,8 @@ class ClippedEpochs:
         self.ranks.sum_gradients([parameter for _, parameter in self.policy.trainable])
         values = self.ranks.sum(torch.stack(list(sums.values()))).tolist()
         metrics = dict(zip(sums, values, strict=True))
-        for name, group in zip(("policy", "critic"), self.optimizer.param_groups, strict=True):
-            norm = torch.nn.utils.clip_grad_norm_(group["params"], self.config.max_grad_norm)
+        for name, parameters in self.parameters.items():
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
             metrics[f"{name}/grad_norm"] = float(norm)
         return metrics
 
@@ -126,7 +132,9 @@ class ClippedEpochs:
             config.sampling.temperature,
             with_values=config.uses_critic,
             with_entropy=config.entropy_coef > 0,
+            critic_only=critic_only,
         )
+        weights, weight_stats = self.importance_weights(batch)
         loss, policy_stats = clipped_policy_loss(
             now.logprobs,
             batch.old_logprobs,
@@ -135,9 +143,10 @@ class ClippedEpochs:
             config.clip_range,
             config.dual_clip,
             config.loss_aggregation,
+            weights,
         )
         losses = {"policy/loss": loss.detach()}
-        stats = {f"policy/{name}": value for name, value in policy_stats.items()}
+        stats = {f"policy/{name}": value for name, value in policy_stats.items()} | weight_stats
         if config.entropy_coef > 0:
             loss = loss - config.entropy_coef * aggregate(now.entropy, mask, config.loss_aggregation)
         if critic_only:
@@ -150,6 +159,23 @@ class ClippedEpochs:
             stats |= {f"critic/{name}": value for name, value in value_stats.items()}
             losses["critic/loss"] = value_loss.detach()
         return loss, losses, stats
+
+    def importance_weights(self, batch: Rollout) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """What importance_correction multiplies the policy loss with, [B, T], and what there is to say of it.
+
+        Raises UserError where the sampler did not say how probable its tokens were.
+        """
+        level, cap, mask = self.config.importance_correction, self.config.importance_cap, batch.response_mask
+        if level == "none":
+            return None, {}
+        if batch.sampler_logprobs is None:
+            raise UserError(
+                f"importance_correction is {level}, but these responses come without sampler_logprobs; "
+                "set importance_correction: none, or give them"
+            )
+        weights = truncated_importance_weights(batch.old_logprobs, batch.sampler_logprobs, mask, level, cap)
+        stats = {"weight_mean": weights, "truncated": (weights >= cap).float()}
+        return weights, {f"sampling/{name}": masked_mean(x, mask) for name, x in stats.items()}
 
     def give_up_after_too_many(self, minibatch: Rollout) -> None:
         """Raise NonFiniteError once `max_skipped_steps` steps in a row were skipped."""

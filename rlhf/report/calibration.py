@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data.preferences import TokenizedPair
-from rlhf.report.plots import BLUE, GRAY, INK, ORANGE
+from rlhf.report.plots import BLUE, GRAY, INK, ORANGE, can_draw, pyplot
 from rlhf.report.tables import print_table
 
 BINS = 5
@@ -51,14 +51,16 @@ def accuracies(margins: list[float], pairs: list[TokenizedPair], group_by: str |
 
 def plot_calibration(margins: list[float], file: Path) -> None:
     """How often the preferred side is the chosen one, against how sure the model was, with the number of pairs."""
-    plt = _pyplot()
+    if not can_draw(file.name):
+        return
+    plt = pyplot()
     figure, (top, bottom) = plt.subplots(
         2, 1, figsize=(5.4, 5.4), dpi=130, layout="constrained", sharex=True, height_ratios=[3, 1]
     )
     sure, right, counts = zip(*calibration(margins), strict=True)
     top.plot([0.5, 1], [0.5, 1], color=GRAY, linestyle="--", linewidth=1.2, label="perfectly calibrated")
     top.plot(sure, right, color=BLUE, marker="o", linewidth=1.8, label="this model")
-    top.set(title="Calibration on held-out pairs", ylabel="share of pairs judged right", ylim=(-0.03, 1.05))
+    top.set(title="Calibration on held-out pairs", ylabel="share of pairs ranked right", ylim=(-0.03, 1.05))
     top.legend(frameon=False, fontsize=8, loc="lower right")
     bottom.hist([confidence(m) for m in margins], bins=20, range=(0.5, 1), color=BLUE, alpha=0.75)
     bottom.set(xlabel="confidence of the model, sigmoid(|margin|)", ylabel="pairs", xlim=(0.49, 1.01))
@@ -69,7 +71,9 @@ def plot_calibration(margins: list[float], file: Path) -> None:
 
 def plot_margins(margins: list[float], file: Path) -> None:
     """Histogram of chosen minus rejected score, wrong pairs in another color."""
-    plt = _pyplot()
+    if not can_draw(file.name):
+        return
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(6.4, 3.8), dpi=130, layout="constrained")
     low, high = min(0.0, *margins), max(0.0, *margins)
     width = (high - low or 1.0) / 30
@@ -93,20 +97,9 @@ def show(summary: dict[str, Any], folder: Path) -> None:
     rows = [[name, f"{summary[name]:.3f}"] for name in ("accuracy", "log_loss", "margin", "calibration_error")]
     rows += [[f"accuracy: {name}", f"{share:.3f}"] for name, share in summary["accuracy_by"].items()]
     print_table([f"{summary['held_out_pairs']} held-out pairs", str(folder)], rows)
-    print(
-        f"plots        {folder / 'calibration.png'}, {folder / 'margins.png'}\n"
-        f"summary      {folder / 'summary.json'}\n"
-        f"reward model {folder / 'model'}"
-    )
-
-
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
+    if (folder / "margins.png").is_file():  # not without matplotlib
+        print(f"plots        {folder / 'calibration.png'}, {folder / 'margins.png'}")
+    print(f"summary      {folder / 'summary.json'}")
 
 
 def _finish(plt: Any, figure: Any, panels: tuple[Any, ...], file: Path) -> None:

@@ -11,8 +11,9 @@ import yaml
 
 from rlhf.config import DataConfig, LoraConfig, ModelConfig
 from rlhf.config.gguf import split_path
+from rlhf.config.secrets import mask_secrets
+from rlhf.data.sources import SUFFIXES
 from rlhf.report.tables import markdown_table
-from rlhf.runs.folder import mask_secrets
 
 Row = Mapping[str, Any]
 AVERAGED, TAIL_BYTES = 20, 1 << 16
@@ -55,11 +56,16 @@ model = AutoModelForCausalLM.from_pretrained(folder, dtype="{dtype}")
 {generate}```"""
 GENERATE = """\
 tokenizer = AutoTokenizer.from_pretrained(folder)
-messages = {messages}
-prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+{prompt}
 output = model.generate(**prompt, {sampling})
 print(tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))
 """
+TEXT_PROMPT = 'prompt = tokenizer("Your prompt", return_tensors="pt")'
+CHAT_PROMPT = """\
+messages = {messages}
+prompt = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True{more}
+)"""
 LOAD_REWARD_MODEL = """\
 ```python
 from rlhf.rewards.learned import RewardModel
@@ -91,7 +97,7 @@ def front_matter(model: ModelConfig, data: DataConfig, library: str, task: str, 
 
 def is_local(name_or_path: str | None) -> bool:
     """Whether this cannot be the name of something on the hub."""
-    if name_or_path is None or Path(name_or_path).suffix in (".jsonl", ".parquet"):
+    if name_or_path is None or Path(name_or_path).suffix in SUFFIXES:
         return True
     return name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1 or Path(name_or_path).exists()
 
@@ -104,7 +110,13 @@ def shown_model(model: ModelConfig) -> str:
 
 def shown_data(data: DataConfig) -> str:
     """What was trained on, and how its prompts were put."""
-    source = f"`{Path(data.train).name}`" if is_local(data.train) else f"`{data.train}`, split {data.train_split}"
+    if data.train is None:
+        source = "Prompts made on the fly"
+    elif is_local(data.train):
+        source = f"`{Path(data.train).name}`"
+    else:
+        subset = f"subset {data.name}, " if data.name else ""
+        source = f"`{data.train}`, {subset}split {data.train_split}"
     prompt = mask_secrets(data.system_prompt)
     system = f" System prompt: {json.dumps(prompt, ensure_ascii=False)}." if prompt else ""
     return f"{source}; prompts of at most {data.max_prompt_tokens} tokens.{system}"
@@ -173,11 +185,14 @@ def last_values(metrics: Sequence[Row]) -> str:
 
 def generate(data: DataConfig, max_new_tokens: int, temperature: float) -> str:
     """Code that samples a response as the model was trained to give it."""
-    prompt = mask_secrets(data.system_prompt)
-    system = [{"role": "system", "content": prompt}] if prompt else []
-    messages = json.dumps([*system, {"role": "user", "content": "Your prompt"}])
     sampling = f"do_sample=True, temperature={temperature:g}, max_new_tokens={max_new_tokens}"
-    return GENERATE.format(messages=messages, sampling=sampling)
+    if not (data.as_chat or data.system_prompt or data.chat_template_kwargs):
+        return GENERATE.format(prompt=TEXT_PROMPT, sampling=sampling)
+    system_prompt, arguments = mask_secrets(data.system_prompt), mask_secrets(data.chat_template_kwargs)
+    system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+    messages = json.dumps([*system, {"role": "user", "content": "Your prompt"}])
+    more = f", **{arguments!r}" if arguments else ""
+    return GENERATE.format(prompt=CHAT_PROMPT.format(messages=messages, more=more), sampling=sampling)
 
 
 def load_policy_code(model: ModelConfig, generate: str) -> str:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf.config.secrets import mask_secrets
 from rlhf.report.load import Row, Run
-from rlhf.runs.folder import essence, mask_secrets
+from rlhf.runs.folder import essence
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from rlhf.errors import visible
 from rlhf.report.charts import Chart, frontier, stage_charts
 from rlhf.report.compare import Group
 from rlhf.report.headline import Change, headline, number_text, title_of, unit_of
-from rlhf.report.html import visible
-from rlhf.report.plots import BLUE, GRAY, INK, ORANGE, PALETTE, WARNING
+from rlhf.report.plots import BLUE, GRAY, INK, ORANGE, PALETTE, WARNING, can_draw, pyplot
 
 CURVES = ("Reward", "KL to the reference", "Entropy", "Length", "Explained variance", "Clipped tokens")
 MOST_CURVES = 6
@@ -17,6 +17,8 @@ COLORS = [BLUE, ORANGE, *PALETTE[2:], INK, GRAY]
 
 def draw_figures(groups: list[Group], out: Path) -> list[Path]:
     """Write `<out>-headline.png`, `<out>-curves.png` and `<out>-frontier.png`, those that there is something for."""
+    if not can_draw(f"{out.stem}-*.png"):
+        return []
     import matplotlib
 
     with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():  # names may hold a dollar sign
@@ -35,7 +37,7 @@ def _draw_all(groups: list[Group], out: Path) -> list[Path]:
 
 
 def _grid(charts: list[Chart], file: Path) -> Path:
-    plt = _pyplot()
+    plt = pyplot()
     columns = min(3, len(charts))
     rows = -(-len(charts) // columns)
     figure, axes = plt.subplots(
@@ -45,6 +47,7 @@ def _grid(charts: list[Chart], file: Path) -> Path:
         _draw(chart, panel)
     for panel in axes.flat[len(charts) :]:
         panel.set_visible(False)
+    file.unlink(missing_ok=True)  # what lies there may be a link that leads elsewhere
     figure.savefig(file)
     plt.close(figure)
     return file
@@ -101,7 +104,7 @@ def _raised_in_plane(chart: Chart) -> list[tuple[float, float]]:
 
 def _headline(table: dict[str, list[Change]], file: Path) -> Path:
     """A dumbbell per group and quantity, each quantity on a scale of its own."""
-    plt = _pyplot()
+    plt = pyplot()
     groups = {change.color: change.label for changes in table.values() for change in changes}
     columns = min(4, len(table))
     lines = -(-len(table) // columns)
@@ -113,6 +116,7 @@ def _headline(table: dict[str, list[Change]], file: Path) -> Path:
         panel.set_ylim(-len(groups) + 0.6, 0.7)
     for panel in axes.flat[len(table) :]:
         panel.set_visible(False)
+    file.unlink(missing_ok=True)  # what lies there may be a link that leads elsewhere
     figure.savefig(file)
     plt.close(figure)
     return file
@@ -141,12 +145,3 @@ def _dumbbells(name: str, changes: list[Change], axes: Any) -> None:
     axes.tick_params(axis="x", labelsize=7)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
-
-
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt

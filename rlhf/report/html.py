@@ -5,28 +5,17 @@ import hashlib
 import html
 import json
 import math
-import re
 from typing import Any
 
-VOID = {"br", "img", "input", "link", "meta"}
+from rlhf.errors import visible
 
-# What would reorder or hide the text around it, or is no character at all: control characters but tab and line feed,
-# direction marks and overrides, invisible operators and tags, line separators, half surrogate pairs.
-_TROUBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\ud800-\udfff\U000e0000-\U000e0fff]"
-)
+VOID = {"br", "img", "input", "link", "meta"}
 
 
 class Markup(str):
     """Finished HTML."""
 
     __slots__ = ()
-
-
-def visible(text: str) -> str:
-    """The text with every character that could disguise the text around it spelled out, as in ⟨U+202E⟩."""
-    return _TROUBLE.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text.replace("\r\n", "\n"))
 
 
 def escape(text: str) -> Markup:

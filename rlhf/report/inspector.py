@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf.errors import UserError
+from rlhf.errors import UserError, visible
 from rlhf.report.compare import Group
-from rlhf.report.html import visible
+from rlhf.report.foreign import STORED, require_tensors
 from rlhf.report.load import ROWS_FILE, TENSORS_FILE, Run, read_rows
 from rlhf.report.samples import facts
 
@@ -40,7 +40,7 @@ def stored_rollouts(groups: list[Group]) -> list[dict[str, Any]]:
 
 def what_fits(run: Run, budget: float) -> tuple[list[int], int]:
     """Updates, and rows of each, that fit into so many characters; at least one row of the first and last update."""
-    rows = read_rows(run.rollouts[min(run.rollouts)] / ROWS_FILE)
+    rows = read_rows(run.rollouts[min(run.rollouts)] / ROWS_FILE, STORED)
     sizes = [len(r["tokens"]) * CHARACTERS_PER_TOKEN + 2 * len(r.get("explanation") or "") + 300 for r in rows]
     totals = list(itertools.accumulate(sizes))
     n_rows = max(1, sum(2 * total <= budget for total in totals))
@@ -62,10 +62,13 @@ def watched_prompts(run: Run, steps: list[int], n_rows: int) -> list[dict[str, A
 
 def responses_of(folder: Path) -> Iterable[dict[str, Any]]:
     """The responses of one stored rollout, their numbers packed."""
-    tensors, rows = read_tensors(folder), read_rows(folder / ROWS_FILE)
+    tensors, rows = read_tensors(folder), read_rows(folder / ROWS_FILE, STORED)
+    needed = ["response_mask", "has_eos", "scores", *CHANNELS.values()]
+    require_tensors(folder / TENSORS_FILE, tensors, len(rows), needed)
     ratio = tensors["new_logprobs"] - tensors["old_logprobs"] if "new_logprobs" in tensors else None
     for number, row in enumerate(rows):
-        length = int(tensors["response_mask"][number].sum())
+        is_action = tensors["response_mask"][number].nonzero()[0]
+        length = int(is_action[-1]) + 1 if len(is_action) else 0  # through the last token, what lies in gaps included
         numbers = {name: pack(tensors[source][number, :length]) for name, source in CHANNELS.items()}
         if ratio is not None:
             numbers["log_ratio"] = pack(ratio[number, :length])

@@ -8,9 +8,20 @@ from typing import Any
 import yaml
 
 from rlhf.errors import UserError, one_line
+from rlhf.report.foreign import (
+    RESPONSE,
+    SAMPLE,
+    WARNING,
+    Kinds,
+    Row,
+    is_mapping,
+    is_number,
+    refuse_links,
+    require_metrics,
+    require_rows,
+)
 from rlhf.runs.folder import CONFIG_FILE, DONE_FILE, METRICS_FILE, SAMPLES_FILE, VERSIONS_FILE, WARNINGS_FILE
 
-Row = dict[str, Any]
 SUMMARY_FILE, EVALUATION_FILE, RESPONSES_FILE = "summary.json", "evaluation.json", "responses.jsonl"
 ROLLOUTS_FOLDER = "rollouts"
 TENSORS_FILE, ROWS_FILE = "rollout.safetensors", "rows.jsonl"  # as in rlhf.ppo.rollout_files, which loads torch
@@ -74,10 +85,11 @@ def read_run(folder: Path) -> Run:
     """Read a run folder of any stage; raises NoRunError where there is none, UserError for files that are damaged."""
     if not folder.is_dir():
         raise NoRunError(f"{folder} is not a folder; give the output_dir of a run")
+    refuse_links(folder)
     pipeline = not (folder / METRICS_FILE).is_file() and any(_stage_folders(folder))
     sources = _stage_folders(folder) if pipeline else [folder]
     trained = sources[0]
-    metrics = {stage_of(rows): rows for source in sources if (rows := read_rows(source / METRICS_FILE))}
+    metrics = {stage_of(rows): rows for source in sources if (rows := _read_metrics(source / METRICS_FILE))}
     evaluations, done = _evaluations(folder), _read_json(folder / DONE_FILE)
     if not metrics and not evaluations:
         raise NoRunError(f"{folder} holds no run: {_what_is_missing(folder)}")
@@ -85,19 +97,19 @@ def read_run(folder: Path) -> Run:
         folder=folder,
         config=_read_config(folder),
         metrics=metrics,
-        warnings=read_rows(trained / WARNINGS_FILE) if (trained / WARNINGS_FILE).is_file() else None,
-        samples=read_rows(trained / SAMPLES_FILE),
+        warnings=read_rows(trained / WARNINGS_FILE, WARNING) if (trained / WARNINGS_FILE).is_file() else None,
+        samples=read_rows(trained / SAMPLES_FILE, SAMPLE),
         evaluations=evaluations,
-        rollouts={int(path.name): path for path in sorted(trained.glob(f"{ROLLOUTS_FOLDER}/[0-9]*")) if path.is_dir()},
+        rollouts={int(path.name): path for path in sorted(trained.glob(f"{ROLLOUTS_FOLDER}/*")) if _is_rollout(path)},
         done=done,
-        versions=_read_json(folder / VERSIONS_FILE) | done.get("versions", {}),
+        versions=_read_json(folder / VERSIONS_FILE) | _mapping(done.get("versions")),
     )
 
 
-def read_rows(file: Path) -> list[Row]:
+def read_rows(file: Path, needed: Kinds | None = None) -> list[Row]:
     """The rows of a JSONL file, empty without one; a last line that a crash cut short is left out.
 
-    Raises UserError for any other line that is no JSON object.
+    Raises UserError for any other line that is no JSON object, and for a row that lacks what is needed.
     """
     if not file.is_file():
         return []
@@ -105,13 +117,15 @@ def read_rows(file: Path) -> list[Row]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line) if line.strip() else None
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
-            raise UserError(f"{file}, line {number} is not JSON ({error.msg}); repair or remove that line") from error
+            raise UserError(f"{file}, line {number} is not JSON ({_why(error)}); repair or remove that line") from error
         if isinstance(row, dict):
             rows.append(row)
-    return rows
+        elif row is not None:
+            raise UserError(f"{file}, line {number} is {row!r:.40} and no JSON object; repair or remove that line")
+    return require_rows(file, rows, needed or {})
 
 
 def stage_of(rows: list[Row]) -> str:
@@ -128,7 +142,7 @@ def _evaluations(folder: Path) -> dict[str, Evaluation]:
     """Those of a pipeline, before and after PPO; or that of an evaluation's own folder."""
     places = {"SFT": folder / "evaluation_sft", "PPO": folder / "evaluation_ppo", "model": folder}
     return {
-        name: Evaluation(means=_read_json(place / EVALUATION_FILE), rows=read_rows(place / RESPONSES_FILE))
+        name: Evaluation(means=_read_means(place / EVALUATION_FILE), rows=read_rows(place / RESPONSES_FILE, RESPONSE))
         for name, place in places.items()
         if (place / EVALUATION_FILE).is_file()
     }
@@ -139,10 +153,13 @@ def _read_config(folder: Path) -> Row:
     file = folder / CONFIG_FILE
     if file.is_file():
         try:
-            return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as error:
+            config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UserError(f"{file} is not YAML: {one_line(error)}") from error
-    return _read_json(folder / SUMMARY_FILE).get("config", {})
+        if not is_mapping(config):
+            raise UserError(f"{file} holds {config!r:.40}; it must be a mapping of settings, as a run writes it")
+        return config or {}
+    return _mapping(_read_json(folder / SUMMARY_FILE).get("config"))
 
 
 def _read_json(file: Path) -> Row:
@@ -150,9 +167,33 @@ def _read_json(file: Path) -> Row:
         return {}
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file} is not JSON ({error.msg})") from error
-    return content if isinstance(content, dict) else {}
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file} is not JSON ({_why(error)})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file} holds {content!r:.40}; it must be a JSON object, as a run writes it")
+    return content
+
+
+def _read_means(file: Path) -> Row:
+    means = _read_json(file)
+    return require_rows(file, [means], dict.fromkeys(means, is_number))[0]
+
+
+def _read_metrics(file: Path) -> list[Row]:
+    rows = read_rows(file)
+    return require_metrics(file, rows, is_toy=stage_of(rows) == "toy")
+
+
+def _mapping(value: Any) -> Row:
+    return value if isinstance(value, dict) else {}
+
+
+def _is_rollout(path: Path) -> bool:
+    return path.is_dir() and path.name.isdecimal() and path.name.isascii()
+
+
+def _why(error: Exception) -> str:
+    return str(getattr(error, "msg", None) or one_line(error))
 
 
 def _what_is_missing(folder: Path) -> str:

@@ -54,10 +54,17 @@ def ppo_card(config: PPOConfig, updates_done: int, metrics: Sequence[Row], warni
         "" if updates_done >= config.num_updates else f", as it was after update {updates_done} of {config.num_updates}"
     )
     code = generate(config.data, sampling.max_new_tokens, sampling.temperature)
+    in_full = config.lora is None
+    library, tags = ("transformers", ["ppo", "rlhf"]) if in_full else ("peft", ["ppo", "rlhf", "lora"])
+    what = f"All weights of {base} (and a value head)" if in_full else f"LoRA adapters (and a value head) for {base}"
+    if in_full:
+        load = LOAD_MODEL.format(dtype=config.model.dtype, generate=code)
+    else:
+        load = where_the_base_is(config.model) + load_policy_code(config.model, code)
     return assemble(
-        front_matter(config.model, config.data, "peft", "text-generation", ["ppo", "rlhf", "lora"]),
+        front_matter(config.model, config.data, library, "text-generation", tags),
         f"PPO policy on {base}",
-        f"LoRA adapters (and a value head) for {base}, trained by proximal policy optimization{state}.",
+        f"{what}, trained by proximal policy optimization{state}.",
         {
             "Data": shown_data(config.data),
             "Rewards": f"{markdown_table(['name', 'path', 'weight'], rewards)}\n\n"
@@ -65,7 +72,7 @@ def ppo_card(config: PPOConfig, updates_done: int, metrics: Sequence[Row], warni
             "Method": settings(_ppo_method(config, updates_done)),
             "Results": f"{progress(metrics, k)}\n\n{NOT_HELD_OUT}",
             "Limitations": bullets(_ppo_limits(config, mean_of(metrics[-k:], "objective/kl"), warnings)),
-            "How to load": where_the_base_is(config.model) + load_policy_code(config.model, code),
+            "How to load": load,
         },
     )
 

@@ -1,7 +1,10 @@
 """Plots of a run's metrics, as PNG files."""
 
+import sys
 from pathlib import Path
+from typing import Any
 
+from rlhf.extras import installs, is_installed
 from rlhf.runs.files import read_jsonl
 from rlhf.runs.folder import METRICS_FILE
 
@@ -9,13 +12,29 @@ INK, BLUE, ORANGE, GRAY, WARNING = "#1f2933", "#2563a8", "#c2571a", "#8a94a0", "
 PALETTE = [BLUE, ORANGE, "#3b8a4c", "#8b5aa8", "#a8862a"]
 
 
-def plot_reward_and_kl(folder: Path, file: Path, warmup_updates: int) -> None:
-    """Score and its components, and KL to the reference, over the updates of a PPO run."""
+def pyplot() -> Any:
+    """matplotlib.pyplot, drawing into files."""
     import matplotlib
 
     matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    import matplotlib.pyplot
 
+    return matplotlib.pyplot
+
+
+def can_draw(what: str) -> bool:
+    """Whether matplotlib is installed; where it is not, a line says what is not drawn."""
+    if is_installed("matplotlib"):
+        return True
+    print(f"not drawn: {what}; it takes matplotlib: {installs('matplotlib')}", file=sys.stderr)
+    return False
+
+
+def plot_reward_and_kl(folder: Path, file: Path, warmup_updates: int) -> None:
+    """Score and its components, and KL to the reference, over the updates of a PPO run."""
+    if not can_draw(file.name):
+        return
+    plt = pyplot()
     rows = read_jsonl(folder / METRICS_FILE)
     steps = [row["step"] for row in rows]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), dpi=130, layout="constrained")

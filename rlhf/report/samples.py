@@ -4,6 +4,7 @@ import difflib
 import re
 from dataclasses import dataclass
 
+from rlhf.report.foreign import STORED, is_number
 from rlhf.report.headline import TITLES
 from rlhf.report.html import Markup, element, join
 from rlhf.report.load import ROWS_FILE, Row, Run, read_rows
@@ -12,7 +13,7 @@ from rlhf.report.previews import render_previews, rewards_react
 SHOWN = 6
 LONGEST_DIFF = 3000  # pieces; beyond that the comparison takes seconds and nobody reads it
 _PIECE = re.compile(r"\s+|\w+|[^\w\s]")
-NOT_A_NUMBER = ("prompt", "response", "explanation", "step", "tokens", "rewards")
+NOT_A_NUMBER = ("prompt", "response", "explanation", "step", "tokens", "rewards", "extra", "origin")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def singles(run: Run, count: int) -> list[tuple[Row, str]]:
     """Responses that have no counterpart, and what each is."""
     if run.samples:
         return [(row, f"update {row['step']}") for row in ends(run.samples)]
-    rows = [row for evaluation in run.evaluations.values() for row in evaluation.rows if "reward" in row]
+    rows = [row for evaluation in run.evaluations.values() for row in evaluation.rows if is_number(row.get("reward"))]
     rewards = [row["reward"] for row in rows]
     return [(rows[i], why) for i, why in extremes_and_spread(rewards, "highest reward", "lowest reward", count)]
 
@@ -79,7 +80,11 @@ def held_out_pairs(run: Run, count: int = SHOWN) -> list[Pair]:
         return []
     measured = [evaluation.rows for evaluation in run.evaluations.values()]
     before, after = measured[0], measured[-1]
-    both = [(b, a) for b, a in zip(before, after, strict=False) if b["prompt"] == a["prompt"] and "reward" in b]
+    both = [
+        (b, a)
+        for b, a in zip(before, after, strict=False)
+        if b["prompt"] == a["prompt"] and is_number(b.get("reward")) and is_number(a.get("reward"))
+    ]
     gains = [a["reward"] - b["reward"] for b, a in both]
     picked = extremes_and_spread(gains, "largest gain in reward", "largest loss in reward", count)
     return [Pair(both[i][0]["prompt"], *both[i], why) for i, why in picked]
@@ -89,7 +94,7 @@ def watched_pairs(run: Run) -> list[Pair]:
     """The watched prompts with their responses at the first and the last stored update."""
     if len(run.rollouts) < 2:
         return []
-    first, last = (read_rows(run.rollouts[step] / ROWS_FILE) for step in (min(run.rollouts), max(run.rollouts)))
+    first, last = (read_rows(run.rollouts[step] / ROWS_FILE, STORED) for step in (min(run.rollouts), max(run.rollouts)))
     return [
         Pair(str(before["prompt"]), before, after, "a watched prompt")
         for before, after in zip(first, last, strict=False)
@@ -152,9 +157,25 @@ def _side(label: str, row: Row, marked: Markup, preview: Markup | None) -> Marku
         code,
         preview,
         element("dl", *(_fact(name, value) for name, value in facts(row).items()), class_="facts"),
+        _logged(extra(row)),
         why if explanation else None,
         class_="side",
     )
+
+
+def extra(row: Row) -> dict[str, str]:
+    """What the rewards logged about a response in words, by column: beside the rest in samples.jsonl, else nested."""
+    nested = row.get("extra") if isinstance(row.get("extra"), dict) else {}
+    flat = {name: value for name, value in row.items() if name not in NOT_A_NUMBER and isinstance(value, str)}
+    return {name: "-" if value is None else str(value) for name, value in {**flat, **(nested or {})}.items()}
+
+
+def _logged(columns: dict[str, str]) -> Markup | None:
+    if not columns:
+        return None
+    rows = [element("tr", element("th", name, scope="row"), element("td", element("bdi", value)))
+            for name, value in columns.items()]  # fmt: skip
+    return element("table", *rows, class_="logged")
 
 
 def facts(row: Row) -> dict[str, float]:

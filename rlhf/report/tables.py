@@ -4,20 +4,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rlhf.errors import visible
+
 
 def print_table(columns: list[str], rows: list[list[str]], title: str = "") -> None:
     """The first column to the left, numbers to the right."""
-    table = Table(title=title or None, title_justify="left", title_style="bold")
+    table = Table(title=Text(visible(title)) if title else None, title_justify="left", title_style="bold")
     for number, name in enumerate(columns):
-        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
+        table.add_column(Text(visible(name)), justify="left" if number == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(visible(cell)) for cell in row))  # neither markup nor commands of the terminal
     Console().print(table)
 
 
 def print_heading(text: str) -> None:
     """A line in bold, where the terminal knows bold."""
-    Console().print(Text(f"\n{text}", style="bold"))
+    Console().print(Text(visible(f"\n{text}"), style="bold"))
 
 
 def markdown_table(columns: list[str], rows: list[list[str]]) -> str:

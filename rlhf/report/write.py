@@ -1,12 +1,13 @@
 """`rlhf report RUN [RUN ...]`: one HTML file, and PNGs of its main figures."""
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rlhf.errors import UserError
+from rlhf.errors import UserError, visible, with_kind
 from rlhf.report.compare import Group, group_runs
 from rlhf.report.figures import draw_figures
 from rlhf.report.load import NoRunError, read_run
@@ -21,7 +22,9 @@ def build_report(runs: list[Path], out: Path) -> list[Path]:
 
     Raises UserError for a folder that holds no run, and for files in it that cannot be read.
     """
-    return [out, *draw_figures(write_page(runs, out), out)]
+    groups = write_page(runs, out)
+    with refusing_what_no_run_writes(runs):
+        return [out, *draw_figures(groups, out)]
 
 
 def write_report(runs: list[Path], out: Path) -> Path | None:
@@ -31,22 +34,38 @@ def write_report(runs: list[Path], out: Path) -> Path | None:
     except Exception as error:
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         reason = " ".join(f"{kind}{error}".split())
-        print(f"no report: {reason}; try again with: rlhf report {' '.join(map(str, runs))}", file=sys.stderr)
+        print(f"no report: {visible(reason)}; try again with: rlhf report {' '.join(map(str, runs))}", file=sys.stderr)
         return None
     return out
 
 
 def write_page(runs: list[Path], out: Path) -> list[Group]:
     """Write the page; returns the runs that it is about. Raises what `build_report` raises."""
-    groups = group_runs([read_run(run) for run in runs])
+    with refusing_what_no_run_writes(runs):
+        groups = group_runs([read_run(run) for run in runs])
+        content = page(groups)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, page(groups))
+    write_atomically(out, content)
     return groups
+
+
+@contextlib.contextmanager
+def refusing_what_no_run_writes(runs: list[Path]) -> Iterator[None]:
+    """Turn what goes wrong deep inside a config or a metric of a kind that no run has written into one line."""
+    try:
+        yield
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        places = ", ".join(map(str, runs))
+        raise UserError(f"{places} cannot be shown ({with_kind(error)}): a file is not as a run writes it") from error
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
-    options = argparse.ArgumentParser(prog="rlhf report", description="One HTML file, and PNGs, from run folders.")
+    options = argparse.ArgumentParser(
+        prog="rlhf report", description="One HTML file, and PNGs, from run folders.", allow_abbrev=False
+    )
     options.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output_dir of a run; several are compared")
     options.add_argument("--output", type=Path, help=f"default: {REPORT_FILE} in the run, or in the folder of the runs")
     return options
@@ -70,11 +89,14 @@ def those_that_ran(places: list[Path]) -> list[Path]:
 
     A single place, one that does not exist, and several without any run in them are left for `build_report` to refuse.
     """
-    reasons = {place: reason for place in places if place.exists() and (reason := why_not_a_run(place))}
-    if len(places) == 1 or len(reasons) == len(places):
+    if len(places) == 1:
+        return places
+    with refusing_what_no_run_writes(places):
+        reasons = {place: reason for place in places if place.exists() and (reason := why_not_a_run(place))}
+    if len(reasons) == len(places):
         return places
     for reason in reasons.values():
-        print(f"left out: {reason}", file=sys.stderr)
+        print(visible(f"left out: {reason}"), file=sys.stderr)
     return [place for place in places if place not in reasons]
 
 

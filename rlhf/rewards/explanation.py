@@ -12,8 +12,8 @@ def explanation(
     rewards: Sequence[WeightedReward],
     scores: Scores,
     row: int,
-    prompt: str,
-    completion: str,
+    prompt: Any,
+    completion: Any,
     columns: Mapping[str, Any],
 ) -> str:
     """A paragraph per component of the scores that this row has been given; nothing is scored again.

@@ -1,17 +1,23 @@
 """A trained reward model as a reward: one forward pass per completion."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rlhf.data.chat import prompt_ids, text_ids
+from rlhf.data.chat import Tools, prompt_ids, text_ids
+from rlhf.data.messages import Prompt
+from rlhf.data.rendering import Rendering
 from rlhf.errors import UserError
+from rlhf.rewards.turns import Conversation, NamedReward, as_turns, text_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 SETTINGS_FILE = "reward_model.json"
+
+Said = str | Conversation
+"""A prompt, or a completion, which is one turn."""
 
 
 class Settings(NamedTuple):
@@ -21,22 +27,49 @@ class Settings(NamedTuple):
         mean: of the raw scores on the reference samples.
         std: likewise.
         reference: which samples these were, in words.
-        system_prompt: the system turn that the model was trained with.
+        system_prompt: as in `Rendering`, which the model was trained with.
+        as_chat: likewise; files without it are of models that have always read user turns.
+        chat_template_kwargs: likewise.
+        texts_only: whether all prompts in training were texts, so that the model has never seen a conversation.
     """
 
     mean: float = 0.0
     std: float = 1.0
     reference: str = ""
     system_prompt: str | None = None
+    as_chat: bool = True
+    chat_template_kwargs: Mapping[str, Any] = {}
+    texts_only: bool = False
+
+    @property
+    def rendering(self) -> Rendering:
+        """How the model is to see a prompt."""
+        return Rendering(self.as_chat, self.system_prompt, self.chat_template_kwargs)
+
+    def put(self, prompt: Said) -> Prompt:
+        """The prompt as training put it: to a model that knows texts only, a question in a chat is its text.
+
+        Raises ValueError for a conversation of which such a model could not read all.
+        """
+        if isinstance(prompt, str) or not self.texts_only:
+            return self.rendering.put(prompt if isinstance(prompt, str) else tuple(prompt))
+        said = [turn for turn in prompt if turn["role"] != "system"]
+        if len(said) != 1:
+            raise ValueError(
+                f"the reward model was trained on texts and gets a conversation of {len(said)} turns; train it on "
+                "conversations"
+            )
+        return str(said[0]["content"])
 
 
-class RewardModel:
+class RewardModel(NamedReward):
     """`(raw - mean) / std` with the score of a sequence-classification model, without gradients.
 
     `path` is a folder that `rlhf reward` wrote: mean and std come from it, and prompt and completion become tokens
-    as they did in training (the model's own chat template, then the completion, then EOS). Or it is any hub model
-    with one label: its raw score, of prompt and completion as a conversation in its chat template, or as a pair of
-    texts if it has none (without segment ids). The prompt is the last user turn. Runs on the accelerator, if any.
+    by the function that made those of its training (the prompt as text or in the model's own chat template, all turns
+    of it, then the completion, then EOS). Or it is any hub model with one label: its raw score, of prompt and
+    completion as a conversation in its chat template, or as a pair of texts if it has none (without segment ids; of a
+    conversation each turn on a line). Runs on the accelerator, if any.
 
     Raises ValueError if the model cannot be loaded or has several labels, and, when called, for a text longer than
     its context. Fooled by whatever its training pairs did not show.
@@ -51,17 +84,18 @@ class RewardModel:
         self.settings = read_settings(Path(path))
         self.encode = _encoder(self.tokenizer, self.settings)
 
-    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
-        ids = [self.encode(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
+    def __call__(self, prompts: list[Said], completions: list[Said], **columns: Any) -> list[float]:
+        tools = columns.get("tools") or [None] * len(prompts)
+        ids = [self.encode(*row) for row in zip(prompts, completions, tools, strict=True)]
         mean, std, *_ = self.settings or Settings()
         return [(raw - mean) / std for raw in score_ids(self.model, ids, self.batch_size)]
 
-    def explain(self, prompt: str, completion: str, **columns: Any) -> str:
-        ids = self.encode(prompt, completion)
+    def explain(self, prompt: Said, completion: Said, **columns: Any) -> str:
+        ids = self.encode(prompt, completion, columns.get("tools"))
         [raw] = score_ids(self.model, [ids], 1)
         if self.settings is None:
             return f"raw score {raw:.4f} of {len(ids)} tokens, not normalized"
-        mean, std, reference, _ = self.settings
+        mean, std, reference, *_ = self.settings
         score = (raw - mean) / std
         return (
             f"raw score {raw:.4f} of {len(ids)} tokens; {abs(score):.2f} standard deviations "
@@ -136,21 +170,25 @@ def score_ids(model: "PreTrainedModel", ids: list[list[int]], batch_size: int) -
     return scores
 
 
-def _encoder(tokenizer: "PreTrainedTokenizerFast", settings: Settings | None) -> Callable[[str, str], list[int]]:
-    """How this model wants prompt and completion as token ids; what merely looks like EOS in them is text."""
+def _encoder(tokenizer: "PreTrainedTokenizerFast", settings: Settings | None) -> Callable[..., list[int]]:
+    """How this model wants prompt, completion and tools as token ids; what merely looks like EOS in them is text."""
 
-    def as_trained(prompt: str, completion: str) -> list[int]:
-        system = settings.system_prompt if settings else None
-        messages = [{"role": "system", "content": system}] if system else []
-        messages.append({"role": "user", "content": prompt})
-        return [*prompt_ids(tokenizer, [messages])[0], *text_ids(tokenizer, [completion])[0], tokenizer.eos_token_id]
+    def as_trained(prompt: Said, completion: Said, tools: Tools = None) -> list[int]:
+        assert settings is not None
+        given = settings.put(prompt)
+        [ids] = settings.rendering.ids(tokenizer, [given], [None if isinstance(given, str) else tools])
+        return [*ids, *text_ids(tokenizer, [text_of(completion)])[0], tokenizer.eos_token_id]
 
-    def as_conversation(prompt: str, completion: str) -> list[int]:
-        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
-        return prompt_ids(tokenizer, [messages], add_generation_prompt=False)[0]
+    def as_conversation(prompt: Said, completion: Said, tools: Tools = None) -> list[int]:
+        *turns, last = as_turns(prompt)
+        begun = last["content"] if last["role"] == "assistant" else ""
+        turns = turns if begun else [*turns, last]
+        answered = [*turns, {"role": "assistant", "content": begun + text_of(completion)}]
+        return prompt_ids(tokenizer, [answered], add_generation_prompt=False, tools=[tools])[0]
 
-    def as_pair(prompt: str, completion: str) -> list[int]:
-        return tokenizer(prompt, completion, split_special_tokens=True)["input_ids"]
+    def as_pair(prompt: Said, completion: Said, tools: Tools = None) -> list[int]:
+        lines = "\n".join(turn["content"] for turn in as_turns(prompt))
+        return tokenizer(lines, text_of(completion), split_special_tokens=True)["input_ids"]
 
     if settings is not None:
         return as_trained

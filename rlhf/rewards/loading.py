@@ -1,5 +1,6 @@
 """From an entry in the YAML to a callable."""
 
+import difflib
 import functools
 import importlib
 import os
@@ -7,8 +8,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from rlhf.config.rewards import BUILTINS, RewardSpec
+from rlhf.config.rewards import BUILTINS, OURS, RewardSpec
 from rlhf.errors import RewardError, with_kind
+from rlhf.extras import EXTRAS, require_extra
+from rlhf.rewards.arguments import require_options
 
 
 def load_reward(spec: RewardSpec) -> Callable[..., Any]:
@@ -17,9 +20,10 @@ def load_reward(spec: RewardSpec) -> Callable[..., Any]:
     A class is instantiated with `args`; any other callable gets them at each call. Raises `RewardError` if
     the path leads nowhere or to something that cannot be called, or if the constructor refuses `args`.
     """
-    target = _find(spec.path)
+    target = find(spec.path)
     if isinstance(target, type):
         try:
+            require_options(target, spec.args)
             target = target(**spec.args)
         except (TypeError, ValueError) as error:
             raise RewardError(f"reward {spec.path!r}: {error}") from error
@@ -30,20 +34,22 @@ def load_reward(spec: RewardSpec) -> Callable[..., Any]:
     return target
 
 
-def _find(path: str) -> Any:
-    module_name, _, attribute = BUILTINS.get(path, path).rpartition(".")
-    if not module_name or not attribute:
-        known = ", ".join(BUILTINS)
-        raise RewardError(f"unknown reward {path!r}: use one of {known}, or a path package.module.attribute")
+def find(path: str) -> Any:
+    """What a path leads to; raises RewardError where that is nothing."""
+    module_name, _, attribute = BUILTINS.get(path.removeprefix(OURS), path).rpartition(".")
     _make_current_folder_importable()
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
+        if isinstance(error, ImportError) and error.name in EXTRAS:
+            require_extra(error.name, f"reward {path!r}", RewardError)
         raise RewardError(f"reward {path!r}: cannot import {module_name!r}: {with_kind(error)}") from error
     try:
         return getattr(module, attribute)
     except AttributeError:
-        raise RewardError(f"reward {path!r}: module {module_name!r} has no {attribute!r}") from None
+        close = difflib.get_close_matches(attribute, dir(module), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise RewardError(f"reward {path!r}: module {module_name!r} has no {attribute!r}{hint}") from None
 
 
 def _make_current_folder_importable() -> None:

@@ -1,10 +1,11 @@
 """What a batch of samples earned from each reward, and a reward with its place in the sum."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rlhf.rewards.contract import Span
+from rlhf.rewards.logged import Logged
 
 
 @dataclass(frozen=True)
@@ -15,11 +16,13 @@ class Scores:
         total: [B] weighted sum of the scores; `None` counts as 0.
         components: by name, [B] unweighted scores, `None` where the reward does not apply.
         spans: [B] weighted amounts for stretches of the completion, in addition to `total`.
+        logged: what the rewards logged besides.
     """
 
     total: list[float]
     components: dict[str, list[float | None]]
     spans: list[list[Span]]
+    logged: Logged = field(default_factory=Logged)
 
     @classmethod
     def concatenate(cls, parts: Sequence["Scores"]) -> "Scores":
@@ -28,6 +31,7 @@ class Scores:
             [score for part in parts for score in part.total],
             {name: [score for part in parts for score in part.components[name]] for name in parts[0].components},
             [spans for part in parts for spans in part.spans],
+            Logged.concatenate([(part.logged, len(part.total)) for part in parts]),
         )
 
     @property
@@ -39,6 +43,18 @@ class Scores:
         """Mean of each component over the samples that it applies to; absent if there are none."""
         applied = {name: [s for s in scores if s is not None] for name, scores in self.components.items()}
         return {name: sum(scores) / len(scores) for name, scores in applied.items() if scores}
+
+    def extra(self, row: int) -> dict[str, Any]:
+        """What the rewards logged about one sample, by column; numbers in a column with texts become texts."""
+        with_texts = {name for name, values in self.logged.extra.items() if any(isinstance(v, str) for v in values)}
+        return {
+            name: str(values[row]) if name in with_texts and values[row] is not None else values[row]
+            for name, values in self.logged.extra.items()
+        }
+
+    def beside(self, row: int, fixed: dict[str, Any]) -> dict[str, Any]:
+        """The entries of a table's row and what the rewards logged about it, `extra/NAME` where a name is taken."""
+        return fixed | {f"extra/{name}" if name in fixed else name: value for name, value in self.extra(row).items()}
 
 
 @dataclass(frozen=True)

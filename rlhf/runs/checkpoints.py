@@ -12,6 +12,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from rlhf.config.secrets import mask_secrets
 from rlhf.errors import UserError
 from rlhf.runs.folder import difference, identity, written_before
 
@@ -101,7 +102,7 @@ class CheckpointManager:
         if damaged or self.identity is None:
             return damaged
         theirs = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8")).get("run")
-        changed = difference(written_before(type(self.config), theirs), self.identity) if theirs else ""
+        changed = difference(mask_secrets(written_before(type(self.config), theirs)), self.identity) if theirs else ""
         return f"it is another run's: {changed} here" if changed else None
 
     def _put_in_place(self, staging: Path, target: Path) -> None:

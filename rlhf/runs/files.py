@@ -21,6 +21,7 @@ def write_atomically(file: Path, text: str) -> None:
     """
     unfinished = file.with_name(f".{file.name}{UNFINISHED}")
     with saving(file):
+        unfinished.unlink(missing_ok=True)  # what lies there may be a link that leads elsewhere
         with open(unfinished, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()

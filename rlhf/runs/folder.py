@@ -5,7 +5,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 import warnings
@@ -14,17 +13,18 @@ from typing import Any, cast
 
 import yaml
 
+from rlhf import __version__
 from rlhf.config.renamed import renamed
+from rlhf.config.secrets import MASK, mask_secrets
 from rlhf.errors import UserError, one_line
 from rlhf.runs.files import UNFINISHED, saving, write_atomically
 
 CONFIG_FILE, VERSIONS_FILE, DONE_FILE, LOCK_FILE = "config.yaml", "versions.json", "done.json", ".lock"
 METRICS_FILE, SAMPLES_FILE, WARNINGS_FILE = "metrics.jsonl", "samples.jsonl", "warnings.jsonl"
+WANDB_ID_FILE, MADE_BEFORE_THE_FIRST_STEP = "wandb_id.txt", ("tensorboard", "wandb")
 BESIDE_THE_POINT = ("output_dir", "checkpoint", "inspect", "tracking", "push_to_hub")
 """Settings that may change between two starts of a run: what it computes does not depend on them."""
-PACKAGES = ("rlhf", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
-SECRET_KEY = re.compile(r"token$|secret|password|api_?key|access_?key|private_?key|credential|authorization", re.I)
-MASK = "***"
+PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
 
 
 def open_run(output_dir: str, config: Any) -> Path:
@@ -32,21 +32,23 @@ def open_run(output_dir: str, config: Any) -> Path:
 
     What it is begun with, libraries and code, goes into versions.json. Reopening with the same config (but for
     BESIDE_THE_POINT) is harmless, also after the folder was moved. Raises UserError, and touches nothing, when the
-    folder holds a run with another config or files of somebody else's.
+    folder holds a run with another config or files of somebody else's. A start that came to nothing, no step, no
+    checkpoint, does not count: a corrected config takes its place.
     """
     folder = Path(output_dir)
     resolved = mask_secrets({key: value for key, value in as_plain(config).items() if key != "output_dir"})
     file = folder / CONFIG_FILE
     if file.is_file():
-        before = written_before(type(config), _read_config(file))
+        before = mask_secrets(written_before(type(config), _read_config(file)))
         changed = difference(essence(before), essence(resolved))
-        if changed:
+        if changed and has_begun(folder):
             raise UserError(
                 f"{folder} already holds a different run ({changed}); choose another output_dir or remove that folder"
             )
-        if not is_done(folder):
+        if not changed and not is_done(folder):
             _tell_other_versions(folder)
-        return folder
+        if not changed:
+            return folder
     if belongs_to_others(folder):
         raise UserError(f"{folder} is not empty and holds no run of ours; choose another output_dir")
     with saving(folder):
@@ -79,6 +81,22 @@ def _read_config(file: Path) -> dict[str, Any]:
             return config
         reason = "it holds no settings"
     raise UserError(f"{file} cannot be read ({reason}); put it back, or choose another output_dir")
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether the run in a folder has got anywhere: there is more in it than what a stage makes before its first step.
+
+    A folder counts by what is in it, that of a pipeline by its stages. Without our versions.json it is not ours.
+    """
+    return not (folder / VERSIONS_FILE).is_file() or any(_is_a_result(path) for path in folder.iterdir())
+
+
+def _is_a_result(path: Path) -> bool:
+    if path.is_dir() and not path.is_symlink():
+        return path.name not in MADE_BEFORE_THE_FIRST_STEP and any(map(_is_a_result, path.iterdir()))
+    before = path.name in (CONFIG_FILE, WANDB_ID_FILE) or _is_of_a_beginning(path)
+    empty = path.name in (METRICS_FILE, SAMPLES_FILE, WARNINGS_FILE) and path.stat().st_size == 0
+    return not (before or empty)
 
 
 def belongs_to_others(folder: Path) -> bool:
@@ -125,7 +143,7 @@ def mark_done(folder: Path, seconds: float) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of Python, the libraries and this package, and the commit of its code where that is a git checkout."""
-    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    found = {"rlhf": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES}
     found["python"] = platform.python_version()
     commit = git_commit(Path(__file__).resolve().parents[1])
     return found | ({"commit": commit} if commit else {})
@@ -140,21 +158,6 @@ def git_commit(checkout: Path) -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def mask_secrets(config: Any) -> Any:
-    """A copy of a config with `***` for the value of every key that looks like a secret's, and for every string with
-    the value of an environment variable that does."""
-    known = [value for name, value in os.environ.items() if SECRET_KEY.search(name) and len(value) >= 8]
-
-    def masked(item: Any) -> Any:
-        if isinstance(item, dict):
-            return {key: MASK if SECRET_KEY.search(str(key)) and x else masked(x) for key, x in item.items()}
-        if isinstance(item, list):
-            return [masked(x) for x in item]
-        return MASK if isinstance(item, str) and any(value in item for value in known) else item
-
-    return masked(config)
 
 
 def as_plain(config: Any) -> Any:

@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 from rlhf.config import HubConfig
-from rlhf.errors import with_kind
+from rlhf.config.secrets import mask_text
+from rlhf.errors import visible, with_kind
 
 
 def push(folder: Path, settings: HubConfig | None) -> bool:
@@ -23,7 +24,7 @@ def push(folder: Path, settings: HubConfig | None) -> bool:
         hub.create_repo(settings.model_id, private=settings.private, exist_ok=True)
         done = hub.upload_folder(repo_id=settings.model_id, folder_path=folder, commit_message=f"Upload {folder.name}")
     except Exception as error:  # no network, no token, no permission, no space: what the hub raises is a long list
-        reason = with_kind(error)[:300]
+        reason = visible(mask_text(with_kind(error)))[:300]
         again = f"it is in {folder}, and the same command tries again"
         print(f"not uploaded to {settings.model_id} ({reason}); {again}", file=sys.stderr, flush=True)
         return False

@@ -130,7 +130,7 @@ def pad_left(rows: list[Tensor], pad_id: int) -> tuple[Tensor, Tensor]:
 
 def growing_cache(model: "PreTrainedModel", capacity: int):  # type: ignore[no-untyped-def]
     """A key/value cache for `capacity` tokens whose memory is taken once and filled in place."""
-    from transformers.cache_utils import Cache, DynamicLayer
+    from rlhf.models.private_names import Cache, DynamicLayer
 
     class GrowingLayer(DynamicLayer):
         """Transformers' DynamicLayer concatenates, which copies the whole cache for every token."""

@@ -1,6 +1,6 @@
 """Sampling responses, one token of each at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -10,6 +10,7 @@ from rlhf.config import SamplingConfig
 from rlhf.errors import UserError
 from rlhf.models.head import head_of
 from rlhf.sampling.batch import Way, open_batch
+from rlhf.sampling.stopping import as_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -24,11 +25,14 @@ class Sampled(NamedTuple):
         response_ids: [B, T], EOS after the end.
         response_mask: [B, T] True through the last token, EOS included.
         ended: [B] False for a response that was cut off at the limit.
+        logprobs: [B, T] of each token under softmax(logits / temperature) as the sampler computed it, 0 after the end;
+            None where the sampler did not say.
     """
 
     response_ids: Tensor
     response_mask: Tensor
     ended: Tensor
+    logprobs: Tensor | None = None
 
 
 @torch.inference_mode()
@@ -36,7 +40,7 @@ def sample(
     model: "PreTrainedModel",
     prompts: list[list[int]],
     sampling: SamplingConfig,
-    eos_token_id: int,
+    eos_token_id: int | Sequence[int],
     generator: torch.Generator | None = None,
     is_stop: Callable[[Tensor], Tensor] | None = None,
     way: Way = "fast",
@@ -44,23 +48,28 @@ def sample(
     """Sample one response to each prompt (token ids).
 
     Rows share one forward pass per token; finished ones are dropped once they are more than a fifth of the batch. A
-    response ends with EOS, or where `is_stop`, given the responses so far [n, t], says so [n]. `generator` must be on
-    the model's device. `way` is how the model is read: `way_of` finds one that is exact.
+    response ends with one of the tokens of `eos_token_id`, of which the first fills what is behind it, or where
+    `is_stop`, given the responses so far [n, t], says so [n]. `generator` must be on the model's device.
+    `way` is how the model is read: `way_of` finds one that is exact.
     """
     n_rows, n_steps = len(prompts), sampling.max_new_tokens
-    response_ids = torch.full((n_rows, n_steps), eos_token_id, device=model.device)
+    stop_ids = torch.tensor(as_ids(eos_token_id), device=model.device)
+    eos = int(stop_ids[0])
+    response_ids = torch.full((n_rows, n_steps), eos, device=model.device)
+    logprobs = torch.zeros((n_rows, n_steps), device=model.device)
     response_mask = torch.zeros((n_rows, n_steps), dtype=torch.bool, device=model.device)
     ended = torch.zeros(n_rows, dtype=torch.bool, device=model.device)
     running = torch.arange(n_rows, device=model.device)  # where each row of the batch stands in the results
     alive = torch.ones(n_rows, dtype=torch.bool, device=model.device)
-    batch = open_batch(model, prompts, n_steps, eos_token_id, way)
+    batch = open_batch(model, prompts, n_steps, eos, way)
     head = head_of(model)
     hidden = batch.read_prompts()
     for step in range(n_steps):
-        tokens = choose(head(hidden), sampling, generator)
+        tokens, chosen = choose(head(hidden), sampling, generator)
+        logprobs[running[alive], step] = chosen[alive]
         response_ids[running[alive], step] = tokens[alive]
         response_mask[running[alive], step] = True
-        done = tokens == eos_token_id
+        done = torch.isin(tokens, stop_ids)
         if is_stop is not None:
             done |= is_stop(response_ids[running, : step + 1])
         ended[running[done & alive]] = True
@@ -73,7 +82,8 @@ def sample(
             running, tokens, alive = running[alive], tokens[alive], alive[alive]
         hidden = batch.read(tokens)
     longest = int(response_mask.sum(-1).max())
-    return Sampled(response_ids[:, :longest].clone(), response_mask[:, :longest].clone(), ended)
+    response_ids, response_mask, logprobs = (x[:, :longest].clone() for x in (response_ids, response_mask, logprobs))
+    return Sampled(response_ids, response_mask, ended, logprobs)
 
 
 def stop_strings(sampling: SamplingConfig, tokenizer: "PreTrainedTokenizerFast") -> Callable[[Tensor], Tensor] | None:
@@ -93,16 +103,21 @@ def stop_strings(sampling: SamplingConfig, tokenizer: "PreTrainedTokenizerFast")
     return is_stop
 
 
-def choose(logits: Tensor, sampling: SamplingConfig, generator: torch.Generator | None) -> Tensor:
-    """Draw one token per row from softmax(logits / temperature), cut to the top_p nucleus: [B, V] -> [B]."""
+def choose(logits: Tensor, sampling: SamplingConfig, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """Draw one token per row from softmax(logits / temperature), cut to the top_p nucleus: [B, V] -> [B].
+
+    Also its log-probability [B] before the cut; at temperature 0, which takes the largest logit, that at 1.
+    """
+    probabilities = (logits.float() / (sampling.temperature or 1.0)).softmax(-1)
     if sampling.temperature == 0:
-        return logits.argmax(-1)
-    probabilities = (logits.float() / sampling.temperature).softmax(-1)
-    if sampling.top_p < 1:
+        tokens = logits.argmax(-1, keepdim=True)
+    elif sampling.top_p < 1:
         ordered, order = probabilities.sort(descending=True)
         ordered[ordered.cumsum(-1) - ordered >= sampling.top_p] = 0.0
-        return order.gather(-1, multinomial(ordered, generator)).squeeze(-1)
-    return multinomial(probabilities, generator).squeeze(-1)
+        tokens = order.gather(-1, multinomial(ordered, generator))
+    else:
+        tokens = multinomial(probabilities, generator)
+    return tokens.squeeze(-1), probabilities.gather(-1, tokens).squeeze(-1).log()
 
 
 def multinomial(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:

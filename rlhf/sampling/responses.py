@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 
 from rlhf.config import SamplingConfig
-from rlhf.data.examples import Example, TokenizedExample
+from rlhf.data.examples import TokenizedExample
+from rlhf.data.parsing import Example
+from rlhf.maths.advantages import last_token_index
 from rlhf.models.tokenizer import require_known_tokens
 from rlhf.parallel.ranks import Ranks
 from rlhf.policy.merged import decoding
 from rlhf.policy.policy import Policy
 from rlhf.sampling.decode import Sampled, sample, stop_strings
+from rlhf.sampling.stopping import stop_token_ids
 from rlhf.sampling.trial import way_of
 
 if TYPE_CHECKING:
@@ -29,10 +32,12 @@ class Responses:
     Attributes:
         sequence_ids: [B, L] prompt and response without a gap; filler after the response.
         prompt_lengths: [B].
-        response_mask: [B, T] True from the first response token through EOS: the only loss mask there is.
+        response_mask: [B, T] True at the tokens that the policy chose, through EOS: the only loss mask there is. What
+            another party wrote in between, such as a tool, is a gap in it.
         has_eos: [B] False for a response that was cut off; one that a stop string ended counts as complete.
         texts: B responses, special tokens removed.
         examples: The B rows that the prompts come from.
+        sampler_logprobs: [B, T] of each token as the sampler computed it; None where it did not say.
     """
 
     sequence_ids: Tensor
@@ -41,26 +46,38 @@ class Responses:
     has_eos: Tensor
     texts: list[str]
     examples: list[Example]
+    sampler_logprobs: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.prompt_lengths)
 
     @property
     def lengths(self) -> Tensor:
-        """Tokens of each response, EOS included: [B]."""
+        """Tokens of each response that the policy chose, EOS included: [B]."""
         return self.response_mask.sum(-1)
 
+    @property
+    def extents(self) -> Tensor:
+        """Tokens from the first of each response through the last that the policy chose, gaps included: [B]."""
+        return extents(self.response_mask)
+
     def response_ids(self, row: int) -> list[int]:
-        """Token ids of one response, EOS included."""
+        """Token ids of one response through the last that the policy chose, those in gaps included."""
         start = int(self.prompt_lengths[row])
-        return self.sequence_ids[row, start : start + int(self.lengths[row])].tolist()
+        return self.sequence_ids[row, start : start + int(self.extents[row])].tolist()
+
+    def all_response_ids(self) -> list[list[int]]:
+        """`response_ids` of every row."""
+        return [self.response_ids(row) for row in range(len(self))]
 
     def rows(self, index: Tensor) -> Self:
         """Some of the rows, cut to the longest sequence and the longest response among them."""
-        longest_sequence = int((self.prompt_lengths + self.lengths)[index].max())
-        longest_response = int(self.lengths[index].max())
+        longest_sequence = int((self.prompt_lengths + self.extents)[index].max())
+        longest_response = int(self.extents[index].max())
 
         def pick(name: str, value: Any) -> Any:
+            if value is None:
+                return None
             if isinstance(value, list):
                 return [value[row] for row in index.tolist()]
             if name == "sequence_ids":
@@ -76,7 +93,7 @@ class Responses:
         go round, a rank gets one whose mask is empty, so that all run the same number of passes.
         Yields (row numbers, rows).
         """
-        order = (self.prompt_lengths + self.lengths).argsort(stable=True)
+        order = (self.prompt_lengths + self.extents).argsort(stable=True)
         missing = -len(order) % ranks.count
         order = torch.cat([order[:1].expand(missing), order])
         is_real = torch.arange(len(order), device=order.device) >= missing
@@ -95,6 +112,8 @@ class Responses:
         """The rows of all parts, one part after the other, as wide as the widest."""
 
         def join(values: list[Any]) -> Any:
+            if any(value is None for value in values):
+                return None
             if isinstance(values[0], list):
                 return [item for value in values for item in value]
             if values[0].ndim == 2:
@@ -103,6 +122,11 @@ class Responses:
             return torch.cat(values)
 
         return cls(**{field.name: join([getattr(part, field.name) for part in parts]) for field in fields(cls)})
+
+
+def extents(response_mask: Tensor) -> Tensor:
+    """Tokens through the last one of the mask, 0 for an empty row: [B, T] -> [B]."""
+    return (last_token_index(response_mask) + 1) * response_mask.any(-1)
 
 
 def sample_responses(
@@ -120,7 +144,7 @@ def sample_responses(
             policy.language_model,
             [p.prompt_ids for p in prompts],
             sampling,
-            tokenizer.eos_token_id,
+            stop_token_ids(policy.language_model, tokenizer),
             generator,
             stop_strings(sampling, tokenizer),
             way,
@@ -133,7 +157,8 @@ def collate_responses(
 ) -> Responses:
     """Put prompts and responses into rows without a gap between the two."""
     eos, response_mask = tokenizer.eos_token_id, sampled.response_mask
-    responses = [ids[mask] for ids, mask in zip(sampled.response_ids, response_mask, strict=True)]
+    ends = extents(response_mask).tolist()
+    responses = [ids[:end] for ids, end in zip(sampled.response_ids, ends, strict=True)]
     rows = [
         torch.cat([torch.tensor(p.prompt_ids, device=r.device), r]) for p, r in zip(prompts, responses, strict=True)
     ]
@@ -144,4 +169,5 @@ def collate_responses(
         has_eos=sampled.ended.clone(),
         texts=tokenizer.batch_decode(responses, skip_special_tokens=True),
         examples=[p.example for p in prompts],
+        sampler_logprobs=None if sampled.logprobs is None else sampled.logprobs.clone(),
     )

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from rlhf.config.checks import require
 from rlhf.errors import UserError, first_line
 from rlhf.models.dropout import ordinary_tokens
 from rlhf.models.head import head_of, relative_error, tolerance, trunk_of
@@ -46,6 +47,9 @@ def _find_way(policy: Policy) -> Way:
     with stirred(policy), torch.autocast(policy.device.type, enabled=False):
         at_once = head_of(model)(trunk_of(model)(input_ids=sequence_ids, use_cache=False).last_hidden_state)
         expected = _picked(at_once, list(PROMPTS))
+        require(
+            bool(expected.isfinite().all()), f"the logits of {type(model).__name__} are not finite; look at its weights"
+        )
         limit = max(tolerance(expected.dtype), NOISES * _own_noise(policy, sequence_ids, at_once))
         for way in ways:
             policy.shortcuts.decoding = way  # read by `decoding`, which packs for the fast way alone

@@ -1,7 +1,7 @@
 """Rollouts through vLLM: before every update it is sent the policy's merged weights, then it decodes the batch.
 
 Every response gets a seed of its own and ends where the decode loop of `rlhf.sampling.decode` would have ended it.
-Log-probabilities are not taken from vLLM.
+vLLM's log-probabilities say how far its arithmetic is from the policy's; those that are trained on are the policy's.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,8 @@ from rlhf.policy.merged import require_mergeable
 from rlhf.policy.policy import Policy
 from rlhf.sampling.decode import Sampled, stop_strings
 from rlhf.sampling.responses import Responses, collate_responses
-from rlhf.sampling.vllm_engine import require_vllm, start_engine
+from rlhf.sampling.stopping import stop_token_ids
+from rlhf.sampling.vllm_engine import Response, require_vllm, start_engine
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -31,7 +32,7 @@ class VLLMSampler:
     Args:
         config: `generation` says where vLLM runs.
         policy: Whose weights it gets; its device is that of the responses.
-        tokenizer: Its EOS ends responses.
+        tokenizer: With the policy it says which tokens end responses.
         accelerator: Knows the other processes.
 
     Raises UserError if vLLM is not installed or does not start, or the base is divided among processes.
@@ -52,7 +53,7 @@ class VLLMSampler:
             "use configs/accelerate/multi_gpu.yaml",
         )
         require_mergeable(policy)
-        self.sampling, self.tokenizer, self.device = config.sampling, tokenizer, policy.device
+        self.sampling, self.tokenizer, self.policy = config.sampling, tokenizer, policy
         self.is_stop = stop_strings(config.sampling, tokenizer)
         self.engine = start_engine(config, policy, tokenizer, accelerator)
         self.load_policy()  # a server may still have the weights of another run
@@ -64,37 +65,38 @@ class VLLMSampler:
     def sample(self, prompts: list[TokenizedExample], generator: torch.Generator) -> Responses:
         """One response to each prompt, whose seed is drawn from `generator`."""
         seeds = torch.randint(2**31, (len(prompts),), generator=generator, device=generator.device).tolist()
-        ends = endings(self.sampling, self.tokenizer.eos_token_id)
+        stop_ids = stop_token_ids(self.policy.language_model, self.tokenizer)
+        ends = endings(self.sampling, stop_ids)
         responses = self.engine.generate([p.prompt_ids for p in prompts], [ends | {"seed": seed} for seed in seeds])
-        sampled = as_sampled(responses, self.tokenizer.eos_token_id, self.is_stop, self.device)
+        sampled = as_sampled(responses, stop_ids, self.is_stop, self.policy.device)
         return collate_responses(prompts, sampled, self.tokenizer)
 
 
-def endings(sampling: SamplingConfig, eos_token_id: int) -> dict[str, Any]:
-    """SamplingParams under which a response ends where ours would.
-
-    That is with the tokenizer's EOS, not with any other that the model's generation_config.json may name.
-    """
+def endings(sampling: SamplingConfig, stop_ids: list[int]) -> dict[str, Any]:
+    """SamplingParams under which a response ends where ours would, and comes with its log-probabilities."""
     return {
         "temperature": sampling.temperature,
         "max_tokens": sampling.max_new_tokens,
-        "ignore_eos": True,
-        "stop_token_ids": [eos_token_id],
+        "ignore_eos": True,  # what it takes for EOS is among stop_ids where it is ours
+        "stop_token_ids": stop_ids,
         "stop": sampling.stop,
         "skip_special_tokens": False,  # in the text that vLLM looks for stop strings in
+        "logprobs": 0,  # of the token that was sampled, and no other
     }
 
 
 def as_sampled(
-    responses: list[list[int]],
-    eos_token_id: int,
+    responses: list[Response],
+    stop_ids: list[int],
     is_stop: Callable[[Tensor], Tensor] | None,
     device: torch.device,
 ) -> Sampled:
     """Responses of vLLM as the decode loop would have returned them."""
-    rows = [torch.tensor(ids) for ids in responses]
-    response_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=eos_token_id)
+    rows = [torch.tensor(ids) for ids, _ in responses]
+    response_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=stop_ids[0])
+    logprobs = nn.utils.rnn.pad_sequence([torch.tensor(said) for _, said in responses], batch_first=True)
     lengths = torch.tensor([len(row) for row in rows])
     response_mask = torch.arange(response_ids.shape[1]) < lengths.unsqueeze(-1)
-    ended = [bool(row[-1] == eos_token_id or (is_stop is not None and is_stop(row[None]))) for row in rows]
-    return Sampled(response_ids.to(device), response_mask.to(device), torch.tensor(ended, device=device))
+    ended = [int(row[-1]) in stop_ids or (is_stop is not None and bool(is_stop(row[None]))) for row in rows]
+    tensors = (response_ids, response_mask, torch.tensor(ended), logprobs)
+    return Sampled(*(x.to(device) for x in tensors))

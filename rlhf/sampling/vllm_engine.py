@@ -4,7 +4,6 @@ Engine, memory and the transport of the weights are TRL's (`trl.generation`, wri
 sent are exact merged weights, which TRL's own way would cost us the reference.
 """
 
-import importlib.util
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.config import PPOConfig
-from rlhf.config.checks import require
 from rlhf.errors import UserError, with_kind
+from rlhf.extras import require_extra
 from rlhf.parallel.ranks import Ranks
 from rlhf.policy.policy import Policy
 from rlhf.policy.value_head import POLICY_ADAPTER
@@ -27,14 +26,18 @@ SERVER_PATIENCE = 240.0
 """Seconds to wait for a server that is still loading its model."""
 
 
+Response = tuple[list[int], list[float]]
+"""Token ids, and the log-probability of each under the distribution that was sampled from."""
+
+
 class Engine(Protocol):
     """Where vLLM runs."""
 
     def load(self) -> None:
         """Send it the weights of the policy as it is now."""
 
-    def generate(self, prompts: list[list[int]], settings: list[dict[str, Any]]) -> list[list[int]]:
-        """Token ids of one response to each prompt; the settings of each are vLLM's SamplingParams."""
+    def generate(self, prompts: list[list[int]], settings: list[dict[str, Any]]) -> list[Response]:
+        """One response to each prompt; the settings of each are vLLM's SamplingParams, with logprobs 0."""
 
 
 def start_engine(
@@ -44,7 +47,7 @@ def start_engine(
     accelerator: "Accelerator",
 ) -> Engine:
     """Start vLLM in this process, or meet the server; raises UserError with the reason if that fails."""
-    from trl.generation.vllm_generation import VLLMGeneration
+    from rlhf.models.private_names import VLLMGeneration
 
     settings, url = config.generation, config.generation.server_url
     try:
@@ -75,7 +78,7 @@ class Colocated:
     def load(self) -> None:
         self.generation.sync_weights()
 
-    def generate(self, prompts: list[list[int]], settings: list[dict[str, Any]]) -> list[list[int]]:
+    def generate(self, prompts: list[list[int]], settings: list[dict[str, Any]]) -> list[Response]:
         from vllm import SamplingParams
 
         outputs = self.generation.llm.generate(
@@ -83,14 +86,18 @@ class Colocated:
             [SamplingParams(**each) for each in settings],
             use_tqdm=False,
         )
-        return [list(output.outputs[0].token_ids) for output in outputs]
+        firsts = [output.outputs[0] for output in outputs]
+        return [
+            (list(o.token_ids), [at[token].logprob for token, at in zip(o.token_ids, o.logprobs, strict=True)])
+            for o in firsts
+        ]
 
 
 class Server:
     """A server that all processes send their prompts to; the first one sends the weights."""
 
     def __init__(self, generation: Any, ranks: Ranks, url: str) -> None:
-        from trl.generation.vllm_client import VLLMClient
+        from rlhf.models.private_names import VLLMClient
 
         self.generation, self.ranks = generation, ranks
         self.client = generation.vllm_client if ranks.is_first else VLLMClient(base_url=url)
@@ -103,9 +110,10 @@ class Server:
             torch.cuda.synchronize()  # the weights are read on streams that do not wait for the optimizer's
         self.generation.sync_weights()
 
-    def generate(self, prompts: list[list[int]], settings: list[dict[str, Any]]) -> list[list[int]]:
-        def ask(ids: list[int], each: dict[str, Any]) -> list[int]:  # one request each: a request has one seed
-            return self.client.generate([ids], logprobs=None, generation_kwargs=each)["completion_ids"][0]
+    def generate(self, prompts: list[list[int]], settings: list[dict[str, Any]]) -> list[Response]:
+        def ask(ids: list[int], each: dict[str, Any]) -> Response:  # one request each: a request has one seed
+            answer = self.client.generate([ids], generation_kwargs=each)
+            return answer["completion_ids"][0], [said[0] for said in answer["logprobs"][0]]
 
         with ThreadPoolExecutor(max_workers=len(prompts)) as pool:
             return list(pool.map(ask, prompts, settings))
@@ -144,8 +152,4 @@ def merged_weights(model: "PreTrainedModel") -> Iterator[tuple[str, Tensor]]:
 
 def require_vllm() -> None:
     """Raise UserError unless vLLM is installed."""
-    require(
-        importlib.util.find_spec("vllm") is not None,
-        "generation.engine is vllm, which is not installed; pip install -e '.[vllm]' on a machine with an NVIDIA GPU, "
-        "or set generation.engine: transformers",
-    )
+    require_extra("vllm", "generation.engine vllm (which needs an NVIDIA GPU; the other one is transformers)")

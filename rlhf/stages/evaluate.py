@@ -10,30 +10,34 @@ import torch
 
 from rlhf.config import EvaluateConfig, LoraConfig, ModelConfig, SamplingConfig
 from rlhf.config.checks import require
-from rlhf.data.examples import TokenizedExample, check_fits, collate_columns, load_examples, tokenize
+from rlhf.data.examples import TokenizedExample, check_fits, load_held_out, load_training, tokenize
 from rlhf.data.prompts import in_batches
+from rlhf.errors import UserError
 from rlhf.maths.tensors import masked_mean
 from rlhf.models.load import load_causal_lm
+from rlhf.models.locate import model_in
 from rlhf.models.quantization import is_quantized
 from rlhf.models.shape import context_length
 from rlhf.models.tokenizer import load_tokenizer
-from rlhf.policy.files import is_policy_folder, load_policy
+from rlhf.policy.files import is_policy_folder, is_trained_in_full, load_policy
 from rlhf.policy.policy import Policy
 from rlhf.ppo.rollout import policy_outputs
+from rlhf.report.load import read_run
 from rlhf.report.tables import print_table
-from rlhf.rewards import RewardSum
+from rlhf.rewards import RewardSum, Scores, reward_inputs
 from rlhf.rewards.explanation import explanation
-from rlhf.runs.files import read_jsonl, write_atomically
+from rlhf.runs.files import write_atomically
 from rlhf.runs.folder import is_done, mark_done, open_run
 from rlhf.runs.locking import alone_in_its_folder
 from rlhf.sampling.responses import Responses, sample_responses
+from rlhf.stages.frame import print_places, say_finished
 from rlhf.tracking.progress import ProgressBar
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-TEXTS = ("prompt", "response", "explanation")
+TEXTS = ("prompt", "response", "explanation", "extra")
 NUMBERS = ("reward", "length", "kl", "entropy", "eos_rate")
 
 
@@ -42,8 +46,9 @@ class Measurement:
     """Means over all responses, and the responses with their rewards and what these say of themselves, a row each.
 
     `means` holds `reward` (the weighted sum), every component under its own name (`reward/NAME` where that is taken),
-    `length` (tokens, EOS included), `kl` (nats per response against the reference, 0 for a model without adapters),
-    `entropy` (nats per token) and `eos_rate`.
+    `reward_metric/NAME` for what rewards log as a metric,
+    `length` (tokens, EOS included), `kl` (nats per response against the reference, 0 for a model without adapters) and
+    `entropy` (nats per token), both at the temperature of the sampling (1 for greedy decoding), and `eos_rate`.
     """
 
     means: dict[str, float]
@@ -59,12 +64,13 @@ def run_evaluate(config: EvaluateConfig) -> Measurement:
     rewards = RewardSum.from_specs(config.rewards)
     folder = open_run(config.output_dir, config)
     if is_done(folder):
+        say_finished(folder)
         return read_measurement(folder)
     started = time.monotonic()
     policy, tokenizer = policy_of(config.model)
-    source, split = config.data.eval, config.data.eval_split
-    examples = load_examples(source or config.data.train, split if source else config.data.train_split)
-    prompts = tokenize(examples, tokenizer, config.data, context_length(policy.language_model))[: config.prompts]
+    examples = load_held_out(config.data) or load_training(config.data)
+    context = context_length(policy.language_model)
+    prompts = tokenize(examples, tokenizer, config.data, context, config.sampling.max_new_tokens)[: config.prompts]
     measurement = measure(
         policy,
         tokenizer,
@@ -86,26 +92,32 @@ def main(config: EvaluateConfig) -> None:
     """`rlhf evaluate`: run the stage and print its means."""
     measurement = run_evaluate(config)
     print_table(["held-out mean", config.output_dir], [[name, f"{x:.3f}"] for name, x in measurement.means.items()])
-    print(f"{len(measurement.rows)} responses in {Path(config.output_dir) / 'responses.jsonl'}")
+    print_places(Path(config.output_dir), {"means": "evaluation.json", "responses": "responses.jsonl"})
 
 
 def read_measurement(folder: Path) -> Measurement:
-    """What an earlier evaluation wrote."""
-    means = json.loads((folder / "evaluation.json").read_text())
-    return Measurement(means, read_jsonl(folder / "responses.jsonl"))
+    """What an earlier evaluation wrote; raises UserError where that is damaged."""
+    evaluations = read_run(folder).evaluations
+    if "model" not in evaluations:
+        raise UserError(f"{folder} is finished, but its evaluation.json is gone; remove that folder to evaluate again")
+    return Measurement(evaluations["model"].means, evaluations["model"].rows)
 
 
-def policy_of(model: ModelConfig) -> "tuple[Policy, PreTrainedTokenizerFast]":
-    """A trained policy, or any causal language model as a policy whose adapters do nothing yet."""
+def policy_of(model: ModelConfig, with_reference: bool = True) -> "tuple[Policy, PreTrainedTokenizerFast]":
+    """A trained policy, or any causal language model as a policy whose adapters do nothing yet.
+
+    Without reference one that was trained in full is such a model.
+    """
     assert model.name_or_path is not None
-    if is_policy_folder(model.name_or_path):
-        policy = load_policy(Path(model.name_or_path), model.trust_remote_code, model.dtype)
+    name = model_in(model.name_or_path)
+    if is_policy_folder(name) and (with_reference or not is_trained_in_full(Path(name))):
+        policy = load_policy(Path(name), model.trust_remote_code, model.dtype)
         require(
             model.quantization is None or is_quantized(policy.language_model),
-            f"model.quantization is {model.quantization}, but {model.name_or_path} was trained without it; remove it",
+            f"model.quantization is {model.quantization}, but {name} was trained without it; remove it",
         )
         return policy, load_tokenizer(policy.base_name, model.trust_remote_code, policy.base_gguf_file)
-    tokenizer = load_tokenizer(model.name_or_path, model.trust_remote_code, model.gguf_file)
+    tokenizer = load_tokenizer(name, model.trust_remote_code, model.gguf_file)
     return Policy.with_lora(load_causal_lm(model), LoraConfig(r=1), critic="detached"), tokenizer
 
 
@@ -126,31 +138,52 @@ def measure(
     repeated = [prompt for prompt in prompts for _ in range(num_generations)]
     batches = in_batches(repeated, batch_size)
     rows: list[dict[str, Any]] = []
+    scores: list[Scores] = []
     with ProgressBar("evaluate", len(batches)) as bar:
         for batch in batches:
             responses = sample_responses(policy, tokenizer, batch, sampling, generator)
-            rows += _rows(policy, responses, rewards, batch_size)
+            scores.append(score_responses(rewards, responses))
+            rows += _rows(policy, responses, rewards, scores[-1], batch_size, sampling.temperature or 1.0)
             bar.advance()
     names = [name for name in rows[0] if name not in TEXTS]
     columns = {name: [row[name] for row in rows if row[name] is not None] for name in names}
-    return Measurement({name: sum(column) / max(1, len(column)) for name, column in columns.items()}, rows)
+    means = {name: sum(column) / max(1, len(column)) for name, column in columns.items()}
+    return Measurement(means | Scores.concatenate(scores).logged.metric_means(), rows)
 
 
-def _rows(policy: Policy, responses: Responses, rewards: RewardSum, batch_size: int) -> list[dict[str, Any]]:
-    """Everything measured about each response; KL and entropy at temperature 1, so that greedy can be measured too."""
-    now = policy_outputs(policy, responses, 1.0, batch_size, with_values=False, with_entropy=True)
+def score_responses(rewards: RewardSum, responses: Responses) -> Scores:
+    """The scores of each reward, given as in training."""
+    inputs = reward_inputs(responses.examples, responses.texts)
+    return rewards(*inputs, completion_ids=responses.all_response_ids())
+
+
+def _rows(
+    policy: Policy,
+    responses: Responses,
+    rewards: RewardSum,
+    scores: Scores,
+    batch_size: int,
+    temperature: float,
+) -> list[dict[str, Any]]:
+    """Everything measured about each response; KL and entropy of the distributions at this temperature.
+
+    It has to be that of the sampling: the mean over samples of log p - log q estimates a KL of p only if p drew them.
+    """
+    now = policy_outputs(policy, responses, temperature, batch_size, with_values=False, with_entropy=True)
     with policy.reference():
-        reference = policy_outputs(policy, responses, 1.0, batch_size, with_values=False, with_entropy=False)
+        reference = policy_outputs(policy, responses, temperature, batch_size, with_values=False, with_entropy=False)
     examples, texts = responses.examples, responses.texts
-    prompts = [example.prompt for example in examples]
-    scores = rewards(prompts, texts, collate_columns(examples))
+    prompts, completions, _ = reward_inputs(examples, texts)
     kl = (now.logprobs - reference.logprobs).sum(-1).tolist()
     entropy = masked_mean(now.entropy, responses.response_mask, dim=-1).tolist()
     return [
         {
-            "prompt": prompts[row],
+            "prompt": examples[row].prompt,
             "response": texts[row],
-            "explanation": explanation(rewards.rewards, scores, row, prompts[row], texts[row], examples[row].columns),
+            "explanation": explanation(
+                rewards.rewards, scores, row, prompts[row], completions[row], examples[row].columns
+            ),
+            **({"extra": scores.extra(row)} if scores.logged.extra else {}),
             "reward": scores.total[row] + scores.span_total[row],
             **{column_of(name): component[row] for name, component in scores.components.items()},
             "length": int(responses.lengths[row]),

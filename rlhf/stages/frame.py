@@ -10,7 +10,7 @@ from rlhf.parallel.launch import join_processes, require_data_parallel, said_onc
 from rlhf.parallel.ranks import Ranks
 from rlhf.report.write import REPORT_FILE, write_report
 from rlhf.runs.checkpoints import CHECKPOINTS_FOLDER, CheckpointManager
-from rlhf.runs.folder import is_done, mark_done, open_run
+from rlhf.runs.folder import METRICS_FILE, is_done, mark_done, open_run
 from rlhf.runs.hub import push
 from rlhf.runs.locking import locked
 
@@ -29,7 +29,9 @@ def run_once(
     with ExitStack() as held:  # by the first rank
         ranks.first(lambda: held.enter_context(locked(config.output_dir)))
         folder = ranks.first(lambda: open_run(config.output_dir, config))
-        if not is_done(folder):
+        if is_done(folder):
+            ranks.first(lambda: say_finished(folder))
+        else:
             started = time.monotonic()
             train(folder)
             if ranks.is_first:
@@ -39,7 +41,20 @@ def run_once(
                 write_report([folder], folder / REPORT_FILE)
             CheckpointManager(folder / CHECKPOINTS_FOLDER).clear()  # only now: until it is done they may be needed
             push(folder / model_folder, config.push_to_hub)
+            print_places(folder, {model_folder: model_folder, "report": REPORT_FILE, "metrics": METRICS_FILE})
     return folder / model_folder
+
+
+def say_finished(folder: Path) -> None:
+    """Say that there is nothing left to do."""
+    print(f"{folder} is finished, and nothing was done; for another run choose another output_dir", flush=True)
+
+
+def print_places(folder: Path, files: dict[str, str]) -> None:
+    """Say where in a run's folder its files are, by what they are; one that is not there is left out."""
+    for what, name in files.items():
+        if (folder / name).exists():
+            print(f"{what:<12} {folder / name}", flush=True)
 
 
 @said_once()

@@ -1,46 +1,51 @@
 """The `generate` stage: completions from a base, SFT or PPO model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from rlhf.config import DataConfig, GenerateConfig
-from rlhf.data.examples import check_fits, load_examples, parse_row, tokenize
+from rlhf.data.examples import check_fits, load_held_out, load_training, tokenize
+from rlhf.data.parsing import parse_row
 from rlhf.data.prompts import in_batches
+from rlhf.errors import visible
 from rlhf.models.shape import context_length
 from rlhf.policy.files import save_merged
 from rlhf.runs.files import write_atomically
+from rlhf.runs.folder import mask_secrets
 from rlhf.sampling.responses import sample_responses
 from rlhf.stages.evaluate import policy_of
 
 
-def run_generate(config: GenerateConfig) -> list[dict[str, str]]:
-    """Sample completions; print them, or write them as JSONL with columns prompt and completion.
+def run_generate(config: GenerateConfig) -> list[dict[str, Any]]:
+    """Sample completions; print them, or write them as JSONL with columns prompt (all turns of it) and completion.
 
     With `merge_to`, also write the model with its adapters merged in, ready for `from_pretrained`.
     """
-    policy, tokenizer = policy_of(config.model)
-    if config.data is None:
-        data = DataConfig(train="--prompt", max_prompt_tokens=context_length(policy.language_model))
+    policy, tokenizer = policy_of(config.model, with_reference=False)
+    context, data = context_length(policy.language_model), config.data or DataConfig()
+    if config.prompt:
+        data = replace(data, max_prompt_tokens=context)
         examples = [parse_row({"prompt": prompt}, "--prompt") for prompt in config.prompt]
     else:
-        data = config.data
-        examples = load_examples(data.train, data.train_split)
-    prompts = tokenize(examples, tokenizer, data, context_length(policy.language_model))
-    check_fits(prompts, config.sampling.max_new_tokens, context_length(policy.language_model))
+        examples = load_training(data) if data.train else load_held_out(data)
+    prompts = tokenize(examples, tokenizer, data, context, config.sampling.max_new_tokens)
+    check_fits(prompts, config.sampling.max_new_tokens, context)
     repeated = [prompt for prompt in prompts for _ in range(config.num_generations)]
     generator = torch.Generator(device=policy.device).manual_seed(config.seed)
     rows = []
     for batch in in_batches(repeated, config.batch_size):
         responses = sample_responses(policy, tokenizer, batch, config.sampling, generator)
         rows += [
-            {"prompt": prompt.example.prompt, "completion": text}
+            {"prompt": mask_secrets(list(prompt.example.turns)) or prompt.example.prompt, "completion": text}
             for prompt, text in zip(batch, responses.texts, strict=True)
         ]
     if config.output is None:
-        for row in rows:
-            print(f"### {row['prompt']}\n{row['completion']}\n")
+        for prompt, row in zip(repeated, rows, strict=True):  # neither may command the terminal
+            print(visible(f"### {prompt.example.prompt}\n{row['completion']}\n"))
     else:
         Path(config.output).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(Path(config.output), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -4,15 +4,24 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from rlhf.config import FineTuningConfig
+from rlhf.config import DType, FineTuningConfig
 from rlhf.config.checks import require_divides
 from rlhf.errors import Interrupted
+from rlhf.models.private_names import reset_accelerator_state
 from rlhf.parallel.ranks import Ranks
 from rlhf.runs.checkpoints import CHECKPOINTS_FOLDER, CheckpointManager
 from rlhf.runs.folder import as_plain
 from rlhf.runs.interruption import catch_termination
 from rlhf.tracking.progress import ProgressBar
 from rlhf.tracking.tracker import Tracker
+
+
+def dtype_of_weights(config: FineTuningConfig) -> DType:
+    """That of the model while it is trained: float32 where all weights are, model.dtype where adapters are.
+
+    The products are in model.dtype either way; in bfloat16 most steps of full fine-tuning would round to nothing.
+    """
+    return "float32" if config.lora is None else config.model.dtype
 
 
 def training_arguments(config: FineTuningConfig, folder: Path, device_type: str) -> dict[str, Any]:
@@ -57,8 +66,7 @@ def run_trainer(trainer: Any, stage: str, folder: Path, config: FineTuningConfig
     `trainer` is of a class that `rlhf.stages.resumable` made. Raises Interrupted after SIGTERM or Ctrl-C, with a
     checkpoint.
     """
-    from accelerate.state import AcceleratorState
-    from transformers.trainer_callback import PrinterCallback
+    from transformers import PrinterCallback
 
     ranks = Ranks.of(trainer.accelerator)
     trainer.checkpoints = CheckpointManager(folder / CHECKPOINTS_FOLDER, config.checkpoint.save_total_limit, config)
@@ -75,7 +83,7 @@ def run_trainer(trainer: Any, stage: str, folder: Path, config: FineTuningConfig
             _saver_and_reporter(stage, config.checkpoint.save_steps, ranks, metrics, tracker, at_the_end)
         )
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    AcceleratorState._reset_state()  # else its mixed precision would be that of the next stage in this process
+    reset_accelerator_state()  # else its mixed precision would be that of the next stage in this process
     if trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(
             f"stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, with a checkpoint; "

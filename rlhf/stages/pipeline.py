@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from rlhf.config import EvaluateConfig, ModelConfig, PipelineConfig
-from rlhf.data.examples import load_examples, load_held_out, warn_of_leak
+from rlhf.data.examples import load_held_out, load_training, warn_of_leak
+from rlhf.errors import visible
 from rlhf.report.model_card import add_held_out
 from rlhf.report.plots import plot_reward_and_kl
 from rlhf.report.tables import before_after, markdown_table, print_heading, print_table
@@ -29,8 +30,7 @@ def run_pipeline(config: PipelineConfig) -> dict[str, dict[str, float]]:
     folder = open_run(config.output_dir, config)
     started = time.monotonic()
     if not is_done(folder) and config.sft.data.eval is None:  # else SFT says so itself
-        sft_data = config.sft.data
-        warn_of_leak(load_examples(sft_data.train, sft_data.train_split), load_held_out(config.ppo.data))
+        warn_of_leak(load_training(config.sft.data, text_is_answer=True), load_held_out(config.ppo.data))
     sft_model = run_sft(replace(config.sft, output_dir=str(folder / "sft"), seed=config.seed))
     before = evaluate(config, folder / "evaluation_sft", sft_model)
     base = replace(config.ppo.model, name_or_path=str(sft_model))
@@ -70,19 +70,23 @@ def summarize(folder: Path, before: Measurement, after: Measurement) -> None:
     means = {"sft": before.means, "ppo": after.means}
     write_atomically(folder / "summary.json", json.dumps(means, indent=2) + "\n")
     warmup = sum(row["policy/warmup"] for row in read_jsonl(folder / "ppo" / METRICS_FILE))
-    plot_reward_and_kl(folder / "ppo", folder / "reward_kl.png", int(warmup))
+    plot = folder / "reward_kl.png"
+    plot_reward_and_kl(folder / "ppo", plot, int(warmup))
     rows = before_after(before.means, after.means)
     samples = sample_pairs(before, after)
-    document = ["# Before and after PPO", "", markdown_table(COLUMNS, rows), "", "![reward and KL](reward_kl.png)", ""]
+    document = ["# Before and after PPO", "", markdown_table(COLUMNS, rows), ""]
+    if plot.is_file():  # not without matplotlib
+        document += ["![reward and KL](reward_kl.png)", ""]
     for prompt, first, second in samples:
         print_heading(prompt)
-        print(f"--- SFT\n{first}\n--- PPO\n{second}")
+        print(visible(f"--- SFT\n{first}\n--- PPO\n{second}"))
         document += [f"## {prompt}", "SFT:", f"```tsx\n{first}\n```", "PPO:", f"```tsx\n{second}\n```", ""]
     write_atomically(folder / "summary.md", "\n".join(document))
     print()
     print_table(COLUMNS, rows)
+    if plot.is_file():
+        print(f"plot         {plot}")
     print(
-        f"plot         {folder / 'reward_kl.png'}\n"
         f"summary      {folder / 'summary.json'}, {folder / 'summary.md'}\n"
         f"metrics      {folder / 'ppo' / 'metrics.jsonl'}, samples.jsonl beside it\n"
         f"SFT model    {folder / 'sft' / 'model'}\n"

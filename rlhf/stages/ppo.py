@@ -9,15 +9,15 @@ import torch
 from rlhf.config import PPOConfig
 from rlhf.config.checks import require
 from rlhf.data.examples import (
-    Example,
     TokenizedExample,
     check_fits,
-    load_examples,
     load_held_out,
-    parse_row,
+    load_training,
     tokenize,
+    tokenize_each,
     warn_of_leak,
 )
+from rlhf.data.parsing import parse_row
 from rlhf.data.prompts import PromptSource, PromptStream, ShuffledPasses
 from rlhf.fast.heap import return_large_blocks
 from rlhf.models.load import load_causal_lm
@@ -94,6 +94,8 @@ def build_trainer(
     """Load data, tokenizer and model, and put the trainer together; for the arguments see `run_ppo`."""
     import transformers
 
+    if prompts is None:
+        config.data.require_train()
     accelerator = accelerator or launch(config)
     transformers.set_seed(config.seed)  # before the adapters are drawn, alike on all ranks
     model = load_causal_lm(config.model)
@@ -119,22 +121,21 @@ def build_policy(config: PPOConfig, model: "PreTrainedModel") -> Policy:
     name, critic_lora = str(config.model.name_or_path), None
     if config.keep_critic:
         critic_lora = earlier_critic_lora(name, config.critic)
-    policy = Policy.with_lora(
-        model, config.lora, config.critic, config.model.gradient_checkpointing, config.fast_paths, critic_lora
-    )
+    checkpointing = config.model.gradient_checkpointing
+    if config.lora is None:
+        policy = Policy.in_full(model, config.critic, checkpointing, config.fast_paths)
+    else:
+        policy = Policy.with_lora(model, config.lora, config.critic, checkpointing, config.fast_paths, critic_lora)
     if config.keep_critic:
         take_critic(policy, name)
     return policy
 
 
-def load_prompts(
-    config: PPOConfig, tokenizer: "PreTrainedTokenizerFast", context: int, examples: list[Example] | None = None
-) -> list[TokenizedExample]:
-    """The training prompts (or those of `examples`), checked to leave room for a whole response."""
-    if examples is None:
-        examples = load_examples(config.data.train, config.data.train_split)
-        warn_of_leak(examples, load_held_out(config.data))
-    prompts = tokenize(examples, tokenizer, config.data, context)
+def load_prompts(config: PPOConfig, tokenizer: "PreTrainedTokenizerFast", context: int) -> list[TokenizedExample]:
+    """The training prompts, checked to leave room for a whole response."""
+    examples = load_training(config.data)
+    warn_of_leak(examples, load_held_out(config.data))
+    prompts = tokenize(examples, tokenizer, config.data, context, config.sampling.max_new_tokens)
     check_fits(prompts, config.sampling.max_new_tokens, context)
     return prompts
 
@@ -149,4 +150,11 @@ def prompt_source(
     """The data's prompts in shuffled passes, or those of `rows`."""
     if rows is None:
         return ShuffledPasses(load_prompts(config, tokenizer, context), shuffler)
-    return PromptStream(rows, lambda row, at: load_prompts(config, tokenizer, context, [parse_row(row, at)])[0])
+
+    def prompt_of(row: Any, origin: str) -> TokenizedExample | None:
+        example, n_new = parse_row(row, origin, config.data.columns), config.sampling.max_new_tokens
+        [prompt] = tokenize_each([example], tokenizer, config.data, context, n_new)
+        check_fits([prompt] if prompt else [], n_new, context)
+        return prompt
+
+    return PromptStream(rows, prompt_of)

@@ -1,6 +1,7 @@
 """Hugging Face trainers that continue bit for bit: what transformers' Trainer saves and loads, in our checkpoints.
 
-Its own checkpoints are partly pickles and not verified. The overrides below are hooks of transformers 5.23.
+Its own checkpoints are partly pickles and not verified. The overrides below are not promised by transformers:
+`rlhf.models.private_names` lists them.
 """
 
 import dataclasses
@@ -60,6 +61,9 @@ class Resumable:
         """Report, with `skipped_steps` where the step was left out."""
         self._tr_loss.nan_to_num_(nan=0.0)  # the Trainer subtracts it from itself to start again, which keeps a NaN
         super().log(logs | ({"skipped_steps": 1.0} if self.skipped_in_a_row else {}), start_time)  # type: ignore[misc]
+
+    def _send_telemetry(self) -> None:
+        """Nothing: TRL would tell Hugging Face which trainer is used; see docs/security.md."""
 
     def _save_checkpoint(self: Any, model: "nn.Module", trial: Any) -> None:
         if self.is_world_process_zero():

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 from rlhf.config import RewardModelConfig
 from rlhf.config.checks import require
 from rlhf.data.examples import warn_of_leak
-from rlhf.data.preferences import TokenizedPair, load_pairs, mismatched, tokenize_pairs
+from rlhf.data.preferences import (
+    TokenizedPair,
+    load_held_out_pairs,
+    load_training_pairs,
+    mismatched,
+    tokenize_pairs,
+)
+from rlhf.data.rendering import Rendering
 from rlhf.models.adapters import merge
 from rlhf.models.dropout import disable_dropout, require_no_noise
 from rlhf.models.load import default_device, lora_adapters
@@ -23,7 +30,7 @@ from rlhf.rewards.learned import SETTINGS_FILE, Settings, score_ids
 from rlhf.runs.files import read_jsonl, staged, write_atomically
 from rlhf.runs.folder import METRICS_FILE
 from rlhf.stages.frame import join_data_parallel, run_once
-from rlhf.stages.hf_trainer import run_trainer, training_arguments
+from rlhf.stages.hf_trainer import dtype_of_weights, run_trainer, training_arguments
 from rlhf.stages.resumable import resumable
 
 if TYPE_CHECKING:
@@ -53,9 +60,9 @@ def run_reward(config: RewardModelConfig) -> Path:
 def _run(config: RewardModelConfig, folder: Path, ranks: Ranks) -> None:
     import transformers
 
-    pairs = load_pairs(config.data.train, config.data.train_split)  # first: a bad row must not cost a model load
+    pairs = load_training_pairs(config.data)  # first: a bad row must not cost a model load
     pairs += mismatched(pairs, round(config.mismatched * len(pairs)), config.seed)
-    held_out_pairs = load_pairs(str(config.data.eval), config.data.eval_split)
+    held_out_pairs = load_held_out_pairs(config.data)
     warn_of_leak([chosen for chosen, _ in pairs], [chosen for chosen, _ in held_out_pairs])
     require(
         config.group_by is None or any(config.group_by in chosen.columns for chosen, _ in held_out_pairs),
@@ -78,7 +85,16 @@ def _run(config: RewardModelConfig, folder: Path, ranks: Ranks) -> None:
     reference = random.Random(config.seed).sample(train, min(len(train), REFERENCE_PAIRS))
     raw = score_ids(trained, [ids for pair in reference for ids in (pair.chosen_ids, pair.rejected_ids)], 32)
     std = statistics.pstdev(raw) or 1.0
-    settings = Settings(statistics.fmean(raw), std, REFERENCE, config.data.system_prompt)
+    in_chat = Rendering.of(config.data).makes_conversations
+    settings = Settings(
+        mean=statistics.fmean(raw),
+        std=std,
+        reference=REFERENCE,
+        system_prompt=config.data.system_prompt,
+        as_chat=config.data.as_chat,
+        chat_template_kwargs=config.data.chat_template_kwargs,
+        texts_only=not in_chat and not any(chosen.is_conversation for chosen, _ in pairs),
+    )
     left_out = len(held_out_pairs) - len(held_out)
     summary = _report(folder, margins_of(trained, held_out), held_out, settings, config.group_by, left_out)
     card = reward_card(config, read_jsonl(folder / METRICS_FILE), summary)
@@ -139,7 +155,7 @@ def _build(config: RewardModelConfig) -> "tuple[PreTrainedModel, PreTrainedToken
         config.model.gguf_file,
         new_head=True,
         num_labels=1,
-        dtype=getattr(torch, config.model.dtype),
+        dtype=getattr(torch, dtype_of_weights(config)),
         use_safetensors=True,
     )
     # The score is read at the last token that is not padding, so the model has to know which one that is.

@@ -4,15 +4,17 @@ import json
 from pathlib import Path
 
 from rlhf.config import ScoreConfig
-from rlhf.data.examples import collate_columns, load_examples
+from rlhf.data.examples import load_examples
 from rlhf.errors import UserError
 from rlhf.report.tables import print_table
-from rlhf.rewards import RewardSum
+from rlhf.rewards import RewardSum, reward_inputs
 from rlhf.runs.files import write_atomically
 
 
 def run_score(config: ScoreConfig) -> dict[str, float]:
-    """Write the input's rows back with `reward` and `rewards` (by component) added; print and return the means.
+    """Write the input's rows back with `reward`, `rewards` (by component) and `extra` (what they log) added.
+
+    Prints and returns the means, also of the metrics that rewards log, as `reward_metric/NAME`.
 
     A completion is compared with the row's `reference` where there is one, else with itself.
     Raises UserError for a row without a completion.
@@ -24,22 +26,22 @@ def run_score(config: ScoreConfig) -> dict[str, float]:
         if example.completion is None:
             raise UserError(f"{example.origin}: completion is missing; there is nothing to score")
         completions.append(example.completion)
-    prompts = [example.prompt for example in examples]
-    scores = rewards(prompts, completions, collate_columns(examples))
+    scores = rewards(*reward_inputs(examples, completions))
     totals = [total + spans for total, spans in zip(scores.total, scores.span_total, strict=True)]
     rows = [
         {
-            "prompt": prompts[row],
+            "prompt": list(examples[row].turns) or examples[row].prompt,
             "completion": completions[row],
             **examples[row].columns,
             "reward": totals[row],
             "rewards": {name: component[row] for name, component in scores.components.items()},
+            **({"extra": scores.extra(row)} if scores.logged.extra else {}),
         }
         for row in range(len(examples))
     ]
     Path(config.output).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(Path(config.output), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    means = {"reward": sum(totals) / len(totals), **scores.component_means()}
+    means = {"reward": sum(totals) / len(totals), **scores.component_means(), **scores.logged.metric_means()}
     print_table(["component", "mean"], [[name, f"{mean:.3f}"] for name, mean in means.items()])
     print(f"{len(rows)} rows written to {config.output}")
     return means

@@ -1,10 +1,14 @@
 """Supervised fine-tuning with TRL's SFTTrainer: loss on the completion only, merged so that PPO starts from it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf.config import SFTConfig
-from rlhf.data.examples import TokenizedExample, load_examples, load_held_out, tokenize, warn_of_leak
+from rlhf.data.assistant_turns import assistant_mask, has_earlier_answers
+from rlhf.data.examples import TokenizedExample, load_held_out, load_training, tokenize, warn_of_leak
+from rlhf.data.parsing import Example
+from rlhf.data.rendering import Rendering
 from rlhf.errors import UserError
 from rlhf.models.adapters import merge
 from rlhf.models.dropout import disable_dropout, require_no_noise
@@ -15,8 +19,9 @@ from rlhf.parallel.ranks import Ranks
 from rlhf.report.model_card import CARD_FILE, sft_card
 from rlhf.runs.files import read_jsonl, staged
 from rlhf.runs.folder import METRICS_FILE
+from rlhf.sampling.stopping import stop_token_ids
 from rlhf.stages.frame import join_data_parallel, run_once
-from rlhf.stages.hf_trainer import run_trainer, training_arguments
+from rlhf.stages.hf_trainer import dtype_of_weights, run_trainer, training_arguments
 from rlhf.stages.resumable import resumable
 
 if TYPE_CHECKING:
@@ -43,24 +48,28 @@ def run_sft(config: SFTConfig) -> Path:
 
 
 def _run(config: SFTConfig, folder: Path, ranks: Ranks) -> None:
-    examples = load_examples(config.data.train, config.data.train_split)
+    examples = load_training(config.data, text_is_answer=True)
     without = next((example for example in examples if example.completion is None), None)
     if without:
         raise UserError(f"{without.origin}: no completion; SFT needs one in every row")
-    warn_of_leak(examples, load_held_out(config.data))
+    if config.train_on == "all" and not any(map(has_earlier_answers, examples)):
+        raise UserError("train_on is all, but no row has an answer before its last; use train_on last")
+    warn_of_leak(examples, load_held_out(config.data, text_is_answer=True))
 
     import transformers
 
     transformers.set_seed(config.seed)  # before the model: its weights, and LoRA's, depend on it
-    model, tokenizer = _build(config, [f"{example.prompt}\n{example.completion}" for example in examples])
+    model, tokenizer = _build(config, [_text(example) for example in examples])
     tokenized = tokenize(examples, tokenizer, config.data, context_length(model))
     require_known_tokens(model, tokenizer, (e.prompt_ids + (e.completion_ids or []) for e in tokenized))
     size = f"{model.num_parameters() / 1e6:.1f}M parameters"
     if ranks.is_first:
         print(f"SFT on {len(tokenized)} of {len(examples)} pairs, {size}", flush=True)
-    trained = _train(config, folder, model, tokenizer, tokenized)
+    stop_ids = stop_token_ids(model, tokenizer)  # now: the Hugging Face Trainer keeps EOS alone in the model's config
+    trained = _train(config, folder, model, tokenizer, _dataset(config, tokenizer, tokenized))
     if not ranks.is_first:
         return
+    trained.generation_config.eos_token_id = stop_ids
     with staged(folder / MODEL_FOLDER) as staging:
         trained.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
@@ -72,7 +81,7 @@ def _build(config: SFTConfig, texts: list[str]) -> "tuple[PreTrainedModel, PreTr
         return build_from_scratch(config.model.scratch, texts)
     assert config.model.name_or_path is not None  # one of the two is set: SFTConfig checks
     tokenizer = load_tokenizer(config.model.name_or_path, config.model.trust_remote_code, config.model.gguf_file)
-    return load_causal_lm(config.model), tokenizer
+    return load_causal_lm(replace(config.model, dtype=dtype_of_weights(config))), tokenizer
 
 
 def _train(
@@ -80,7 +89,7 @@ def _train(
     folder: Path,
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerFast",
-    examples: list[TokenizedExample],
+    dataset: "Dataset",
 ) -> "PreTrainedModel":
     """Run TRL's trainer; returns the model with adapters merged in."""
     import trl
@@ -88,7 +97,7 @@ def _train(
     arguments = trl.SFTConfig(completion_only_loss=True, **training_arguments(config, folder, model.device.type))
     lora = lora_adapters(config.lora, model) if config.lora else None
     trainer = resumable(trl.SFTTrainer)(
-        model, args=arguments, train_dataset=_dataset(examples), processing_class=tokenizer, peft_config=lora
+        model, args=arguments, train_dataset=dataset, processing_class=tokenizer, peft_config=lora
     )
     disable_dropout(trainer.model)
     require_no_noise(trainer.model)
@@ -96,16 +105,24 @@ def _train(
     return merge(trainer.model) if lora else trainer.model
 
 
-def _dataset(examples: list[TokenizedExample]) -> "Dataset":
-    """Token ids with a completion mask, as SFTTrainer takes them."""
+def _text(example: Example) -> str:
+    """All that a row says, for a tokenizer to be trained on."""
+    said = [turn["content"] for turn in example.turns] or [example.prompt]
+    return "\n".join([*said, str(example.completion)])
+
+
+def _dataset(config: SFTConfig, tokenizer: "PreTrainedTokenizerFast", examples: list[TokenizedExample]) -> "Dataset":
+    """Token ids with a mask of what is trained on, as SFTTrainer takes them."""
     import datasets
 
-    rows = [
-        {
-            "input_ids": e.prompt_ids + (e.completion_ids or []),
-            "completion_mask": [0] * len(e.prompt_ids) + [1] * len(e.completion_ids or []),
-        }
-        for e in examples
-    ]
+    rendering = Rendering.of(config.data)
+    rows = []
+    for e in examples:
+        completion = e.completion_ids or []
+        if config.train_on == "all":
+            in_prompt = [int(is_answer) for is_answer in assistant_mask(tokenizer, e.example, rendering)]
+        else:
+            in_prompt = [0] * len(e.prompt_ids)
+        rows.append({"input_ids": e.prompt_ids + completion, "completion_mask": in_prompt + [1] * len(completion)})
     datasets.disable_progress_bars()
     return datasets.Dataset.from_list(rows)

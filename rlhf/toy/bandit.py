@@ -1,4 +1,4 @@
-"""The five-armed bandit: REINFORCE, PPO, and PPO on a leash, where the answer is known in closed form.
+"""The five-armed bandit: REINFORCE, PPO, and PPO with a KL penalty, where the answer is known in closed form.
 
 With a KL penalty the best policy is  pi*(a) = pi_ref(a) exp(r(a) / beta) / Z.  That PPO finds it checks the sign of
 the KL, the shaping of the reward, the advantages and the clipped loss together.
@@ -113,13 +113,13 @@ def _policy_loss(
 
 
 def compare_methods(config: BanditConfig) -> dict[str, Learned]:
-    """Every method from the uniform policy, without a leash, on equally many pulls."""
-    uniform_policy, no_leash = torch.tensor([REFERENCES["uniform"]]), torch.zeros(1)
+    """Every method from the uniform policy, without a KL penalty, on equally many pulls."""
+    uniform_policy, no_penalty = torch.tensor([REFERENCES["uniform"]]), torch.zeros(1)
     updates = config.pulls // SMALL_BATCH
-    return {m: learn(config, m, uniform_policy, no_leash, SMALL_BATCH, updates) for m in METHODS}
+    return {m: learn(config, m, uniform_policy, no_penalty, SMALL_BATCH, updates) for m in METHODS}
 
 
-def settings_on_the_leash(config: BanditConfig) -> tuple[Tensor, Tensor]:
+def settings_with_penalty(config: BanditConfig) -> tuple[Tensor, Tensor]:
     """Every reference with every beta: references [C, A] and betas [C], reference by reference."""
     references, kl_coefs = torch.tensor(list(REFERENCES.values())), torch.tensor(config.kl_coefs)
     return references.repeat_interleave(len(kl_coefs), 0), kl_coefs.repeat(len(references))

@@ -6,6 +6,7 @@ from importlib import import_module
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
+from rlhf.extras import require_extra
 from rlhf.toy import config as configs
 
 TOYS: dict[str, tuple[str, type]] = {
@@ -20,10 +21,10 @@ TOYS: dict[str, tuple[str, type]] = {
 def parser() -> ArgumentParser:
     """The parser of all toys; it loads neither torch nor matplotlib."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    top = ArgumentParser(prog="rlhf toy", description="Small worlds in which PPO can be watched.")
+    top = ArgumentParser(prog="rlhf toy", description="Small worlds in which PPO can be watched.", allow_abbrev=False)
     toys = top.add_subcommands(dest="toy", required=True)
     for name, (_, config_class) in TOYS.items():
-        one = ArgumentParser()
+        one = ArgumentParser(allow_abbrev=False)
         one.add_class_arguments(config_class)
         toys.add_subcommand(name, one, help=(config_class.__doc__ or "").splitlines()[0])
     return top
@@ -32,6 +33,7 @@ def parser() -> ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the toy that argv names; prints its table and where its files are."""
     arguments = parser().parse_args(argv)
+    require_extra("matplotlib", "rlhf toy")
     module, config_class = TOYS[arguments.toy]
     try:
         config = config_class(**vars(arguments[arguments.toy]))

@@ -32,15 +32,15 @@ class ToyConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BanditConfig(ToyConfig):
-    """Five arms: REINFORCE, PPO, and PPO on a KL leash against the closed-form optimum."""
+    """Five arms: REINFORCE, PPO, and PPO with a KL penalty against the closed-form optimum."""
 
     seeds: int = 10
     pulls: int = 1024
     """arms pulled per run while methods are compared (8 per update)"""
     kl_coefs: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0)
-    """the leashes beta, each tried with every reference"""
+    """the KL coefficients beta, each tried with every reference"""
     updates: int = 200
-    """updates of 256 pulls each on the leash"""
+    """updates of 256 pulls each with the KL penalty"""
     epochs: int = 4
     """PPO steps per batch"""
     lr: float = 0.05
@@ -84,7 +84,7 @@ class ContextualConfig(ToyConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicsConfig(ToyConfig):
-    """Reward against KL leash against batch noise: one run in words, and sweeps over what unbalances them."""
+    """Reward against KL penalty against batch noise: one run in words, and sweeps over what unbalances them."""
 
     seeds: int = 10
     updates: int = 200
@@ -112,7 +112,7 @@ class DynamicsConfig(ToyConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TinyLMConfig(ToyConfig):
-    """A transformer from scratch learns to sort digits by PPO, with and without the KL leash."""
+    """A transformer from scratch learns to sort digits by PPO, with and without the KL penalty."""
 
     seeds: int = 1
     threads: int = 1
@@ -125,7 +125,7 @@ class TinyLMConfig(ToyConfig):
     reference_steps: int = 800
     """supervised steps, of 128 careless demonstrations each, that make the reference"""
     updates: int = 60
-    """PPO updates, with and without the leash"""
+    """PPO updates, with and without the KL penalty"""
     batch_size: int = 128
     """responses per update"""
     mini_batch_size: int = 64
@@ -136,7 +136,7 @@ class TinyLMConfig(ToyConfig):
     value_head_lr: float = 3e-3
     """Adam step size of the value head, which starts at random beside a trained trunk"""
     kl_coef: float = 0.15
-    """the leash beta, in reward per nat"""
+    """the KL coefficient beta, in reward per nat"""
     clip_range: float = 0.2
     value_clip_range: float = 0.2
     vf_coef: float = 0.5

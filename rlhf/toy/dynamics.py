@@ -1,4 +1,4 @@
-"""The dynamics toy: what happens to a policy on a leash, and what upsets it, one quantity at a time."""
+"""The dynamics toy: what happens to a policy with a KL penalty, and what upsets it, one quantity at a time."""
 
 from dataclasses import replace
 

@@ -1,9 +1,9 @@
-"""Three forces on one small policy: the reward pushes, the KL leash pulls, and the batch shakes.
+"""Three forces on one small policy: the reward pushes, the KL penalty pulls, and the batch shakes.
 
 A linear policy picks one of two actions from five random numbers. Action 1 pays uniformly in [0.4, 1), action 0 in
 [-0.5, 0.2). The loss is the clipped policy loss plus kl_coef * |KL - target|, the KL exact and against the frozen
 policy of the start. (Measured instead against the policy of the same batch before its first step, as a one-step loop
-would, the KL is 0 with gradient 0, and the leash never does anything.)
+would, the KL is 0 with gradient 0, and the penalty never does anything.)
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class Traces:
     kl: Tensor  # KL(policy || reference) in nats after the update, over fixed observations
     update_kl: Tensor  # KL(policy after || policy before the update)
     push: Tensor  # force of the policy loss along the gradient of the KL; positive drives the policy away
-    pull: Tensor  # force of the leash against it; positive draws the policy back
+    pull: Tensor  # force of the KL penalty against it; positive draws the policy back
     clip_fraction: Tensor
 
 
@@ -101,7 +101,7 @@ class Runs:
         )  # fmt: skip
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Step 4: policy loss, leash, KL to the reference and clip fraction, [runs] each."""
+        """Step 4: policy loss, KL penalty, KL to the reference and clip fraction, [runs] each."""
         logits = self.logits(batch.observations)
         logprobs = logprobs_from_logits(logits.unsqueeze(2), batch.actions)
         loss, stats = per_run(clipped_policy_loss)(
@@ -121,10 +121,10 @@ def train(settings: Sequence[DynamicsConfig]) -> Traces:
         before = runs.logits(runs.probe).detach()
         batch = runs.sample()
         for _ in range(config.epochs):
-            loss, leash, kl, clip_fraction = runs.losses(batch)
+            loss, penalty, kl, clip_fraction = runs.losses(batch)
             optimizer.zero_grad()
-            (loss + leash).sum().backward(retain_graph=True)
-            push, pull = _forces(loss, leash, kl, runs.weights)
+            (loss + penalty).sum().backward(retain_graph=True)
+            push, pull = _forces(loss, penalty, kl, runs.weights)
             optimizer.step()
         after = runs.logits(runs.probe).detach()
         reward, variance = per_run(masked_moments)(batch.rewards, runs.mask)
@@ -143,11 +143,11 @@ def train(settings: Sequence[DynamicsConfig]) -> Traces:
     return Traces(**{name: torch.stack(rows) for name, rows in traces.items()})
 
 
-def _forces(loss: Tensor, leash: Tensor, kl: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """How hard the loss pushes along the gradient of the KL, and how hard the leash pulls against it; [runs] each."""
+def _forces(loss: Tensor, penalty: Tensor, kl: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """How hard the loss pushes along the gradient of the KL, and how hard the penalty pulls against it; [runs] each."""
 
     def gradient(of: Tensor) -> Tensor:
         return torch.cat(torch.autograd.grad(of.sum(), weights, retain_graph=True)).flatten(1)
 
     outwards = torch.nn.functional.normalize(gradient(kl), dim=-1)
-    return -(gradient(loss) * outwards).sum(-1), (gradient(leash) * outwards).sum(-1)
+    return -(gradient(loss) * outwards).sum(-1), (gradient(penalty) * outwards).sum(-1)

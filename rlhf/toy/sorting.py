@@ -2,7 +2,8 @@
 
 What is wanted (`solved`) is not quite what is rewarded (`proxy_reward`). The reward looks at the order of neighbors
 only, pays for every further digit, and never asks whether the digits are those of the prompt: like a reward model
-that has come to like long answers. A policy that stays near the reference cannot use that; one without a leash can.
+that has come to like long answers. A policy that stays near the reference cannot use that; one that
+drifts off can.
 """
 
 import torch

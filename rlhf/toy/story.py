@@ -39,7 +39,7 @@ def tell(config: DynamicsConfig, run: RunTrace) -> list[str]:
 
 
 def why(config: DynamicsConfig, run: RunTrace, step: int) -> str:
-    """What drove the KL out of its band at this step, judged by the forces measured there."""
+    """What drove the KL out of its band at this step, told by the forces measured there."""
     lately = slice(max(0, step - WINDOW), step + 1)
     push, pull = fmean(run.push[lately]), fmean(run.pull[lately])
     spread = pstdev(run.push[lately])
@@ -50,10 +50,11 @@ def why(config: DynamicsConfig, run: RunTrace, step: int) -> str:
             f"the steps are too large (lr {config.lr:g})"
         )
     if run.kl[step] > config.kl_target and push > 1.05 * pull > 0:
-        return f"the reward pushed with {push:.2f} against the leash's pull of {pull:.2f} (kl_coef {config.kl_coef:g})"
+        pulled = f"the KL penalty's pull of {pull:.2f} (kl_coef {config.kl_coef:g})"
+        return f"the reward pushed with {push:.2f} against {pulled}"
     return (
         f"batches of {config.batch_size} are noisy: the push was {push:.2f} ± {spread:.2f} lately, "
-        f"the leash's pull {pull:.2f}"
+        f"the KL penalty's pull {pull:.2f}"
     )
 
 

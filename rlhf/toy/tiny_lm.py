@@ -19,7 +19,7 @@ from rlhf.toy.transformer import Response, TinyLM, evaluate, sample
 SUPERVISED_BATCH, SUPERVISED_LR = 128, 4e-3
 TEST_PROMPTS = 512
 SHOWN_UPDATE = 8  # the update whose tokens are drawn: some responses are right by then, some not yet
-LEASHED, FREE = "with leash", "without leash"
+WITH_PENALTY, WITHOUT_PENALTY = "with KL penalty", "without KL penalty"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Batch:
 
 
 def train_reference(config: TinyLMConfig, stream: torch.Generator) -> TinyLM:
-    """Imitate the careless demonstrations: the language model that PPO starts from and is leashed to."""
+    """Imitate the careless demonstrations: the language model that PPO starts from and is held near."""
     torch.manual_seed(stream.initial_seed())  # for the initial weights; everything else draws from the stream
     length = 3 * config.digits + 1
     model = TinyLM(sorting.VOCABULARY, length, config.hidden, config.layers, config.heads)
@@ -114,7 +114,7 @@ class Trained:
 
 
 def train(config: TinyLMConfig, reference: TinyLM, kl_coef: float, stream: torch.Generator) -> Trained:
-    """PPO from the reference, on a leash of kl_coef."""
+    """PPO from the reference, with a KL penalty of kl_coef."""
     model = copy.deepcopy(reference).requires_grad_()
     value_head = [*model.value_head.parameters()]
     trunk = [p for name, p in model.named_parameters() if not name.startswith("value_head")]
@@ -158,12 +158,12 @@ class SeedOutcome:
 
 
 def run_seed(config: TinyLMConfig, seed: int) -> SeedOutcome:
-    """Train the reference, then PPO with and without the leash, and test all three."""
+    """Train the reference, then PPO with and without the KL penalty, and test all three."""
     started = time.perf_counter()
     reference = train_reference(config, torch.Generator().manual_seed(seed))
-    runs = {LEASHED: train(config, reference, config.kl_coef, torch.Generator().manual_seed(seed))}
+    runs = {WITH_PENALTY: train(config, reference, config.kl_coef, torch.Generator().manual_seed(seed))}
     seconds = time.perf_counter() - started
-    runs[FREE] = train(config, reference, 0.0, torch.Generator().manual_seed(seed))
+    runs[WITHOUT_PENALTY] = train(config, reference, 0.0, torch.Generator().manual_seed(seed))
     tests, examples = {}, {}
     for name, model in (("reference", reference), *((name, trained.model) for name, trained in runs.items())):
         # Prompts that training has not drawn, the same for all models.

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast, get_args
 
 from rlhf.config import TrackingConfig
-from rlhf.errors import first_line
+from rlhf.config.checks import require
+from rlhf.config.secrets import mask_text
+from rlhf.errors import first_line, visible
+from rlhf.extras import is_installed, require_extra
 from rlhf.runs.files import read_jsonl
-from rlhf.runs.folder import METRICS_FILE
+from rlhf.runs.folder import METRICS_FILE, WANDB_ID_FILE
 
 Mode = Literal["online", "offline", "disabled"]
 Row = dict[str, Any]
@@ -125,6 +128,21 @@ class Wandb:
             self.run.log(row, step=step, commit=commit)
 
 
+def require_mirrors(settings: TrackingConfig) -> None:
+    """Raise UserError for a mirror that the settings name and that is not installed; auto takes what is there."""
+    if settings.wandb in ("online", "offline"):
+        require_extra("wandb", f"tracking.wandb {settings.wandb}")
+    if settings.tensorboard is True:
+        require_extra("tensorboard", "tracking.tensorboard true")
+    for name in settings.trackers:
+        require(is_installed(name), f"tracking.trackers names {name}, which is not installed: pip install {name}")
+
+
+def wandb_is_off() -> bool:
+    """Whether the environment turns W&B off, as WANDB_DISABLED=true does in every library."""
+    return os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on")
+
+
 def wandb_mode(settings: TrackingConfig) -> Mode:
     """auto follows WANDB_MODE; else online where a key is at hand, offline otherwise: no run waits for a log-in."""
     if settings.wandb != "auto":
@@ -164,7 +182,8 @@ def _start_wandb(folder: Path, stage: str, settings: TrackingConfig, config: Row
         run = start(wandb_mode(settings), _wandb_id(folder, resumed))
     except wandb.errors.Error as error:
         print(
-            f"W&B cannot be reached ({first_line(error)}); logging offline, upload later with: wandb sync",
+            f"W&B cannot be reached ({visible(mask_text(first_line(error)))}); logging offline, upload later with: "
+            "wandb sync",
             file=sys.stderr,
         )
         run = start("offline", _wandb_id(folder, resumed=False))  # the other id counts as taken
@@ -175,7 +194,7 @@ def _start_wandb(folder: Path, stage: str, settings: TrackingConfig, config: Row
 
 def _wandb_id(folder: Path, resumed: bool) -> str:
     """A new id, or that of the run that is continued."""
-    file = folder / "wandb_id.txt"
+    file = folder / WANDB_ID_FILE
     if not (resumed and file.is_file()):
         file.write_text(uuid.uuid4().hex[:8])
     return file.read_text()

@@ -12,7 +12,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from rlhf.report.html import visible as harmless
+from rlhf.errors import visible as harmless
 from rlhf.runs.interruption import NOTICE, write_notice
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -64,7 +64,7 @@ class ProgressBar:
         if self.live:
             self.live.console.print(harmless(line), style="yellow", highlight=False, markup=False)
         elif self.visible:
-            print(line, file=sys.stderr, flush=True)
+            print(harmless(line), file=sys.stderr, flush=True)
 
     def stopping(self) -> None:
         """Say that a request to stop was heard; may be called by a signal handler."""
@@ -130,7 +130,7 @@ class ProgressBar:
         elapsed, eta = self._times()
         said = [f"{name} {value}" for name, value in figures.items()]
         parts = [f"{self.title} {self.done}/{self.total}", elapsed, f"ETA {eta}", *said, self.note]
-        print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
+        print(harmless("  ".join(part for part in parts if part)), file=sys.stderr, flush=True)
 
 
 def is_terminal() -> bool:

@@ -8,9 +8,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from rlhf.config import TrackingConfig
-from rlhf.errors import with_kind
-from rlhf.runs.folder import METRICS_FILE, SAMPLES_FILE, WARNINGS_FILE, mask_secrets, versions
-from rlhf.tracking.mirrors import Mirror, Row, TensorBoard, Wandb
+from rlhf.config.secrets import mask_secrets, mask_text
+from rlhf.errors import visible, with_kind
+from rlhf.extras import is_installed
+from rlhf.runs.folder import METRICS_FILE, SAMPLES_FILE, WARNINGS_FILE, versions
+from rlhf.tracking.mirrors import Mirror, Row, TensorBoard, Wandb, require_mirrors, wandb_is_off
+from rlhf.tracking.other import Other
 from rlhf.tracking.row_files import RowFile
 
 
@@ -25,6 +28,8 @@ class Tracker:
         active: False on ranks other than the first, where every call does nothing.
         resumed_at: The step that the run goes on from: rows of later steps are removed, the rest is kept. None
             starts afresh.
+
+    Raises UserError, on every rank, for a mirror that is asked for by name and not installed.
     """
 
     def __init__(
@@ -36,6 +41,7 @@ class Tracker:
         active: bool = True,
         resumed_at: int | None = None,
     ) -> None:
+        require_mirrors(settings)
         self.active = active
         self.mirrors: list[Mirror] = []
         if not active:
@@ -44,10 +50,12 @@ class Tracker:
         self.samples = RowFile(folder / SAMPLES_FILE, resumed_at)
         self.warnings = RowFile(folder / WARNINGS_FILE, resumed_at)
         shown = mask_secrets(config) | {"versions": versions()}
-        if settings.tensorboard:
+        if settings.tensorboard is True or (settings.tensorboard == "auto" and is_installed("tensorboard")):
             self._add_mirror(TensorBoard, folder, shown, resumed_at)
-        if settings.wandb != "disabled":
+        if settings.wandb != "disabled" and is_installed("wandb") and not wandb_is_off():
             self._add_mirror(Wandb, folder, stage, settings, shown, resumed_at is not None)
+        for name in settings.trackers:
+            self._add_mirror(Other, name, folder, stage, settings, shown)
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         """Write the row of metrics that ends a step; it is on disk when this returns."""
@@ -89,7 +97,7 @@ class Tracker:
         self.finish(failed=error is not None)
 
     def _add_mirror(self, kind: type[Mirror], *arguments: Any) -> None:
-        _works(kind.name, lambda: self.mirrors.append(kind(*arguments)))
+        _works(getattr(kind, "name", arguments[0]), lambda: self.mirrors.append(kind(*arguments)))
 
     def _mirror(self, show: Callable[[Mirror], None]) -> None:
         """Have every mirror show something; one that fails is left out from there on."""
@@ -102,7 +110,7 @@ def _works(mirror: str, act: Callable[[], None]) -> bool:
         act()
     except Exception as error:
         print(
-            f"{mirror} has failed ({with_kind(error)}); the run goes on, with metrics.jsonl",
+            visible(mask_text(f"{mirror} has failed ({with_kind(error)}); the run goes on, with metrics.jsonl")),
             file=sys.stderr,
             flush=True,
         )

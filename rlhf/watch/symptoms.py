@@ -38,7 +38,7 @@ class Limits(NamedTuple):
     max_new_tokens: int
 
 
-Judge = Callable[[History, Limits], str | None]
+Finder = Callable[[History, Limits], str | None]
 
 
 class Symptom(NamedTuple):
@@ -46,7 +46,7 @@ class Symptom(NamedTuple):
 
     needs: Iterable[str]
     updates: int
-    judge: Judge
+    find: Finder
 
 
 def kl_blow_up(history: History, limits: Limits) -> str | None:

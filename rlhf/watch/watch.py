@@ -24,7 +24,7 @@ class Watch:
     """Reads the metrics of every update and reports each kind of trouble once.
 
     The kinds are those of `rlhf.watch.symptoms`, and reward hacking as `HackingDetector` defines it. Updates of the
-    critic's warm-up are not judged, and a value that is not finite counts as absent.
+    critic's warm-up are left out, and a value that is not finite counts as absent.
 
     Args:
         config: What is the user's to decide.
@@ -60,7 +60,7 @@ class Watch:
     def _symptoms(self) -> dict[str, str]:
         """Name and message of every symptom that shows now."""
         found = {
-            name: symptom.judge(self.history, self.limits)
+            name: symptom.find(self.history, self.limits)
             for name, symptom in SYMPTOMS.items()
             if all(metric in self.history and self.history[metric].n >= symptom.updates for metric in symptom.needs)
         }

@@ -74,7 +74,7 @@ def sft(folder: Path) -> Curves:
     config = SFTConfig(
         output_dir=str(folder / "sft"),
         model=ModelConfig(scratch=ScratchModel(architecture="llama", **SHAPE)),
-        data=DataConfig(train=written(folder / "pairs.jsonl", PAIRS)),
+        data=DataConfig(train=written(folder / "pairs.jsonl", PAIRS), as_chat=True),
         num_train_epochs=3,
         batch_size=4,
         learning_rate=1e-3,
@@ -89,7 +89,7 @@ def reward_model(folder: Path) -> Curves:
     config = RewardModelConfig(
         output_dir=str(folder / "reward"),
         model=base_model(folder, "gpt2"),
-        data=DataConfig(train=data, eval=data),
+        data=DataConfig(train=data, eval=data, as_chat=True),
         lora=LoraConfig(r=4, alpha=8),
         num_train_epochs=3,
         batch_size=4,
@@ -114,7 +114,7 @@ def ppo_rloo(folder: Path) -> Curves:
 
 
 def five_armed_bandit(folder: Path) -> Curves:
-    """The distance of PPO on the leash from the closed form, for two references."""
+    """The distance of PPO with a KL penalty from the closed form, for two references."""
     references, kl_coefs = torch.tensor([bandit.REFERENCES["uniform"], bandit.REFERENCES["favors arm 0"]]), [0.1, 0.5]
     config = BanditConfig(seeds=2, output_dir=folder / "bandit")
     learned = bandit.learn(config, "PPO", references, torch.tensor(kl_coefs), batch_size=32, updates=8)
@@ -125,7 +125,7 @@ def five_armed_bandit(folder: Path) -> Curves:
 
 
 def tiny_language_model(folder: Path) -> Curves:
-    """PPO on the leash from a reference of 40 supervised steps."""
+    """PPO with a KL penalty from a reference of 40 supervised steps."""
     config = TinyLMConfig(digits=3, hidden=32, reference_steps=40, updates=5, output_dir=folder / "tiny-lm")
     reference = tiny_lm.train_reference(config, torch.Generator().manual_seed(0))
     records = tiny_lm.train(config, reference, config.kl_coef, torch.Generator().manual_seed(0)).records
@@ -148,7 +148,7 @@ def ppo_config(folder: Path, architecture: Any, **options: Any) -> PPOConfig:
     settings: dict[str, Any] = {
         "output_dir": str(folder / f"ppo_{architecture}"),
         "model": base_model(folder, architecture),
-        "data": DataConfig(train=written(folder / "pairs.jsonl", PAIRS)),
+        "data": DataConfig(train=written(folder / "pairs.jsonl", PAIRS), as_chat=True),
         "rewards": [RewardSpec(path="length", args={"minimum": 16, "maximum": 16, "margin": 16})],
         "lora": LoraConfig(r=4, alpha=8),
         "sampling": SamplingConfig(max_new_tokens=12),

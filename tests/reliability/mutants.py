@@ -1,19 +1,39 @@
-"""Mutants of the maths: the same module with one sign, comparison, clip, mask, constant, cast or detach changed."""
+"""Mutants of what PPO computes: a module with one sign, comparison, mask, constant, setting or call changed."""
 
 import ast
 import copy
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ("maths/tensors.py", "maths/kl.py", "maths/advantages.py", "maths/losses.py")
+MATHS_TESTS = ("test_tensors.py", "test_losses.py", "test_maths_properties.py")
+KILLED_BY: dict[str, tuple[str, ...]] = {
+    "maths/tensors.py": MATHS_TESTS,
+    "maths/kl.py": MATHS_TESTS,
+    "maths/advantages.py": MATHS_TESTS,
+    "maths/losses.py": MATHS_TESTS,
+    "ppo/spans.py": ("test_rollout.py",),
+    "ppo/credit.py": ("test_credit.py",),
+    "ppo/update.py": ("test_update.py", "test_guards.py"),
+    "policy/policy.py": ("test_policy.py",),
+    "policy/logprobs.py": ("test_fast_paths.py", "test_policy.py"),
+    "policy/merged.py": ("test_policy.py", "test_fast_paths.py"),
+    "models/load.py": ("test_models.py", "test_policy.py"),
+}
+"""Modules, and the tests that have to notice a mutant of each."""
+MODULES = tuple(KILLED_BY)
 
 SWAPPED = {
     ast.Add: ("sign", ast.Sub()), ast.Sub: ("sign", ast.Add()), ast.Mult: ("factor", ast.Div()),
     ast.Div: ("factor", ast.Mult()), ast.BitAnd: ("mask", ast.BitOr()),
 }  # fmt: skip
-OPPOSITE = {ast.Gt: ast.Lt(), ast.Lt: ast.Gt(), ast.GtE: ast.Lt()}
+OPPOSITE = {
+    ast.Gt: ast.Lt(), ast.Lt: ast.Gt(), ast.GtE: ast.Lt(), ast.LtE: ast.Gt(), ast.Eq: ast.NotEq(), ast.NotEq: ast.Eq(),
+    ast.Is: ast.IsNot(), ast.IsNot: ast.Is(), ast.In: ast.NotIn(), ast.NotIn: ast.In(),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,27 +50,70 @@ class Mutant:
 
     @property
     def change(self) -> str:
-        return f"{self.before} -> {self.after}"
+        return self.kind if self.kind.startswith("without ") else f"{self.before} -> {self.after}"
 
 
-def alternatives(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
-    """What to put in the place of an expression: (kind, replacement)."""
+def alternatives(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    """What to put in the place of a node: (kind, replacement)."""
+    yield from instead_of_operation(node)
+    yield from instead_of_step(node)
+
+
+def instead_of_operation(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    """The opposite operator, another constant."""
     match node:
         case ast.UnaryOp(op=ast.USub(), operand=operand) if not isinstance(operand, ast.Constant):  # -1 is a dimension
             yield "sign", operand
+        case ast.UnaryOp(op=ast.Not() | ast.Invert(), operand=operand):
+            yield "condition", operand
         case ast.BinOp(op=op) if type(op) in SWAPPED:
             kind, swapped = SWAPPED[type(op)]
             yield kind, ast.BinOp(node.left, swapped, node.right)
         case ast.Compare(ops=[op]) if type(op) in OPPOSITE:
             yield "comparison", ast.Compare(node.left, [OPPOSITE[type(op)]], node.comparators)
-        case ast.Constant(value=float() | int() as number) if not isinstance(number, bool):
+        case ast.BoolOp(op=op):
+            yield "condition", ast.BoolOp(ast.And() if isinstance(op, ast.Or) else ast.Or(), node.values)
+        case ast.Constant(value=bool() as flag):
+            yield "constant", ast.Constant(not flag)
+        case ast.Constant(value=float() | int() as number):
             yield "constant", ast.Constant(number * 1.5 if isinstance(number, float) and number else number + 1)
+
+
+def instead_of_step(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    """Another setting, no call, the other branch."""
+    match node:
+        case ast.Attribute(value=ast.Name(id="config") | ast.Attribute(attr="config"), attr=name) if other_setting(
+            name
+        ):
+            yield "setting", ast.Attribute(node.value, other_setting(name) or name, ast.Load())
+        case ast.Expr(value=ast.Call()):
+            yield "statement", ast.Expr(ast.Constant(None))
+        case ast.If(test=ast.Call() | ast.Name() | ast.Attribute() as test) if ast.unparse(test) != "TYPE_CHECKING":
+            yield "condition", ast.If(ast.UnaryOp(ast.Not(), node.test), node.body, node.orelse)
+        case ast.IfExp(test=ast.Call() | ast.Name() | ast.Attribute()):
+            yield "condition", ast.IfExp(node.test, node.orelse, node.body)
         case ast.Call():
             yield from instead_of_call(node)
 
 
-def instead_of_call(node: ast.Call) -> Iterator[tuple[str, ast.expr]]:
-    """Calls that clip, mask or detach, without doing so."""
+@cache
+def other_setting(name: str) -> str | None:
+    """The setting of PPOConfig that could be taken for this one, such as clip_range for value_clip_range."""
+    tree = ast.parse((ROOT / "rlhf" / "config" / "ppo.py").read_text())
+    config = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "PPOConfig")
+    fields = [ast.unparse(node.target) for node in config.body if isinstance(node, ast.AnnAssign)]
+    others = [field for field in fields if field != name]
+    return next(iter(difflib.get_close_matches(name, others, n=1)), None) if name in fields else None
+
+
+def instead_of_call(node: ast.Call) -> Iterator[tuple[str, ast.AST]]:
+    """Calls that clip, mask or detach, without doing so; calls that pass a setting on, without it."""
+    for passed_on in node.keywords:
+        if passed_on.arg not in (None, "dtype", "device") and is_setting(passed_on.value):
+            yield (
+                f"without {ast.unparse(passed_on)}",
+                ast.Call(node.func, node.args, [k for k in node.keywords if k is not passed_on]),
+            )
     match node.func:
         case ast.Attribute(attr="clamp" | "detach" | "abs" as name, value=receiver):
             yield ("clip" if name == "clamp" else name), receiver
@@ -67,6 +130,15 @@ def instead_of_call(node: ast.Call) -> Iterator[tuple[str, ast.expr]]:
             yield "mask", ast.Call(plain, [], [k for k in node.keywords if k.arg == "dim"])
         case ast.Attribute(value=ast.Name(id="torch"), attr="where"):
             yield "mask", node.args[1]
+
+
+def is_setting(value: ast.expr) -> bool:
+    return isinstance(value, ast.Attribute) and isinstance(value.value, ast.Name)
+
+
+def shown(node: ast.AST) -> str:
+    """The node as source; of a branch, its condition."""
+    return ast.unparse(ast.fix_missing_locations(node.test if isinstance(node, ast.If) else node))
 
 
 class WithoutWidening(ast.NodeTransformer):
@@ -93,9 +165,9 @@ def mutants(module: str) -> list[Mutant]:
                 where = Mutant(module, function, node.lineno, positions[id(node)], "dtype", "at_least_float32(x)", "x")
                 found.append(where)
         for kind, replacement in alternatives(node):
-            assert isinstance(node, ast.expr)
-            before, after = ast.unparse(node), ast.unparse(ast.fix_missing_locations(replacement))
-            found.append(Mutant(module, function, node.lineno, positions[id(node)], kind, before, after))
+            before, after = shown(node), shown(replacement)
+            line = getattr(node, "lineno", 0)
+            found.append(Mutant(module, function, line, positions[id(node)], kind, before, after))
         for name, child in ast.iter_fields(node):
             if name in ("annotation", "returns", "decorator_list", "slice"):
                 continue
@@ -114,7 +186,9 @@ def mutated_source(mutant: Mutant) -> str:
     if mutant.kind == "dtype":
         WithoutWidening().visit(target)
         return ast.unparse(tree)
-    replacement = copy.deepcopy(next(new for kind, new in alternatives(target) if kind == mutant.kind))
+    replacement = copy.deepcopy(
+        next(new for kind, new in alternatives(target) if (kind, shown(new)) == (mutant.kind, mutant.after))
+    )
     for parent in ast.walk(tree):
         for name, child in ast.iter_fields(parent):
             if child is target:

@@ -27,7 +27,7 @@ LOOPS = {
     "in a microtask": (f"queueMicrotask(() => {{ for (;;); }}); {PAGE}", OK),
     "in a timer": (f"setTimeout(() => {{ for (;;); }}, 0); setInterval(() => {{ for (;;); }}); {PAGE}", OK),
     "after await": (f"(async () => {{ await 0; for (;;); }})(); {PAGE}", OK),
-    "in a finaliser": (f"new FinalizationRegistry(() => {{ for (;;); }}).register({{}}, 1); {PAGE}", OK),
+    "in a finalizer": (f"new FinalizationRegistry(() => {{ for (;;); }}).register({{}}, 1); {PAGE}", OK),
     "in an effect": (
         "import { useEffect } from 'react'; export default function A() { useEffect(() => { for (;;); }); return <p>page</p>; }",
         OK,

@@ -2,13 +2,15 @@
 
 from typing import Any
 
+from rlhf.rewards.turns import TextReward
+
 BASE = 1.0
 JSX_BONUS = 0.5
 JSX_MARKS = ("return", "<", "/>")
 LENGTH_PENALTY = 0.1
 
 
-class ReactHeuristic:
+class ReactHeuristic(TextReward):
     """`1.0 + 0.5 [return, < and /> all occur] - 0.1 |len(completion) - len(reference)| / max(1, len(reference))`.
 
     Lengths are in characters of the raw text, code fences included. Where `reference` is None the reward

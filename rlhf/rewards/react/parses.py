@@ -6,6 +6,7 @@ from typing import Any
 from rlhf.rewards.code_text import code_range
 from rlhf.rewards.contract import Item, Span, SpanReward
 from rlhf.rewards.react.syntax import Syntax
+from rlhf.rewards.turns import TextReward
 
 
 class ErrorPenalty:
@@ -25,7 +26,7 @@ class ErrorPenalty:
         return SpanReward(score, (Span(at, at + 1, self.value),))
 
 
-class ReactParses:
+class ReactParses(TextReward):
     """1.0 if the code in the completion parses as TSX without error, else 0.0.
 
     With `error_penalty` (at most 0) a completion that does not parse also carries that amount on the
@@ -39,21 +40,21 @@ class ReactParses:
         return [self._score(completion) for completion in completions]
 
     def explain(self, prompt: str, completion: str, **columns: Any) -> str:
-        return describe_error(completion, *_analyse_code(completion))
+        return describe_error(completion, *_analyze_code(completion))
 
     def _score(self, completion: str) -> Item:
-        start, syntax = _analyse_code(completion)
+        start, syntax = _analyze_code(completion)
         return self.penalty.attach(float(syntax.parses), completion, start, syntax)
 
 
-class ReactErrorFree:
+class ReactErrorFree(TextReward):
     """Share of the code before its first TSX error, in [0, 1]; 1.0 if it parses or merely ends too early."""
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
-        return [_analyse_code(completion)[1].error_free_share for completion in completions]
+        return [_analyze_code(completion)[1].error_free_share for completion in completions]
 
     def explain(self, prompt: str, completion: str, **columns: Any) -> str:
-        start, syntax = _analyse_code(completion)
+        start, syntax = _analyze_code(completion)
         share = f"{syntax.error_free_share:.0%} of {syntax.length} characters before the first error"
         return f"{describe_error(completion, start, syntax)}; {share}"
 
@@ -69,6 +70,6 @@ def describe_error(completion: str, code_start: int, syntax: Syntax) -> str:
     return f"does not parse: unexpected {completion[at : at + 20]!r} in line {line}"
 
 
-def _analyse_code(completion: str) -> tuple[int, Syntax]:
+def _analyze_code(completion: str) -> tuple[int, Syntax]:
     start, end = code_range(completion)
     return start, Syntax(completion[start:end])

@@ -7,13 +7,14 @@ from rlhf.rewards.react.parses import describe_error
 from rlhf.rewards.react.render.html import Page, read_page
 from rlhf.rewards.react.render.pool import Rendered, shared_pool
 from rlhf.rewards.react.syntax import Syntax, parses
+from rlhf.rewards.turns import TextReward
 
 EMPTY, BASE, PER_TAG = 0.3, 0.6, 0.1
 TIME_LIMIT = 1.0
 UNPARSED = Rendered(None, "does not parse")
 
 
-class Renders:
+class Renders(TextReward):
     """What the rendering rewards share: the limits, and the pool of sandboxes that goes with them.
 
     `time_limit` is CPU seconds per completion; `workers` processes, by default one per CPU of the rank. Raises

@@ -9,6 +9,7 @@ from rlhf.rewards.react.outline import Outline
 from rlhf.rewards.react.parses import ErrorPenalty, describe_error
 from rlhf.rewards.react.pieces import Piece
 from rlhf.rewards.react.syntax import Syntax
+from rlhf.rewards.turns import TextReward
 
 PARSES, COMPONENT, EXPORTED, HOOKS, KEYS = 0.40, 0.30, 0.15, 0.10, 0.05
 
@@ -36,10 +37,10 @@ class StaticParts:
         return round(score + HOOKS * hooks + KEYS * keys, 2)
 
 
-class ReactStatic:
+class ReactStatic(TextReward):
     """`.40 [parses, with JSX] + .30 [a component] + .15 [exported] + .10 [hook rules] + .05 [list keys]`.
 
-    The last three need a component. Where the code does not parse, they are judged by what tree-sitter could
+    The last three need a component. Where the code does not parse, they go by what tree-sitter could
     recover, so the score is at most 0.60. Code fences are removed. With `error_penalty` (at most 0) code that
     does not parse also carries that amount on the character at which the parser fails. Fooled by any correct
     component, also one that has nothing to do with the prompt.

@@ -4,9 +4,10 @@ from typing import Any
 
 from rlhf.rewards.code_text import code_of
 from rlhf.rewards.react.syntax import has_jsx_structure
+from rlhf.rewards.turns import TextReward
 
 
-class ReactStructure:
+class ReactStructure(TextReward):
     """1.0 if `return`, `<` and a closing `/>` or `</` all occur in the code of the completion, else 0.0.
 
     Code fences are removed. A measure to report rather than to train on: `return </` is enough to fool it.

@@ -26,11 +26,11 @@ from rlhf.toy.plots.style import (
 
 
 def draw(
-    output_dir: Path, curves: dict[str, Learned], leashed: Learned, optimum: Tensor, kl_coefs: Sequence[float]
+    output_dir: Path, curves: dict[str, Learned], penalized: Learned, optimum: Tensor, kl_coefs: Sequence[float]
 ) -> None:
-    """Write bandit_methods.png and bandit_leash.png."""
+    """Write bandit_methods.png and bandit_closed_form.png."""
     methods(output_dir / "bandit_methods.png", curves)
-    leash(output_dir / "bandit_leash.png", leashed, optimum, kl_coefs)
+    closed_form(output_dir / "bandit_closed_form.png", penalized, optimum, kl_coefs)
 
 
 @house_style
@@ -56,13 +56,13 @@ def methods(path: Path, curves: dict[str, Learned]) -> None:
 
 
 @house_style
-def leash(path: Path, leashed: Learned, optimum: Tensor, kl_coefs: Sequence[float]) -> None:
+def closed_form(path: Path, penalized: Learned, optimum: Tensor, kl_coefs: Sequence[float]) -> None:
     """One panel per reference and beta: bars are pi_ref exp(r / beta) / Z, dots what PPO learned."""
     references = list(REFERENCES.items())
     columns = len(kl_coefs)
     fig, axes = figure(len(references), columns, 2.1 * columns, 5.6, sharex=True, sharey=True)
-    learned = leashed.final.numpy()  # [S, C, A]
-    distance = (leashed.final - optimum).abs().sum(-1).mean(0) / 2
+    learned = penalized.final.numpy()  # [S, C, A]
+    distance = (penalized.final - optimum).abs().sum(-1).mean(0) / 2
     arms = np.arange(len(MEANS))
     for setting, ax in enumerate(axes.flat):
         name, reference = references[setting // columns]

@@ -15,7 +15,7 @@ from rlhf.toy.plots.style import BLUE, GRAY, GREEN, INK, PURPLE, RED, YELLOW, fi
 CLIP_RANGE, DUAL_CLIP = 0.2, 3.0
 BETAS = (0.05, 0.1, 0.2, 0.5)
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # behind a label that lies on a line
-SHADES = ("#a9c4e6", "#6f9fd3", "#3b6fb6", "#1f4278")  # the shorter the leash, the darker
+SHADES = ("#a9c4e6", "#6f9fd3", "#3b6fb6", "#1f4278")  # the larger beta, the darker
 
 
 def draw(output_dir: Path) -> dict[str, str]:
@@ -25,7 +25,7 @@ def draw(output_dir: Path) -> dict[str, str]:
     kl_estimators(output_dir / "kl_estimators.png")
     return {
         "clip.png": "the clipped objective for good and bad tokens, and the dual clip",
-        "kl_penalty.png": "what the leash costs, and what it buys, for several beta",
+        "kl_penalty.png": "what the KL penalty costs, and what it buys, for several beta",
         "kl_estimators.png": "k1, k2, k3: their values, their bias, their noise",
     }
 
@@ -68,7 +68,7 @@ def clip(path: Path) -> None:
 
 @house_style
 def kl_penalty(path: Path) -> None:
-    """Left: the RLHF reward of a response against its KL. Right: reward and KL of the best policy on each leash."""
+    """Left: the RLHF reward of a response against its KL. Right: reward and KL of the best policy for each beta."""
     fig, ((cost, frontier),) = figure(1, 2, 10, 3.9)
     kl = torch.linspace(0, 30, 61).unsqueeze(1)  # one token per response carries all of it
     for beta, color in zip(BETAS, SHADES, strict=True):
@@ -77,7 +77,7 @@ def kl_penalty(path: Path) -> None:
     cost.axhline(0, color=INK, linewidth=0.8)
     cost.axhspan(-7, 0, color=RED, alpha=0.07, linewidth=0)
     note(cost, 0.03, 0.06, "not worth its distance", RED)
-    cost.set(title="What the leash costs: 8 − β · KL", xlabel="KL of the response (nats)", ylabel="total reward")
+    cost.set(title="What the KL penalty costs: 8 − β · KL", xlabel="KL of the response (nats)", ylabel="total reward")
     cost.set(ylim=(-7, 8.6))
     cost.legend(loc="lower left", bbox_to_anchor=(0, 0.13))
 
@@ -95,7 +95,7 @@ def kl_penalty(path: Path) -> None:
                 place = (-2 if side == "left" else -6, 6)
                 label = f"β = {beta:g}"
                 frontier.annotate(label, (distance[at], reward[at]), place, textcoords="offset points", ha=side)
-    frontier.set(title="What it buys: the best policy on each leash", xlabel="KL from the reference (nats)")
+    frontier.set(title="What it buys: the best policy for each β", xlabel="KL from the reference (nats)")
     frontier.set(ylabel="expected reward of the bandit", xlim=(-0.7, None), ylim=(0.27, 0.86))
     frontier.legend(loc="lower right")
     save(fig, path)

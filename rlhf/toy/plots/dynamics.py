@@ -38,7 +38,7 @@ def forces(path: Path, config: DynamicsConfig, traces: Traces) -> None:
     reward.legend(loc="lower right")
     reward.axhline(BEST_REWARD, color=GRAY, linestyle="--", linewidth=1.2)
     note(reward, 0.98, 0.93, "always the better action: 0.70", GRAY, ha="right")
-    reward.set(title="Reward: up until the leash is taut", ylabel="reward per action", ylim=(0, 0.77))
+    reward.set(title="Reward: up until the penalty holds it", ylabel="reward per action", ylim=(0, 0.77))
 
     kl.axhspan(*(f * config.kl_target for f in BAND), color=GREEN, alpha=0.1, linewidth=0, label="band: target ± 50%")
     kl.axhline(config.kl_target, color=GREEN, linestyle="--", linewidth=1.2, label=f"target {config.kl_target:g}")
@@ -48,7 +48,7 @@ def forces(path: Path, config: DynamicsConfig, traces: Traces) -> None:
     kl.legend(loc="lower right", ncols=2)
 
     band(force, x, smooth(traces.push[:, 0]), BLUE, "push: reward, away from the reference")
-    band(force, x, smooth(traces.pull[:, 0]), RED, "pull: leash, back to the reference")
+    band(force, x, smooth(traces.pull[:, 0]), RED, "pull: KL penalty, back to the reference")
     force.axhline(0, color=GRAY, linewidth=0.8)
     force.set(
         title=f"Forces along the KL gradient (mean of {SMOOTH})",

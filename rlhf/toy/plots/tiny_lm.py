@@ -8,20 +8,20 @@ import torch
 from rlhf.toy import sorting
 from rlhf.toy.config import TinyLMConfig
 from rlhf.toy.plots.style import BLUE, GRAY, GREEN, INK, PURPLE, RED, YELLOW, band, figure, house_style, note, save
-from rlhf.toy.tiny_lm import FREE, LEASHED, Batch, Trained
+from rlhf.toy.tiny_lm import WITH_PENALTY, WITHOUT_PENALTY, Batch, Trained
 
-COLORS = {LEASHED: BLUE, FREE: RED}
+COLORS = {WITH_PENALTY: BLUE, WITHOUT_PENALTY: RED}
 
 
 def draw(output_dir: Path, config: TinyLMConfig, runs: dict[str, list[Trained]]) -> None:
     """Write tiny_lm_hack.png and tiny_lm_tokens.png."""
     hack(output_dir / "tiny_lm_hack.png", config, runs)
-    tokens(output_dir / "tiny_lm_tokens.png", config, runs[LEASHED][0])
+    tokens(output_dir / "tiny_lm_tokens.png", config, runs[WITH_PENALTY][0])
 
 
 @house_style
 def hack(path: Path, config: TinyLMConfig, runs: dict[str, list[Trained]]) -> None:
-    """Reward, real success, length and KL, with and without the leash."""
+    """Reward, real success, length and KL, with and without the KL penalty."""
     fig, axes = figure(2, 2, 10.5, 6.2, sharex=True)
     panels = {
         "score": ("What is rewarded", "score per response"),

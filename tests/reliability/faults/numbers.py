@@ -157,7 +157,7 @@ def spikes() -> list[Fault]:
 
 
 def in_logits() -> list[Fault]:
-    """Each value where responses are sampled, and where they are judged before the update."""
+    """Each value where responses are sampled, and where they are evaluated before the update."""
     refused = "refused in one line; the same command continues"
     no_steps = "its steps are skipped; parameters and all that follows stay finite"
     attacks: list[tuple[str, str, str, Callable[..., None]]] = [

@@ -46,7 +46,7 @@ python data/instructions/build/rebuild_instructions.py            # the same fil
 python data/instructions/build/rebuild_instructions.py --check    # exits 1 and names each file that differs
 ```
 
-## Licence
+## License
 
 Apache-2.0, like the rest of the project.
 """

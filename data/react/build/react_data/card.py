@@ -58,7 +58,7 @@ not empty; contains the quoted words, names and numbers of its prompt. Exports a
 ## Intended use, and limits
 
 Made for: supervised fine-tuning and PPO on a laptop, testing reward functions, training small reward models,
-measuring generalisation to new prompts and to new families. Not made for: judging the ability of large models, or
+measuring generalization to new prompts and to new families. Not made for: judging the ability of large models, or
 as an example of good product code. What to keep in mind:
 
 - Skeletons repeat. A family has three or more structures with optional parts; names, words, props and layout vary
@@ -78,7 +78,7 @@ python data/react/build/rebuild.py --check    # exits 1 and names each file that
 
 A new family leaves the training and evaluation rows of the others unchanged (the preference files are dealt anew).
 
-## Licence
+## License
 
 Apache-2.0, like the rest of the project.
 """

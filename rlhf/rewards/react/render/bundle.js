@@ -1,4 +1,4 @@
-// Run by scripts/setup_render.sh with Node: packs what the sandbox loads into two self-contained scripts.
+// Run by `rlhf setup-render` with Node: packs what the sandbox loads into two self-contained scripts.
 //
 //     node bundle.js <folder with node_modules> <output folder>
 //

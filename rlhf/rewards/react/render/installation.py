@@ -1,4 +1,4 @@
-"""Where the engine and the scripts that `scripts/setup_render.sh` made are, and what to do if they are missing."""
+"""Where the engine and the scripts that `rlhf setup-render` made are, and what to do if they are missing."""
 
 import importlib.util
 import os
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.errors import RewardError
+from rlhf.extras import installs
 
-INSTALL_ENGINE = "pip install -e '.[render]'"
-INSTALL_SCRIPTS = "bash scripts/setup_render.sh"
-_LOCK_FILE = Path(__file__).with_name("package-lock.json")
+INSTALL_SCRIPTS = "rlhf setup-render"
+LOCK_FILE = Path(__file__).with_name("package-lock.json")
+BUILT_FROM = "built-from.json"  # the lock file of the scripts beside it
 
 
 class RenderUnavailableError(RewardError):
@@ -29,12 +30,12 @@ def find_installation() -> Installation:
     missing = []
     engine = importlib.util.find_spec("quickjs")
     if engine is None or engine.origin is None:
-        missing.append(f"quickjs-ng is not installed, run {INSTALL_ENGINE}")
+        missing.append(f"quickjs-ng is not installed, run {installs('quickjs')}")
     scripts = scripts_folder()
-    built_from = scripts / "built-from.json"
+    built_from = scripts / BUILT_FROM
     if not built_from.is_file():
         missing.append(f"React and sucrase are not in {scripts}, run {INSTALL_SCRIPTS}")
-    elif built_from.read_bytes() != _LOCK_FILE.read_bytes():
+    elif built_from.read_bytes() != LOCK_FILE.read_bytes():
         missing.append(f"the scripts in {scripts} were made for other versions, run {INSTALL_SCRIPTS}")
     if engine is None or engine.origin is None or missing:
         raise RenderUnavailableError(f"cannot render components: {'; '.join(missing)}")

@@ -1,0 +1,51 @@
+"""What rewards log besides their scores: columns for the table of samples, and metrics."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlhf.rewards.numbers import finite, plain
+
+
+@dataclass(frozen=True)
+class Logged:
+    """What was logged about B samples.
+
+    Attributes:
+        extra: by column, [B] values; None where a batch did not log the column.
+        metrics: by name, every value that was logged.
+    """
+
+    extra: dict[str, list[Any]] = field(default_factory=dict)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+
+    def log_extra(self, column: str, values: Sequence[Any]) -> None:
+        """Add values to a column; in the end there must be one per sample."""
+        self.extra.setdefault(str(column), []).extend(plain(value) for value in values)
+
+    def log_metric(self, name: str, value: float) -> None:
+        """Add a value to a metric; raises ValueError unless it is a finite number."""
+        try:
+            self.metrics.setdefault(str(name), []).append(finite(value))
+        except ValueError as error:
+            raise ValueError(f"metric {name!r} is {value!r}; it must be a finite number") from error
+
+    def add(self, reward: str, other: "Logged") -> None:
+        """Take over what one reward logged; names that another one has used get its own name in front."""
+        for mine, theirs in ((self.extra, other.extra), (self.metrics, other.metrics)):
+            for name in list(theirs):
+                mine[f"{reward}/{name}" if name in mine else name] = theirs[name]
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[tuple["Logged", int]]) -> "Logged":
+        """One part after the other; each comes with its number of samples."""
+        columns = sorted({column for part, _ in parts for column in part.extra})
+        names = sorted({name for part, _ in parts for name in part.metrics})
+        return cls(
+            {c: [value for part, n in parts for value in part.extra.get(c, [None] * n)] for c in columns},
+            {name: [value for part, _ in parts for value in part.metrics.get(name, ())] for name in names},
+        )
+
+    def metric_means(self) -> dict[str, float]:
+        """Mean of each metric, as `reward_metric/NAME`."""
+        return {f"reward_metric/{name}": sum(values) / len(values) for name, values in self.metrics.items()}

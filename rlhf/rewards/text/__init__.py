@@ -1,0 +1,1 @@
+"""Rewards that read the text of a completion and nothing else."""

@@ -1,0 +1,29 @@
+"""Which tokens end a response: all those that tokenizer, model folder and chat template name."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rlhf.data.chat import closing_token
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+def stop_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast") -> list[int]:
+    """Tokens that end a response, the tokenizer's EOS first.
+
+    Besides it those in `eos_token_id` of the model's generation_config.json (Llama 3, Gemma and Phi-3 name several),
+    and the one with which the chat template closes an answer.
+    """
+    config = getattr(model, "generation_config", None)
+    named = as_ids(getattr(config, "eos_token_id", None))
+    closing = closing_token(tokenizer)
+    found = [tokenizer.eos_token_id, *named, *([] if closing is None else [closing])]
+    return list(dict.fromkeys(found))
+
+
+def as_ids(eos_token_id: int | Sequence[int] | None) -> list[int]:
+    """One id, several or none, as transformers' `eos_token_id` may be, as a list."""
+    if eos_token_id is None:
+        return []
+    return [eos_token_id] if isinstance(eos_token_id, int) else [int(token) for token in eos_token_id]

@@ -5,7 +5,8 @@ import pytest
 from tiny_data import write_jsonl
 
 from rlhf.config import DataConfig
-from rlhf.data.examples import check_fits, collate_columns, load_examples, parse_row, tokenize
+from rlhf.data.examples import check_fits, collate_columns, load_examples, tokenize
+from rlhf.data.parsing import parse_row
 from rlhf.errors import UserError
 from rlhf.models.tokenizer import load_tokenizer
 

@@ -217,8 +217,8 @@ def test_responses_that_do_not_end(trainer):
 class Peeking(Policy):
     """Its hidden states know what comes after them."""
 
-    def _trunk(self, input_ids):
-        hidden = super()._trunk(input_ids)
+    def features(self, input_ids):
+        hidden = super().features(input_ids)
         return hidden + 0.1 * hidden.mean(1, keepdim=True)
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from rlhf.config import LoraConfig, ModelConfig, SamplingConfig
-from rlhf.data.examples import Example, TokenizedExample
+from rlhf.data.examples import TokenizedExample
+from rlhf.data.parsing import Example
 from rlhf.fast.activations import fuse_activations
 from rlhf.fast.attention import use_float32_backward
 from rlhf.fast.lora import FusedLinear

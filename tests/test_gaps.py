@@ -7,7 +7,8 @@ import torch
 from gappy import GAPPY, IDS, LAST
 from tiny_policy import make_policy
 
-from rlhf.data.examples import Example, TokenizedExample
+from rlhf.data.examples import TokenizedExample
+from rlhf.data.parsing import Example
 from rlhf.maths.tensors import zero_outside
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.ppo.rollout import exact_kl, policy_outputs

@@ -17,9 +17,10 @@ from rlhf.config import DataConfig, LoraConfig, ModelConfig, PPOConfig, RewardMo
 from rlhf.config.generation import GenerationConfig
 from rlhf.config.rewards import RewardSpec
 from rlhf.errors import UserError
+from rlhf.models.adapters import POLICY_FILE
 from rlhf.models.load import build_from_scratch, load_causal_lm
 from rlhf.models.tokenizer import load_tokenizer
-from rlhf.policy.files import POLICY_FILE, load_policy
+from rlhf.policy.files import load_policy
 from rlhf.stages.evaluate import policy_of
 from rlhf.stages.reward_model import _build as build_reward_model
 from rlhf.stages.sft import run_sft

@@ -19,7 +19,8 @@ from rlhf.cli import STAGES, main
 from rlhf.config import DataConfig, GenerateConfig, ModelConfig, PPOConfig, SamplingConfig
 from rlhf.config.command_line import parse
 from rlhf.data.chat import prompt_ids
-from rlhf.data.examples import load_examples, parse_row, tokenize, warn_of_leak
+from rlhf.data.examples import load_examples, tokenize, warn_of_leak
+from rlhf.data.parsing import parse_row
 from rlhf.data.preferences import load_pairs
 from rlhf.errors import UserError
 from rlhf.models.tokenizer import load_tokenizer

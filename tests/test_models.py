@@ -9,8 +9,9 @@ from tokenizers import processors
 
 from rlhf.config import ModelConfig, ScratchModel
 from rlhf.errors import UserError
-from rlhf.models.load import build_from_scratch, context_length, load_causal_lm
+from rlhf.models.load import build_from_scratch, load_causal_lm
 from rlhf.models.pretrained import resolve_model_path
+from rlhf.models.shape import context_length
 from rlhf.models.tokenizer import load_tokenizer
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from rlhf.config import LoraConfig, ModelConfig, SamplingConfig
-from rlhf.data.examples import Example, TokenizedExample
+from rlhf.data.examples import TokenizedExample
+from rlhf.data.parsing import Example
 from rlhf.models.load import load_causal_lm
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.parallel.ranks import Ranks

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 from chat_folders import save_chat_model
+from tiny_data import write_jsonl
 from tiny_runs import Crash, make_config
 from transformers import AutoModelForCausalLM
 
@@ -16,8 +17,13 @@ from rlhf.stages.ppo import run_ppo
 
 
 @pytest.fixture
-def run(tiny_models, pairs, tmp_path, monkeypatch):
-    """Runs two updates of a trainer that `break_it` has seen before; returns the policy's folder."""
+def run(tiny_models, tmp_path, monkeypatch):
+    """Runs two updates of a trainer that `break_it` has seen before; returns the policy's folder.
+
+    Its prompts are of different lengths, so that decoding pads.
+    """
+    words = ["Save", "Send it", "Open the door", "Close", "Start all of it now", "Stop", "More or less", "Less"]
+    prompts = write_jsonl(tmp_path / "prompts.jsonl", [{"prompt": f"Show a button saying {word}."} for word in words])
 
     build = ppo.build_trainer
 
@@ -31,7 +37,7 @@ def run(tiny_models, pairs, tmp_path, monkeypatch):
             return trainer
 
         monkeypatch.setattr(ppo, "build_trainer", broken)
-        return run_ppo(make_config(options.pop("folder", tiny_models["gpt2"]), pairs, **options))
+        return run_ppo(make_config(options.pop("folder", tiny_models["gpt2"]), prompts, **options))
 
     return start
 
@@ -76,7 +82,7 @@ def test_a_healthy_run_hears_nothing(run, tmp_path, capsys):
         (stir, "nats per response from its reference"),
         (other_positions, "sampler and policy differ by"),
         (drop, r"the first ratio is 1\.105\d, not 1"),
-        (damage, "not finite"),
+        (damage, "not finite|relative error nan"),  # the decode loop tries its shortcuts out first, and may see it
     ],
 )
 def test_a_run_that_would_be_wasted_ends_with_its_first_update(run, tmp_path, fault, words):

@@ -21,7 +21,11 @@ from rlhf.stages.evaluate import run_evaluate
 from rlhf.stages.ppo import build_trainer
 from rlhf.stages.sft import run_sft
 
-ENDS = [(style, token) for style, (eos, named, closing, _) in STYLES.items() for token in {eos, *named, closing}]
+ENDS = [
+    (style, token)
+    for style, (eos, named, closing, _) in STYLES.items()
+    for token in dict.fromkeys([eos, *named, closing])
+]
 
 
 def spelled(tokenizer, tokens):
@@ -74,7 +78,7 @@ def test_each_of_them_ends_a_response(tiny_models, pairs, tmp_path, style, token
     evaluate = EvaluateConfig(
         output_dir=str(tmp_path / "evaluation"),
         model=ModelConfig(name_or_path=str(folder)),
-        data=DataConfig(train=pairs),
+        data=DataConfig(train=pairs, as_chat=True),
         rewards=[COUNT_E],
         sampling=SamplingConfig(max_new_tokens=4, temperature=0),
     )
@@ -113,12 +117,12 @@ def test_an_end_that_is_passed_to_the_classic_generate(tiny_models, tmp_path):
 def test_sft_teaches_what_sampling_stops_at(tiny_models, pairs, tmp_path, style):
     folder = save_chat_model(tmp_path / "model", tiny_models["gpt2"], style)
     tokenizer = load_tokenizer(str(folder))
-    rows = tokenize(load_examples(pairs, "train"), tokenizer, DataConfig(train=pairs), 96)
+    rows = tokenize(load_examples(pairs, "train"), tokenizer, DataConfig(train=pairs, as_chat=True), 96)
     assert {tokenizer.decode(row.completion_ids[-1:]) for row in rows} == {STYLES[style][2]}
     config = SFTConfig(
         output_dir=str(tmp_path / "sft"),
         model=ModelConfig(name_or_path=str(folder)),
-        data=DataConfig(train=pairs),
+        data=DataConfig(train=pairs, as_chat=True),
         num_train_epochs=12,
         batch_size=4,
         learning_rate=5e-3,
@@ -129,7 +133,7 @@ def test_sft_teaches_what_sampling_stops_at(tiny_models, pairs, tmp_path, style)
     evaluate = EvaluateConfig(
         output_dir=str(tmp_path / "evaluation"),
         model=ModelConfig(name_or_path=str(trained)),
-        data=DataConfig(train=pairs),
+        data=DataConfig(train=pairs, as_chat=True),
         rewards=[COUNT_E],
         sampling=SamplingConfig(max_new_tokens=48, temperature=0),
     )

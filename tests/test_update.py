@@ -86,6 +86,7 @@ def test_the_metrics_of_micro_batches_add_up_to_those_of_the_minibatch(tiny_mode
     rollout = dataclasses.replace(rollout, response_mask=ragged)
     metrics = trainer.epochs.gradient(rollout, critic_only)
     loss, losses, stats = trainer.epochs.loss(rollout, critic_only)
+    assert not any(value.requires_grad for value in losses.values())  # or the graph would live as long as the metrics
     whole = {name: float(value) for name, value in (losses | stats).items()}
     assert {name: metrics[name] for name in whole} == pytest.approx(whole, rel=1e-4, abs=1e-6)
     trainer.epochs.optimizer.zero_grad()
@@ -143,9 +144,10 @@ def test_minibatches_come_from_the_shuffler_alone(tiny_models, pairs):
 
 
 def test_it_gives_up_after_one_skipped_step_too_many(tiny_models, pairs):
-    trainer = make_trainer(tiny_models, pairs, max_skipped_steps=2)
+    trainer = make_trainer(tiny_models, pairs, max_skipped_steps=2, num_ppo_epochs=1)
     rollout = make_trainer(tiny_models, pairs).update().rollout
     broken = dataclasses.replace(rollout, advantages=torch.where(rollout.response_mask, torch.nan, 0.0))
+    assert trainer.epochs.run(broken, 1.0, critic_only=False)["policy/skipped_steps"] == 2  # two minibatches
     with pytest.raises(
         NonFiniteError, match=r"not finite in 3 optimizer steps in a row \(max_skipped_steps is 2\)"
     ) as caught:

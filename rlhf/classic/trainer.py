@@ -243,7 +243,7 @@ class PPOTrainer(Saving, Attributes):
                     for mask, kept, whole in zip(masks, bare, given, strict=True)
                 ]
             responses = bare or given
-        batch = read_batch(queries, responses, scores, masks, self.tokenizer)
+        batch = read_batch(queries, responses, scores, masks, self.tokenizer, self.stop_ids)
         if batch.unpadded:
             self._warn_once(
                 "padding",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rlhf.config import Critic, LoraConfig
 from rlhf.config.checks import require
 from rlhf.errors import UserError, first_line
+from rlhf.models.head import trunk_of
 from rlhf.models.load import lora_adapters
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def wrap_with_value_head(
 
 def wrap_in_full(model: "PreTrainedModel", critic: Critic) -> ValueHeadModel:
     """A new value head on a causal language model all of whose weights are trained; a copy of its trunk if separate."""
-    trunk = copy.deepcopy(model.base_model) if critic == "separate" else None
+    trunk = copy.deepcopy(trunk_of(model)) if critic == "separate" else None
     return ValueHeadModel(model, critic_trunk=trunk).requires_grad_(True).to(model.device)
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from rlhf.config.secrets import mask_secrets
 from rlhf.data.parsing import Example
 from rlhf.errors import UserError
 from rlhf.ppo.rollout import Rollout
 from rlhf.runs.files import read_jsonl, staged
-from rlhf.runs.folder import mask_secrets
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from rlhf.config import DataConfig, GenerateConfig
+from rlhf.config.secrets import mask_secrets
 from rlhf.data.examples import check_fits, load_held_out, load_training, tokenize
 from rlhf.data.parsing import parse_row
 from rlhf.data.prompts import in_batches
@@ -15,7 +16,6 @@ from rlhf.errors import visible
 from rlhf.models.shape import context_length
 from rlhf.policy.files import save_merged
 from rlhf.runs.files import write_atomically
-from rlhf.runs.folder import mask_secrets
 from rlhf.sampling.responses import sample_responses
 from rlhf.stages.evaluate import policy_of
 

@@ -18,8 +18,8 @@ KILLED_BY: dict[str, tuple[str, ...]] = {
     "ppo/spans.py": ("test_rollout.py",),
     "ppo/credit.py": ("test_credit.py",),
     "ppo/update.py": ("test_update.py", "test_guards.py"),
-    "policy/policy.py": ("test_policy.py",),
-    "policy/logprobs.py": ("test_fast_paths.py", "test_policy.py"),
+    "policy/policy.py": ("test_policy_full.py", "test_policy.py"),
+    "policy/logprobs.py": ("test_logprobs.py", "test_fast_paths.py", "test_policy.py"),
     "policy/merged.py": ("test_policy.py", "test_fast_paths.py"),
     "models/load.py": ("test_models.py", "test_policy.py"),
 }

@@ -187,6 +187,19 @@ def test_a_second_round_starts_where_the_first_ended(tiny_models, tmp_path, pair
     torch.testing.assert_close(third(*batch()).values, theirs.values, **CLOSE)
 
 
+@pytest.mark.parametrize("critic", ["shared", "detached", "separate"])
+def test_a_second_round_in_full(tiny_models, tmp_path, pairs, critic):
+    config = make_config(tiny_models["llama"], pairs, critic=critic, lora=None)
+    first = build_policy(config, load(tiny_models["llama"]))
+    for _, parameter in first.trainable:
+        parameter.data.add_(torch.randn_like(parameter) * 0.05)
+    save_policy(first, tmp_path)
+    config = make_config(tmp_path, pairs, critic=critic, lora=None, keep_critic=True)
+    second = build_policy(config, load(tmp_path))
+    for ours, theirs in zip(second(*batch()), first(*batch()), strict=True):
+        torch.testing.assert_close(ours, theirs, **CLOSE)
+
+
 def test_without_keep_critic_the_critic_is_new(tiny_models, tmp_path, pairs):
     save_policy(make_policy(tiny_models["llama"]), tmp_path / "first")
     second = build_policy(make_config(tmp_path / "first", pairs), load(tmp_path / "first"))

@@ -279,7 +279,9 @@ def test_tokens_that_the_model_does_not_know_are_one_line(tiny_models, tmp_path,
     where = [] if stage == "generate" else ["--output_dir", str(tmp_path / "run")]
     with pytest.raises(SystemExit):
         main([stage, "--model.name_or_path", str(tmp_path / "model"), *where, *options])
-    assert "token '<tool>' has the id 320, but the model knows 320 tokens only" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"rlhf {stage}: error: token " in said
+    assert "320" in said
 
 
 def test_mixtral_with_adapters_on_attention_alone():

@@ -25,8 +25,7 @@ PROMPTS = ["Show a button saying Save.", "Show"]
 N_TOKENS = 6
 RUN = (
     "--num_updates 1 --batch_size 4 --mini_batch_size 4 --micro_batch_size 4 --num_ppo_epochs 1 --learning_rate 1e-2 "
-    f"--sampling.max_new_tokens {N_TOKENS} --lora.r 4 --lora.alpha 8 --critic detached --inspect.prompts 0 "
-    "--tracking.tensorboard false"
+    f"--sampling.max_new_tokens {N_TOKENS} --lora.r 4 --lora.alpha 8 --critic detached --inspect.prompts 0"
 ).split()
 ROUNDING = {"rtol": 1e-4, "atol": 2e-5}
 exact = [name for name, row in FAMILIES.items() if row.reads != "refused"]
@@ -82,8 +81,7 @@ def test_through_the_command_line(folder, name, tokenizer, recwarn):
     theirs = PeftModel.from_pretrained(base, policy_folder, is_trainable=True).eval()
     said = [json.loads(line)["completion"] for line in answers.read_text().splitlines()]
     for prompt, found in zip(PROMPTS, said, strict=True):
-        turn = [{"role": "user", "content": prompt}]
-        ids = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)
+        ids = tokenizer(prompt)["input_ids"]
         assert found == tokenizer.decode(greedy(theirs, ids, tokenizer.eos_token_id), skip_special_tokens=True)
     ours = AutoModelForCausalLM.from_pretrained(merged).eval()
     with torch.no_grad():

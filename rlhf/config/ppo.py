@@ -218,10 +218,6 @@ class PPOConfig:
         require(
             self.dual_clip is None or self.dual_clip > 1, f"dual_clip is {self.dual_clip}; it must be greater than 1"
         )
-        require(
-            self.lora is not None or not self.keep_critic,
-            "keep_critic is true, but lora is null; the critic starts anew",
-        )
         require_untrained_gold(self.watch, self.rewards)
         for name in ("gamma", "gae_lambda"):
             value = getattr(self, name)

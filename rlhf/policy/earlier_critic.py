@@ -16,7 +16,7 @@ from rlhf.config import Critic, LoraConfig
 from rlhf.config.checks import require
 from rlhf.models.adapters import ADAPTER_FILE, POLICY_FILE, locate
 from rlhf.models.pretrained import resolve_model_path
-from rlhf.policy.files import VALUE_HEAD_FILE, read_safetensors, read_strictly
+from rlhf.policy.files import CRITIC_FOLDER, VALUE_HEAD_FILE, read_safetensors, read_strictly, read_weights
 from rlhf.policy.policy import Policy
 from rlhf.policy.value_head import CRITIC_ADAPTER
 
@@ -31,9 +31,9 @@ def earlier_critic_lora(folder: str, critic: Critic) -> LoraConfig | None:
     where = resolve_model_path(folder)
     file = Path(where) / POLICY_FILE
     if not file.is_file():
-        kind = "critic with adapters" if critic == "adapter" else "critic"
+        kind = {"adapter": "critic with adapters", "separate": "critic with a trunk"}.get(critic, "critic")
         require(
-            critic != "adapter" and locate(where, "model.safetensors") is not None,
+            critic in ("shared", "detached") and locate(where, "model.safetensors") is not None,
             f"keep_critic is true, but model {folder!r} has no {kind}; name the policy folder of a PPO run, or set "
             "keep_critic: false",
         )
@@ -58,6 +58,8 @@ def take_critic(policy: Policy, folder: str) -> None:
     head = policy.wrapper.v_head
     if (where / POLICY_FILE).is_file():
         head.load_state_dict(read_strictly(where / VALUE_HEAD_FILE, head.state_dict()))
+        if policy.critic == "separate":
+            read_weights(policy.wrapper.critic_trunk, where / CRITIC_FOLDER)
         if policy.critic == "adapter":
             _take_adapters(policy, where)
     else:

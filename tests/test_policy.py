@@ -58,6 +58,7 @@ def test_reference_is_the_base_bit_for_bit(tiny_models, architecture, critic):
     base = make_policy(tiny_models[architecture], stirred=False)  # LoRA starts at zero
     with policy.reference():
         reference = policy(*batch(), with_values=False)
+    assert all(parameter.requires_grad for _, parameter in policy.trainable)  # at once, not only after the next pass
     assert torch.equal(reference.logprobs, base(*batch(), with_values=False).logprobs)
     assert not torch.equal(reference.logprobs, policy(*batch()).logprobs)
     assert all(parameter.requires_grad for _, parameter in policy.trainable)

@@ -6,6 +6,7 @@ from tiny_policy import batch
 
 from rlhf.config import LoraConfig, ModelConfig
 from rlhf.errors import UserError
+from rlhf.fast.lora import FusedLinear
 from rlhf.models.load import load_causal_lm
 from rlhf.policy.policy import Policy
 from rlhf.policy.value_head import CRITIC_ADAPTER, POLICY_ADAPTER, ValueHeadModel, wrap_with_value_head
@@ -86,9 +87,11 @@ def test_what_a_wrapper_brings_is_put_right(model):
     assert all(parameter.requires_grad for _, parameter in policy.trainable)
     assert any(f".{POLICY_ADAPTER}." in name for name, _ in policy.trainable)
     assert policy.training
-    assert torch.equal(policy(*batch()).logprobs, policy(*batch()).logprobs)
+    inputs = batch()  # once: it seeds the generator that dropout would draw from
+    assert torch.equal(policy(*inputs).logprobs, policy(*inputs).logprobs)
     assert not policy.new_critic  # the wrapper's head may have been trained
     assert policy.fast_paths
+    assert any(isinstance(module, FusedLinear) for module in policy.modules())
 
 
 def test_a_model_that_alters_its_logits_becomes_no_policy(model):

@@ -331,3 +331,9 @@ def test_a_config_that_a_run_wrote_is_taken_again(tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(as_plain(config)))
     assert parse(configs.PPOConfig, [str(file)]) == config
+
+
+@pytest.mark.parametrize(("text", "value"), [("false", False), ("true", True), ("auto", "auto")])
+def test_a_switch_that_also_takes_a_word(text, value):
+    argv = ["--data.train", "x", "--rewards", "react_heuristic", "--tracking.tensorboard", text]
+    assert parse(configs.PPOConfig, argv).tracking.tensorboard == value

@@ -72,7 +72,8 @@ def _value(hint: Any, text: str) -> Any:
     if item_of(hint) is str:
         value = _as_yaml(text)
         return value if isinstance(value, list) else text
-    if any(kind is str or get_origin(kind) is Literal for kind in kinds) and not section_items(hint):
+    words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    if not section_items(hint) and (str in kinds or text in words or (words and bool not in kinds)):
         return text
     value = _as_yaml(text)
     return float("inf") if value == "inf" and float in kinds else value

@@ -178,7 +178,7 @@ REFUSED = {
     "--target_kl low": "target_kl is 'low'; it must be a number or null",
     "--model.dtype fp16": "model.dtype is 'float16', whose range is too small to train in; it must be one of float32",
     "--model.dtype int8": "model.dtype is 'int8'; it must be one of float32, bfloat16",
-    "--lora null": "lora is null; it must be a mapping with keys such as r, alpha",
+    "--lora null": "critic is adapter, but lora is null",
     "--push_to_hub true": "push_to_hub is true; it must be a mapping with keys such as model_id, private or null",
     "--push_to_hub.private true": "push_to_hub.model_id is not set",
     "--tracking.wandb sometimes": "it must be one of auto, online, offline, disabled",
@@ -295,7 +295,7 @@ def completions(tmp_path_factory) -> str:
     [
         ("rlhf ppo --adv", {"--advantage"}),
         ("rlhf ppo --advantage r", {"rloo", "reward_per_token"}),
-        ("rlhf s", {"sft", "score"}),
+        ("rlhf s", {"sft", "score", "setup-render"}),
         ("rlhf toy b", {"bandit"}),
         ("rlhf evaluate --model.trust_remote_code t", {"true"}),
     ],

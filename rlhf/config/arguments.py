@@ -1,7 +1,7 @@
 """The words of a command line as settings: what is a file, what is a key, what is its value."""
 
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple, cast, get_origin
+from typing import Any, Literal, NamedTuple, cast, get_args, get_origin
 
 import yaml
 

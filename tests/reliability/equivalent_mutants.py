@@ -5,7 +5,7 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("maths/tensors.py", "entropy_from_logits", "0.0 -> 1.0"): "it is multiplied by a probability of 0",
     ("maths/kl.py", "kl_from_logits", "0.0 -> 1.0"): "it is multiplied by a probability of 0",
     ("ppo/spans.py", "token_ends", "True -> False"): "the prefixes are decoded instead, which gives the same ends",
-    ("policy/policy.py", "Policy._trunk", "False -> True"): "a cache that nobody reads",
+    ("policy/policy.py", "Policy.features", "False -> True"): "a cache that nobody reads",
     ("policy/logprobs.py", "token_logprobs", "True -> False"): "what is zipped has one length by construction",
     ("models/load.py", "build_from_scratch", "without num_key_value_heads=config.heads"): "LlamaConfig's own default",
     ("models/load.py", "load_causal_lm", "keep_differentiable(model) -> None"): (

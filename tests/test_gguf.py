@@ -190,7 +190,7 @@ def test_a_hub_model_without_that_file_is_one_line(monkeypatch):
 def test_the_missing_package_is_named(gguf_folder, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "gguf" else find(name, *a))
-    with pytest.raises(UserError, match=re.escape("needs the package gguf; pip install -e '.[gguf]'")):
+    with pytest.raises(UserError, match=re.escape("needs the package gguf; pip install 'rlhf-ppo[gguf]'")):
         load_causal_lm(ModelConfig(name_or_path=str(gguf_folder / "tiny.gguf")))
 
 

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf.config import DataConfig, LoraConfig, PPOConfig, SamplingConfig
+from rlhf.maths.kl import kl_estimate
 from rlhf.parallel.ranks import Ranks
 from rlhf.policy.policy import Policy
 from rlhf.ppo.credit import assign_credit
@@ -147,7 +148,7 @@ def our_update(networks, settings, tokens):
     old = evaluated(with_values=True)
     experience = Experience(
         **vars(responses), old_logprobs=old.logprobs, ref_logprobs=ref.logprobs, entropy=old.entropy,
-        old_values=old.values,
+        old_values=old.values, kl=kl_estimate(old.logprobs, ref.logprobs),
     )  # fmt: skip
     raw = Scores(SCORES, {}, [[] for _ in SCORES])
     rollout = assign_credit(config, experience, torch.tensor(SCORES), raw, settings.kl_coef, tokenizer)

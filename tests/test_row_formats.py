@@ -290,7 +290,7 @@ def test_stages_that_need_training_data_say_so():
     model, rewards = ModelConfig(name_or_path="gpt2"), [RewardSpec(path="length")]
     with pytest.raises(UserError, match=r"data.train is not set"):
         SFTConfig(model=model, data=DataConfig())
-    with pytest.raises(UserError, match=r"data.train is not set"):
+    with pytest.raises(UserError, match=r"data.eval is not set"):
         EvaluateConfig(model=model, data=DataConfig(), rewards=rewards)
     EvaluateConfig(model=model, data=DataConfig(eval="x.jsonl"), rewards=rewards)
     GenerateConfig(model=model, data=DataConfig(as_chat=True), prompt=["Hi"])

@@ -9,13 +9,14 @@ import yaml
 from rlhf.config import DataConfig, LoraConfig, ModelConfig, PPOConfig, SamplingConfig, TrackingConfig
 from rlhf.ppo.trainer import Callback
 from rlhf.rewards import RewardSpec, RewardSum
+from rlhf.rewards.turns import text_of
 from rlhf.runs.folder import as_plain
 from rlhf.stages.ppo import build_trainer
 
 
 def count_e(prompts, completions, **columns):
     """The share of the letter e: something a random model can vary in."""
-    return [text.count("e") / max(1, len(text)) for text in completions]
+    return [text.count("e") / max(1, len(text)) for text in map(text_of, completions)]
 
 
 COUNT_E = RewardSpec(path="tiny_runs.count_e")

@@ -27,6 +27,8 @@ def read_wandb(file) -> list:
         if left_in_block < 7 or kind == 0:
             position += left_in_block
             continue
+        if position + 7 + length > len(data):  # still being written
+            break
         pending += data[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # a whole record, or the last part of one

@@ -95,7 +95,8 @@ class AutoModelForCausalLMWithValueHead(ValueHeadModel):
             model, head = read_checkpoint(source, *model_args, is_trainable=is_trainable, **quantized(kwargs, device))
             for_head.setdefault("summary_dropout_prob", 0.0)  # a file is not somebody who asks for dropout
         model = with_adapters(model, peft_config)
-        disable_dropout(model)
+        for_head.setdefault("summary_dropout_prob", getattr(model.config, "summary_dropout_prob", None))
+        disable_dropout(model)  # also what its config says of the head
         wrapper = cls(model, **for_head)
         if head is not None:
             load_head(wrapper.v_head, head, str(pretrained_model_name_or_path))

@@ -19,7 +19,7 @@ from rlhf.models.load import load_causal_lm, lora_adapters
 from rlhf.models.shape import UNLIMITED, context_length
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.policy.files import save_merged
-from rlhf.policy.merged import folds, merged
+from rlhf.policy.merged import merged, merges
 from rlhf.policy.policy import Policy
 from rlhf.rewards.learned import score_ids
 from rlhf.sampling.trial import way_of
@@ -113,10 +113,10 @@ def test_a_scale_that_the_config_does_not_name_is_refused(tiny_models):
 # --- shortcuts
 
 
-def test_an_adapter_on_a_tied_head_is_not_folded_but_exported_rightly(tiny_models, tmp_path):
+def test_an_adapter_on_a_tied_head_is_not_merged_but_exported_rightly(tiny_models, tmp_path):
     policy = policy_on(load_causal_lm(ModelConfig(name_or_path=str(tiny_models["llama"]))), ["q_proj", "lm_head"])
     embedding = policy.language_model.get_input_embeddings().weight.clone()
-    assert not folds(policy)
+    assert not merges(policy)
     assert way_of(policy) == "fast"
     assert torch.equal(policy.language_model.get_input_embeddings().weight, embedding)
     save_merged(policy, tmp_path)
@@ -126,7 +126,7 @@ def test_an_adapter_on_a_tied_head_is_not_folded_but_exported_rightly(tiny_model
     torch.testing.assert_close(exported(ids).logits, expected, rtol=1e-4, atol=2e-5)
 
 
-def test_folding_into_experts_leaves_no_trace():
+def test_merging_into_experts_leaves_no_trace():
     policy = policy_on(build(FAMILIES["Mixtral"]))
     assert any("experts" in name for name, _ in policy.trainable)
     before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}

@@ -17,7 +17,7 @@ from rlhf.models.head import Head
 from rlhf.models.load import load_causal_lm
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.policy.logprobs import token_logprobs
-from rlhf.policy.merged import decoding, folded_layers, merged
+from rlhf.policy.merged import decoding, merged, merged_layers
 from rlhf.policy.policy import Policy
 from rlhf.policy.value_head import POLICY_ADAPTER
 from rlhf.sampling.decode import multinomial, sample
@@ -211,7 +211,7 @@ def test_the_policy_is_in_eval_mode_only_while_it_decodes(tiny_models, context):
 
 def test_every_linear_layer_is_packed_once(tiny_models):
     policy = stirred_policy(tiny_models["gpt2"])
-    layers = [module for module, _, _ in folded_layers(policy.language_model, POLICY_ADAPTER)]
+    layers = [module for module, _, _ in merged_layers(policy.language_model, POLICY_ADAPTER)]
     assert len(layers) == len(set(layers)) == 2 * 4 + 1  # four in each of two blocks, and the LM head
 
 

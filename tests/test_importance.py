@@ -21,7 +21,7 @@ def test_the_sampler_says_how_probable_its_tokens_were(tiny_models, pairs, archi
     sampling = SamplingConfig(max_new_tokens=40, temperature=1.5)
     trainer = make_trainer(tiny_models, pairs, architecture, sampling=sampling, batch_size=16, mini_batch_size=16)
     trainer.policy.language_model.generation_config.eos_token_id = list(range(30))  # some of them come up
-    trainer.update()  # adapters that matter are folded in
+    trainer.update()  # adapters that matter are merged in
     rollout, _, metrics = trainer.update()
     assert len(set(rollout.lengths.tolist())) > 3
     torch.testing.assert_close(rollout.sampler_logprobs, rollout.old_logprobs, rtol=0, atol=1e-4)

@@ -11,7 +11,7 @@ from rlhf.config import LoraConfig, ModelConfig
 from rlhf.errors import UserError
 from rlhf.models.head import require_head
 from rlhf.models.load import load_causal_lm
-from rlhf.policy.merged import folds, merged
+from rlhf.policy.merged import merged, merges
 from rlhf.policy.policy import Policy
 from rlhf.policy.value_head import POLICY_ADAPTER
 
@@ -119,12 +119,12 @@ def test_merging_for_the_rollout_leaves_no_trace(tiny_models, architecture):
 
 def test_what_would_cost_more_than_it_gains_is_not_merged(tiny_models, monkeypatch):
     policy = make_policy(tiny_models["gpt2"])
-    assert folds(policy)
+    assert merges(policy)
     policy.divided_blocks = ["a block of another process"]
-    assert not folds(policy)
+    assert not merges(policy)
     policy.divided_blocks = []
     monkeypatch.setattr("rlhf.policy.merged.is_quantized", lambda model: True)
-    assert not folds(policy)
+    assert not merges(policy)
 
 
 def test_dropout_is_off_even_in_train_mode(tiny_models):

@@ -23,7 +23,7 @@ from tiny_data import write_jsonl
 from rlhf.cli import STAGES, main
 from rlhf.config import ModelConfig
 from rlhf.config.command_line import parse
-from rlhf.config.files import one_line
+from rlhf.config.files import masked_line
 from rlhf.data.examples import load_examples
 from rlhf.errors import UserError
 from rlhf.models.load import load_causal_lm
@@ -399,13 +399,13 @@ def test_nobody_else_may_write_what_a_run_wrote(run_with_secrets):
     ],
 )
 def test_what_is_said_of_a_wrong_config_hides_secrets(message):
-    assert IN_CONFIG not in one_line(ValueError(message))
-    assert "***" in one_line(ValueError(message))
+    assert IN_CONFIG not in masked_line(ValueError(message))
+    assert "***" in masked_line(ValueError(message))
 
 
 def test_tokens_of_text_are_no_secret():
     message = "Parser key \"data.max_prompt_tokens\": Expected a <class 'int'>. Got value: many"
-    assert one_line(ValueError(message)) == message
+    assert masked_line(ValueError(message)) == message
 
 
 def test_a_wrong_config_with_a_secret(tmp_path):

@@ -77,14 +77,14 @@ def build(config_class: type[Config], values: dict[str, Any]) -> Config:
 
     wrong = what_is_wrong(config_class, values) or what_is_missing(config_class, values)
     if wrong is not None:
-        raise UserError(files.one_line(UserError(wrong)))
+        raise UserError(files.masked_line(UserError(wrong)))
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(config_class)
     try:
         parsed = parser.parse_object(values)
         return config_class(**vars(parser.instantiate(parsed)))
     except jsonargparse.ArgumentError as error:
-        raise UserError(files.one_line(error)) from error
+        raise UserError(files.masked_line(error)) from error
 
 
 def what_is_missing(config_class: type, values: dict[str, Any], path: str = "") -> str | None:

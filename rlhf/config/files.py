@@ -29,7 +29,7 @@ def read_config(file: str) -> dict[str, Any]:
             f"{file}: the config is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
         ) from error
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{file}: {one_line(error)}") from error
+        raise UserError(f"{file}: {masked_line(error)}") from error
     require(isinstance(values, dict), f"{file}: a config must be a mapping of keys to values, not {shown(values)}")
     return cast(dict[str, Any], values)
 
@@ -50,7 +50,7 @@ def strict_load(text: str) -> Any:
     return get_loader("yaml")(text)
 
 
-def one_line(error: BaseException) -> str:
+def masked_line(error: BaseException) -> str:
     """A parser's message on one line, without values of keys that look like a secret's, and cut where it is long."""
     text = mask_settings(" ".join(str(error).split()))
     return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."

@@ -115,7 +115,7 @@ NAMES = {
     ),
     "LoraLayer": Private(
         "peft.tuners.lora:LoraLayer",
-        "adapters folded into the weights",
+        "adapters merged into the weights",
         "peft's own merge_adapter, and a copy of the base",
     ),
     "LoraLinear": Private(

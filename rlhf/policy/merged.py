@@ -1,4 +1,4 @@
-"""The policy with its adapters folded into the weights, for decoding: a product less per layer and token."""
+"""The policy with its adapters merged into the weights, for decoding: a product less per layer and token."""
 
 import contextlib
 from collections.abc import Iterator
@@ -22,18 +22,18 @@ STIR = 0.02
 """Standard deviation of what is added to the adapters for a trial: as much as the weights themselves scatter."""
 
 
-def folds(policy: Policy) -> bool:
-    """Whether there is anything to gain from folding, and nothing to lose.
+def merges(policy: Policy) -> bool:
+    """Whether there is anything to gain from merging, and nothing to lose.
 
     The copy of a base that is divided among processes would take the memory which that saves. A quantized one would be
     quantized again, to other weights than those that are trained. And a model may not be the same with its adapters
-    folded in: where they are on one of two tied weights, say. That is tried out, once, on 16 tokens.
+    merged in: where they are on one of two tied weights, say. That is tried out, once, on 16 tokens.
     """
     if policy.divided_blocks or is_quantized(policy.language_model):
         return False
-    if policy.shortcuts.folds is None:
-        policy.shortcuts.folds = _folding_changes_nothing(policy)
-    return policy.shortcuts.folds
+    if policy.shortcuts.merges is None:
+        policy.shortcuts.merges = _merging_changes_nothing(policy)
+    return policy.shortcuts.merges
 
 
 def packs(policy: Policy) -> bool:
@@ -43,7 +43,7 @@ def packs(policy: Policy) -> bool:
     from rlhf.fast.lora import is_plain
 
     are_plain = all(is_plain(layer, POLICY_ADAPTER) for layer in lora_layers(policy.language_model))
-    return are_plain and folds(policy) and can_pack(policy.language_model.get_output_embeddings().weight)
+    return are_plain and merges(policy) and can_pack(policy.language_model.get_output_embeddings().weight)
 
 
 def require_mergeable(policy: Policy) -> None:
@@ -52,8 +52,8 @@ def require_mergeable(policy: Policy) -> None:
 
     experts = any(isinstance(layer, ParamWrapper) for layer in lora_layers(policy))
     require(
-        folds(policy) and not experts,
-        f"the adapters of {type(policy.language_model).__name__} cannot be folded into its weights layer by layer "
+        merges(policy) and not experts,
+        f"the adapters of {type(policy.language_model).__name__} cannot be merged into its weights layer by layer "
         f"({'some are on experts' if experts else 'that changes what it computes'}), which vLLM needs; take other "
         "lora.target_modules, or generation.engine: transformers",
     )
@@ -74,23 +74,23 @@ def decoding(policy: Policy, n_rows: int) -> Iterator[None]:
         with merged(policy):
             yield
         return
-    with in_eval_mode(policy), packed(folded_layers(policy.language_model, POLICY_ADAPTER), n_rows):
+    with in_eval_mode(policy), packed(merged_layers(policy.language_model, POLICY_ADAPTER), n_rows):
         yield
 
 
 @contextlib.contextmanager
 def merged(policy: Policy) -> Iterator[None]:
-    """Within this context the policy's adapters (if any) are folded into the base weights.
+    """Within this context the policy's adapters (if any) are merged into the base weights.
 
     Afterwards the base weights are what they were, bit for bit (subtracting the update again would not do). Where
-    nothing folds, the adapters stay what they are.
+    nothing merges, the adapters stay what they are.
     """
-    with _folded(policy, lora_layers(policy) if folds(policy) else []):
+    with _merged(policy, lora_layers(policy) if merges(policy) else []):
         yield
 
 
 @contextlib.contextmanager
-def _folded(policy: Policy, layers: "list[LoraLayer]") -> Iterator[None]:
+def _merged(policy: Policy, layers: "list[LoraLayer]") -> Iterator[None]:
     weights = {p for layer in layers for p in layer.get_base_layer().parameters(recurse=False)}
     originals = {weight: weight.detach().clone() for weight in weights}
     with in_eval_mode(policy):
@@ -106,14 +106,14 @@ def _folded(policy: Policy, layers: "list[LoraLayer]") -> Iterator[None]:
 
 
 @torch.no_grad()
-def _folding_changes_nothing(policy: Policy) -> bool:
+def _merging_changes_nothing(policy: Policy) -> bool:
     layers = lora_layers(policy)
     if not layers:
         return True
     ids, model = ordinary_tokens(policy.language_model), policy.language_model
     with stirred(policy), torch.autocast(policy.device.type, enabled=False):
         apart = model(input_ids=ids, use_cache=False).logits  # in train mode, as in the update
-        with _folded(policy, layers):
+        with _merged(policy, layers):
             together = model(input_ids=ids, use_cache=False).logits
     return relative_error(together, apart) < tolerance(apart.dtype)
 
@@ -152,22 +152,22 @@ def in_eval_mode(policy: Policy) -> Iterator[None]:
 
 
 @torch.no_grad()
-def folded_layers(model: nn.Module, adapter: str) -> Iterator[Layer]:
-    """Every linear layer of a model, one after the other; its weight with the adapter folded in where it has one."""
+def merged_layers(model: nn.Module, adapter: str) -> Iterator[Layer]:
+    """Every linear layer of a model, one after the other; its weight with the adapter merged in where it has one."""
     from rlhf.models.private_names import Conv1D, LoraLayer
 
     adapted = lora_layers(model)
     parts = {part for layer in adapted for part in layer.modules()} - set(adapted)
     for module in model.modules():
         if isinstance(module, LoraLayer):
-            yield module, folded_weight(module, adapter), module.get_base_layer().bias
+            yield module, merged_weight(module, adapter), module.get_base_layer().bias
         elif isinstance(module, nn.Linear | Conv1D) and type(module) in (nn.Linear, Conv1D) and module not in parts:
             weight = module.weight.data
             yield module, weight.t() if isinstance(module, Conv1D) else weight, module.bias
 
 
-def folded_weight(layer: "LoraLayer", adapter: str) -> Tensor:
-    """Weight of the base with an adapter folded in, W + scaling B A: [out, in]; the base is not touched."""
+def merged_weight(layer: "LoraLayer", adapter: str) -> Tensor:
+    """Weight of the base with an adapter merged in, W + scaling B A: [out, in]; the base is not touched."""
     base = layer.get_base_layer().weight.data
     a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
     plain = base.t() if layer.fan_in_fan_out else base

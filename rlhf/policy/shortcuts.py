@@ -9,12 +9,12 @@ class Shortcuts:
     """Which ways to sample faster lead to the same place; None until somebody has looked.
 
     Attributes:
-        folds: Whether the model with adapters folded into its weights computes what it computes with them apart.
+        merges: Whether the model with adapters merged into its weights computes what it computes with them apart.
         decoding: How it reads token by token what it reads at once: from packed weights with a cache that is filled in
             place (fast), with transformers' own (plain), or from the first token again every time (uncached).
         generates: What is wrong with transformers' `generate` of so many prompts at a time; empty if nothing is.
     """
 
-    folds: bool | None = None
+    merges: bool | None = None
     decoding: Literal["fast", "plain", "uncached"] | None = None
     generates: dict[int, str] = field(default_factory=dict)

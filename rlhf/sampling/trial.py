@@ -1,7 +1,7 @@
 """A trial before the first sample: is the model the same when it is read token by token?
 
 The update reads whole sequences at once. A cache that forgets (one for a recurrent state, say), positions that are
-counted from the left edge of the padding, weights that were folded wrongly: each would sample from another distribution
+counted from the left edge of the padding, weights that were merged wrongly: each would sample from another distribution
 than the one that is optimized. The next family of models will bring another such surprise, so nothing is looked up in
 a list of names here.
 """

@@ -122,7 +122,7 @@ class Server:
 class MergedWeights(nn.Module):
     """The policy in the shape in which TRL reads a model without adapters.
 
-    TRL would fold PEFT's adapters into the base and take them out again, after which the base, our reference, is no
+    TRL would merge PEFT's adapters into the base and take them out again, after which the base, our reference, is no
     longer the same bits.
     """
 
@@ -137,7 +137,7 @@ class MergedWeights(nn.Module):
 
 @torch.no_grad()
 def merged_weights(model: "PreTrainedModel") -> Iterator[tuple[str, Tensor]]:
-    """The policy's weights with its adapters folded in, one after the other, named as in the model without adapters.
+    """The policy's weights with its adapters merged in, one after the other, named as in the model without adapters.
 
     Bit for bit those within `rlhf.policy.merged.merged`, but the model itself is not touched.
     """

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Lint, format, types, tests. Options go to pytest, for example: bash scripts/test.sh -k losses
-# Five tests that take long are left out; bash scripts/test.sh -m long runs those (CI does).
+# Tests that take long are left out; bash scripts/test.sh -m long runs those (CI does).
 # With npm at hand the rewards that render React are set up and tested for real; without it, or when its registry
 # cannot be reached, those tests are skipped (on CI that is an error). So it is with the tests of a base in four bits.
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

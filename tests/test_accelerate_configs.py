@@ -156,7 +156,7 @@ def said(output: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cpu_1", "cpu_2"])
+@pytest.mark.parametrize("name", [pytest.param("cpu_1", marks=pytest.mark.long), "cpu_2"])
 def test_a_run_whose_launcher_is_asked_to_stop_saves_first(ppo, tmp_path, name):
     """SIGTERM reaches the processes of a launcher that forwards it (cpu_2) and of one that just dies (cpu_1)."""
     launcher = start(*with_config(name, "-m", "rlhf", "ppo", "--config", str(ppo)))
@@ -191,6 +191,7 @@ def test_an_error_on_one_process_is_said_by_that_one(ppo, tmp_path):
     assert "[rank0]: Traceback" not in output
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_launchers_make_one_run(ppo, tmp_path):
     """The multi-node config, with both machines on this one."""

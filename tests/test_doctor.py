@@ -538,6 +538,7 @@ def test_checkpointing_keeps_less(tiny_models, prompts):
     assert footprint(config, policy, prompt_tokens=20).activations == 2 * trunk + head
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"lora": None, "critic": "separate"}], ids=str)
 def test_estimate_is_near_the_measured_peak(tiny_models, prompts, tmp_path, options):

@@ -221,6 +221,7 @@ def test_toys_are_pictures(tmp_path):
     assert done.stderr.strip().endswith("needs matplotlib, which is not installed: " + installs("matplotlib"))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_all_stages_run_on_a_plain_install(tiny_models, tmp_path):
     """SFT, reward model and PPO without any extra."""

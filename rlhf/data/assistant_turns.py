@@ -4,7 +4,7 @@ import re
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from rlhf.data.chat import NONCHARACTERS, Rendered, renderer, strings
+from rlhf.data.chat import NONCHARACTERS, Rendered, closing_token, renderer, strings
 from rlhf.data.messages import Message
 from rlhf.data.parsing import Example
 from rlhf.data.rendering import Rendering
@@ -53,7 +53,8 @@ def _answers(
             "all cannot find it; use train_on last, or a template that does"
         )
     places = list(accumulate(map(len, texts[:-1])))
-    closing = _closing_token(tokenizer, rendering)
+    token = closing_token(tokenizer)
+    closing = None if token is None else tokenizer.added_tokens_decoder[token].content
     return [(start, _after(text, closing, end)) for start, end in zip(places[::2], places[1::2], strict=True)]
 
 
@@ -63,14 +64,6 @@ def _marked(turn: Message, start: str, end: str) -> Message:
     core = content.strip()
     before = content[: len(content) - len(content.lstrip())] if core else ""
     return {**turn, "content": f"{before}{start}{core}{end}{content[len(before) + len(core) :]}"}
-
-
-def _closing_token(tokenizer: "PreTrainedTokenizerFast", rendering: Rendering) -> str | None:
-    """The control token with which the chat template closes an answer; None where it does not."""
-    render = renderer(tokenizer, add_generation_prompt=False, template_kwargs=rendering.chat_template_kwargs)
-    tail = render(PROBE, None).text.rpartition(PROBE[1]["content"])[2].strip()
-    tokens = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
-    return max((token for token in tokens if tail.startswith(token)), key=len, default=None)
 
 
 def _after(text: str, closing: str | None, place: int) -> int:

@@ -387,6 +387,8 @@ def test_wandb_keeps_what_the_script_logs_beside(folder, tokenizer, tmp_path, mo
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.delenv("WANDB_DISABLED", raising=False)
+    wandb.teardown()  # it reads the environment once per process, which another test may have begun
     model = AutoModelForCausalLMWithValueHead.from_pretrained(folder)
     config = PPOConfig(batch_size=4, mini_batch_size=4, ppo_epochs=1, log_with="wandb")
     trainer = PPOTrainer(config, model, tokenizer=tokenizer)

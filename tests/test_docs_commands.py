@@ -3,6 +3,7 @@
 The three tables name each of them. A command that is new in the documentation is in none, and fails until it is.
 """
 
+import json
 import re
 import runpy
 import shlex
@@ -14,9 +15,12 @@ from pathlib import Path
 import pytest
 import yaml
 from documents import ROOT, blocks, commands, text_of
+from rewards.render_available import needs_render
 
 from rlhf.cli import STAGES, main
+from rlhf.config import ScratchModel
 from rlhf.config.command_line import parse
+from rlhf.models.load import build_from_scratch
 from rlhf.rewards import RewardSpec, SpanReward, load_reward
 
 MODEL = "--{0}model.scratch.hidden_size 32 --{0}model.scratch.layers 1 --{0}model.scratch.heads 2 "
@@ -25,7 +29,7 @@ PIPELINE = (
     "--ppo.batch_size 4 --ppo.mini_batch_size 4 --ppo.micro_batch_size 4 --ppo.sampling.max_new_tokens 8 "
     "--ppo.inspect.prompts 2 --evaluation.prompts 2 --evaluation.num_generations 1"
 )
-EVALUATE = "--prompts 2 --num_generations 1 --sampling.max_new_tokens 8"
+EVALUATE = "--prompts 2 --num_generations 1 --sampling.max_new_tokens 8 --data.max_completion_tokens 800"
 
 # Run here, in this order, with these options besides; a shell pattern stands for several commands.
 HERE = {
@@ -111,7 +115,18 @@ def test_every_block_is_of_a_kind_that_is_looked_at():
     assert [line for line in output if not_of_output.match(line)] == []
 
 
+@pytest.fixture
+def smollm2(tmp_path) -> None:
+    """A random model of the same architecture where `rlhf fetch smollm2` puts the real one."""
+    texts = [json.loads(line)["completion"] for line in text_of("data/react/train.jsonl").splitlines()[:40]]
+    size = {"hidden_size": 32, "layers": 1, "heads": 2, "context_length": 1200, "vocab_size": 400}
+    for part in build_from_scratch(ScratchModel(architecture="llama", **size), texts):
+        part.save_pretrained(tmp_path / "models" / "SmolLM2-135M-Instruct")
+
+
+@needs_render
 @pytest.mark.slow
+@pytest.mark.usefixtures("smollm2")
 def test_commands_run(documented, tmp_path, monkeypatch, capsys):
     """As a reader would run them: in one folder, one after the other."""
     for name in ("configs", "data"):
@@ -150,9 +165,9 @@ def run(command: str, options: list[str], monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def quickstart() -> list[str]:
-    """What scripts/quickstart.sh starts once everything is installed."""
-    [last] = re.findall(r'^exec rlhf (.*) "\$@"$', text_of("scripts/quickstart.sh"), re.MULTILINE)
-    return shlex.split(last)
+    """What scripts/quickstart.sh starts once everything is installed and fetched."""
+    first, _ = re.findall(r'set -- (--config .*) "\$@"$', text_of("scripts/quickstart.sh"), re.MULTILINE)
+    return ["pipeline", *shlex.split(first)]
 
 
 def two_that_differ_in_kl_coef(runs: Path) -> None:

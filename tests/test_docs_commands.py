@@ -23,10 +23,11 @@ from rlhf.config.command_line import parse
 from rlhf.models.load import build_from_scratch
 from rlhf.rewards import RewardSpec, SpanReward, load_reward
 
-MODEL = "--{0}model.scratch.hidden_size 32 --{0}model.scratch.layers 1 --{0}model.scratch.heads 2 "
+MODEL = "--model.scratch.hidden_size 32 --model.scratch.layers 1 --model.scratch.heads 2"
 PIPELINE = (
-    f"{MODEL.format('sft.')} --sft.model.scratch.vocab_size 400 --sft.num_train_epochs 0.01 --ppo.num_updates 1 "
-    "--ppo.batch_size 4 --ppo.mini_batch_size 4 --ppo.micro_batch_size 4 --ppo.sampling.max_new_tokens 8 "
+    "--sft.num_train_epochs 0.01 --sft.data.max_completion_tokens 800 --ppo.data.max_completion_tokens 800 "
+    "--ppo.num_updates 1 --ppo.batch_size 4 --ppo.mini_batch_size 4 --ppo.micro_batch_size 4 "
+    "--ppo.sampling.max_new_tokens 8 "
     "--ppo.inspect.prompts 2 --evaluation.prompts 2 --evaluation.num_generations 1"
 )
 EVALUATE = "--prompts 2 --num_generations 1 --sampling.max_new_tokens 8 --data.max_completion_tokens 800"
@@ -44,7 +45,7 @@ HERE = {
     "rlhf report runs/seed-0 runs/seed-1 runs/seed-2": "",
     "rlhf report runs/kl-0.02 runs/kl-0.2 --output penalties.html": "",
     "rlhf toy bandit": "--seeds 1 --updates 2 --pulls 16",
-    "rlhf sft --config configs/sft/react_small.yaml": f"{MODEL.format('')} --num_train_epochs 0.01",
+    "rlhf sft --config configs/sft/react_small.yaml": f"{MODEL} --num_train_epochs 0.01",
     "rlhf reward --config configs/reward/react_small.yaml": "--num_train_epochs 0.01 --data.train preferences.jsonl",
 }
 

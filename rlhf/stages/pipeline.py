@@ -8,6 +8,7 @@ from pathlib import Path
 from rlhf.config import EvaluateConfig, ModelConfig, PipelineConfig
 from rlhf.data.examples import load_held_out, load_training, warn_of_leak
 from rlhf.errors import visible
+from rlhf.evaluation.measure import Measurement
 from rlhf.report.model_card import add_held_out
 from rlhf.report.plots import plot_reward_and_kl
 from rlhf.report.tables import before_after, markdown_table, print_heading, print_table
@@ -16,7 +17,7 @@ from rlhf.runs.files import read_jsonl, write_atomically
 from rlhf.runs.folder import METRICS_FILE, is_done, mark_done, open_run
 from rlhf.runs.hub import push
 from rlhf.runs.locking import alone_in_its_folder
-from rlhf.stages.evaluate import Measurement, run_evaluate
+from rlhf.stages.evaluate import run_evaluate
 from rlhf.stages.ppo import run_ppo
 from rlhf.stages.sft import run_sft
 
@@ -69,7 +70,7 @@ def summarize(folder: Path, before: Measurement, after: Measurement) -> None:
     """Print the before/after table and samples; write summary.json, summary.md and the plot."""
     means = {"sft": before.means, "ppo": after.means}
     write_atomically(folder / "summary.json", json.dumps(means, indent=2) + "\n")
-    warmup = sum(row["policy/warmup"] for row in read_jsonl(folder / "ppo" / METRICS_FILE))
+    warmup = sum(row.get("policy/warmup", 0) for row in read_jsonl(folder / "ppo" / METRICS_FILE))
     plot = folder / "reward_kl.png"
     plot_reward_and_kl(folder / "ppo", plot, int(warmup))
     rows = before_after(before.means, after.means)

@@ -1,4 +1,4 @@
-"""PPO measured on held-out prompts while it trains: curves, the best policy, early stopping, and nothing else changed."""
+"""PPO measured on held-out prompts while it trains: curves, the best policy, early stopping."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from rlhf.stages.evaluate import run_evaluate
 from rlhf.stages.ppo import run_ppo
 
 LUCK = RewardSpec(path="tiny_runs.draws_a_number", name="luck", weight=0.0)
-EVALUATION = PolicyEvaluation(every=2, prompts=3, num_generations=2, metric="reward/count_e")
+EVALUATION = PolicyEvaluation(every=2, prompts=4, num_generations=8, metric="reward/count_e")
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -98,8 +98,8 @@ def test_the_best_policy_is_stored_as_it_was_measured(config, run, tmp_path):
             data=config.data,
             rewards=[COUNT_E],
             sampling=config.sampling,
-            prompts=3,
-            num_generations=2,
+            prompts=4,
+            num_generations=8,
             batch_size=8,
         )
     ).means

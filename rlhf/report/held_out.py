@@ -8,10 +8,12 @@ HELD_OUT = "held_out/"
 
 def held_out_rows(rows: list[Row]) -> dict[int, Row]:
     """Step -> the held-out means, without what stands before their names, of the rows that have any."""
-    means = {
-        row["step"]: {n.removeprefix(HELD_OUT): x for n, x in row.items() if n.startswith(HELD_OUT)} for row in rows
-    }
-    return {step: of_step for step, of_step in means.items() if of_step}
+    measured = {}
+    for row in rows:
+        means = {name.removeprefix(HELD_OUT): value for name, value in row.items() if name.startswith(HELD_OUT)}
+        if means:
+            measured[row["step"]] = means
+    return measured
 
 
 def best_step(run: Run) -> str:

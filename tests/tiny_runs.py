@@ -25,6 +25,11 @@ def draws_a_number(prompts, completions, **columns):
     return [random.random() + torch.rand(()).item() for _ in completions]
 
 
+def never_applies(prompts, completions, **columns):
+    """A reward for other prompts than these."""
+    return [None for _ in completions]
+
+
 COUNT_E = RewardSpec(path="tiny_runs.count_e")
 
 

@@ -96,6 +96,42 @@ class PolicyEvaluation(TrainingEvaluation):
         self.require_metric([*scores, *passing, *(f"greedy/{name}" for name in scores if self.greedy)])
 
 
+@dataclass(frozen=True, kw_only=True)
+class SFTEvaluation(TrainingEvaluation):
+    """Loss and token accuracy of the held-out rows of data.eval.
+
+    Args:
+        metric: Decides which model is the best: the lowest loss, or the highest token_accuracy.
+        rows: How many, from the start of data.eval; null takes all.
+    """
+
+    metric: str = "loss"
+    rows: int | None = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "rows")
+        self.require_metric(("loss", "token_accuracy"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModelEvaluation(TrainingEvaluation):
+    """Accuracy, loss and margin of the held-out pairs of data.eval.
+
+    Args:
+        metric: Decides which model is the best: the highest accuracy or margin, or the lowest loss.
+        rows: How many pairs, from the start of data.eval; null takes all.
+    """
+
+    metric: str = "accuracy"
+    rows: int | None = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "rows")
+        self.require_metric(("accuracy", "loss", "margin"))
+
+
 def require_held_out_data(data: DataConfig) -> None:
     """Raise UserError where there is nothing to measure on."""
     require(

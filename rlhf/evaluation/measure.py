@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TEXTS = ("prompt", "response", "explanation", "extra")
 NUMBERS = ("reward", "length", "kl", "entropy", "eos_rate")
+GREEDY = "greedy/"
 Numbers = dict[str, float | None]
 
 
@@ -142,7 +143,7 @@ def means_of(
 def greedy_means(numbers: Sequence[Numbers], scores: Sequence[Scores]) -> dict[str, float]:
     """The means as `greedy/NAME`, but for those of what only a sample can estimate."""
     means = means_of(numbers, scores, 1, None)
-    return {f"greedy/{name}": value for name, value in means.items() if name not in ("kl", "entropy")}
+    return {f"{GREEDY}{name}": value for name, value in means.items() if name not in ("kl", "entropy")}
 
 
 def column_of(reward: str) -> str:

@@ -49,7 +49,7 @@ def train(trainer: PPOTrainer, folder: Path, held_out: "HeldOut") -> Path:
         ProgressBar("ppo", config.num_updates, ranks.is_first, done=trainer.updates_done) as bar,
         catch_termination(bar.stopping) as termination,
     ):
-        held_out.before_training(tracker, bar)
+        held_out.before_training(trainer.updates_done, tracker, bar)
         while not over(trainer, watch, held_out):
             step = trainer.updates_done + 1
             with ranks.failing_together():
@@ -66,12 +66,13 @@ def train(trainer: PPOTrainer, folder: Path, held_out: "HeldOut") -> Path:
                 tracker.log_inspected(inspected, step)
             note = "critic warm-up" if trainer.warming_up else ""
             bar.advance(figures(update.metrics), note, (samples[0]["prompt"], samples[0]["response"]))
-            measured = held_out.after_update(update.metrics, over(trainer, watch, held_out), tracker, bar)
+            is_last, counts = over(trainer, watch, held_out), not update.metrics["policy/warmup"]
+            measured = held_out.after_step(step, is_last, tracker, bar, counts)
             tracker.log(update.metrics | measured, step)
             asked_to_stop = ranks.any(termination.requested)
-            if asked_to_stop or held_out.found_best or step % config.checkpoint.save_steps == 0:
+            if asked_to_stop or held_out.found_best(step) or step % config.checkpoint.save_steps == 0:
                 save(trainer, watch, held_out, checkpoints)
-            held_out.keep_best()
+            held_out.keep_best(step)
             if asked_to_stop:
                 break
     if not over(trainer, watch, held_out):

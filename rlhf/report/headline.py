@@ -10,6 +10,7 @@ from rlhf.report.html import Markup, element, join
 from rlhf.report.load import Row, Run
 
 LAST_SHARE = 0.1
+GREEDY = "greedy/"
 UNITS = {
     "reward": "weighted sum per response",
     "score": "weighted sum per response",
@@ -135,12 +136,15 @@ def _tile(name: str, changes: list[Change], several: bool) -> Markup:
 
 def unit_of(name: str) -> str:
     """Of a quantity as training or evaluation call it; what is not known and has no stage before it is a reward."""
+    name = name.removeprefix(GREEDY)
     is_reward = name.startswith("reward/") or "/" not in name
     return "share of prompts" if name.startswith("pass@") else UNITS.get(name, "per response" if is_reward else "")
 
 
 def title_of(name: str) -> str:
     """What a quantity is called."""
+    if name.startswith(GREEDY):
+        return f"{title_of(name.removeprefix(GREEDY))}, greedy"
     short = name.split("/")[-1]
     return TITLES.get(short, short)
 

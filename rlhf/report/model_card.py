@@ -34,6 +34,7 @@ from rlhf.runs.folder import METRICS_FILE, WARNINGS_FILE
 
 CARD_FILE = "README.md"
 NOT_HELD_OUT = "Nothing was measured on held-out prompts: these are means over training batches."
+HELD_OUT = "`held_out/` is on rows that were not trained on, the rest on the last batch."
 NO_SAFETY = "No safety evaluation was done: nobody has looked at toxicity, bias, privacy or misuse."
 
 
@@ -133,7 +134,7 @@ def sft_card(config: SFTConfig, metrics: Sequence[Row]) -> str:
         {
             "Data": shown_data(config.data),
             "Method": settings(method),
-            "Results": f"{last_values(metrics)}\n\n{NOT_HELD_OUT}",
+            "Results": f"{last_values(metrics)}\n\n{HELD_OUT if 'held_out/loss' in metrics[-1] else NOT_HELD_OUT}",
             "Limitations": bullets(limits),
             "How to load": LOAD_MODEL.format(dtype=config.model.dtype, generate=generate(config.data, 128, 1.0)),
         },

@@ -9,7 +9,7 @@ from rlhf.config import EvaluateConfig, LoraConfig, ModelConfig
 from rlhf.config.checks import require
 from rlhf.data.examples import load_held_out, load_training, tokenize
 from rlhf.errors import UserError
-from rlhf.evaluation.measure import Measurement, measure
+from rlhf.evaluation.measure import GREEDY, Measurement, measure
 from rlhf.models.load import load_causal_lm
 from rlhf.models.locate import model_in
 from rlhf.models.quantization import is_quantized
@@ -54,6 +54,8 @@ def run_evaluate(config: EvaluateConfig) -> Measurement:
         num_generations=config.num_generations,
         batch_size=config.batch_size,
         seed=config.seed,
+        passing=config.pass_at_k,
+        greedy=config.greedy,
     )
     write_atomically(folder / "evaluation.json", json.dumps(measurement.means, indent=2) + "\n")
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in measurement.rows]
@@ -65,8 +67,21 @@ def run_evaluate(config: EvaluateConfig) -> Measurement:
 def main(config: EvaluateConfig) -> None:
     """`rlhf evaluate`: run the stage and print its means."""
     measurement = run_evaluate(config)
-    print_table(["held-out mean", config.output_dir], [[name, f"{x:.3f}"] for name, x in measurement.means.items()])
+    print_means(measurement.means, config.output_dir)
     print_places(Path(config.output_dir), {"means": "evaluation.json", "responses": "responses.jsonl"})
+
+
+def print_means(means: dict[str, float], output_dir: str) -> None:
+    """A row per quantity; greedy decoding in a column of its own, where it was asked for."""
+    sampled = {name: x for name, x in means.items() if not name.startswith(GREEDY)}
+    if len(sampled) == len(means):
+        print_table(["held-out mean", output_dir], [[name, f"{x:.3f}"] for name, x in means.items()])
+        return
+    rows = [
+        [name, f"{x:.3f}", f"{means[key]:.3f}" if (key := GREEDY + name) in means else ""]
+        for name, x in sampled.items()
+    ]
+    print_table(["held-out mean", output_dir, "greedy"], rows)
 
 
 def read_measurement(folder: Path) -> Measurement:

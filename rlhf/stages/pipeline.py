@@ -9,6 +9,7 @@ from rlhf.config import EvaluateConfig, ModelConfig, PipelineConfig
 from rlhf.data.examples import load_held_out, load_training, warn_of_leak
 from rlhf.errors import visible
 from rlhf.evaluation.measure import Measurement
+from rlhf.evaluation.policy import BEST_FOLDER
 from rlhf.report.model_card import add_held_out
 from rlhf.report.plots import plot_reward_and_kl
 from rlhf.report.tables import before_after, markdown_table, print_heading, print_table
@@ -61,6 +62,8 @@ def evaluate(config: PipelineConfig, folder: Path, model: Path) -> Measurement:
             sampling=config.ppo.sampling,
             prompts=config.evaluation.prompts,
             num_generations=config.evaluation.num_generations,
+            pass_at_k=config.evaluation.pass_at_k,
+            greedy=config.evaluation.greedy,
             seed=config.evaluation.seed,
         )
     )
@@ -87,11 +90,12 @@ def summarize(folder: Path, before: Measurement, after: Measurement) -> None:
     print_table(COLUMNS, rows)
     if plot.is_file():
         print(f"plot         {plot}")
+    best = folder / "ppo" / BEST_FOLDER
     print(
         f"summary      {folder / 'summary.json'}, {folder / 'summary.md'}\n"
         f"metrics      {folder / 'ppo' / 'metrics.jsonl'}, samples.jsonl beside it\n"
         f"SFT model    {folder / 'sft' / 'model'}\n"
-        f"PPO policy   {folder / 'ppo' / 'policy'}"
+        f"PPO policy   {folder / 'ppo' / 'policy'}" + (f"\nbest policy  {best}" if best.is_dir() else "")
     )
 
 

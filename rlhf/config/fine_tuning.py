@@ -14,6 +14,7 @@ from rlhf.config.checks import (
 )
 from rlhf.config.common import HubConfig, LoraConfig, ModelConfig, TrackingConfig
 from rlhf.config.data import DataConfig
+from rlhf.config.evaluation import RewardModelEvaluation, SFTEvaluation, require_held_out_data
 from rlhf.config.renamed import with_old_names
 
 
@@ -80,11 +81,13 @@ class SFTConfig(FineTuningConfig):
 
     Args:
         train_on: last is the last answer of each row; all are those of earlier turns too, each with what closes it.
+        evaluation: Measurement on the rows of data.eval along the run, and the best model by it; null is off.
     """
 
     output_dir: str = "runs/sft"
     num_train_epochs: float = 3.0
     train_on: Literal["last", "all"] = "last"
+    evaluation: SFTEvaluation | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,6 +95,8 @@ class SFTConfig(FineTuningConfig):
             self.model.name_or_path is not None or self.model.scratch is not None,
             "model is empty; give model.name_or_path or model.scratch",
         )
+        if self.evaluation is not None:
+            require_held_out_data(self.data)
 
 
 @with_old_names
@@ -106,6 +111,7 @@ class RewardModelConfig(FineTuningConfig):
         mismatched: Extra pairs per row, in which the rejected side is the chosen completion of another row: they teach
             the model to read the prompt.
         group_by: Column of the held-out rows by which the accuracy is broken down.
+        evaluation: Measurement on the held-out pairs along the run, and the best model by it; null is off.
     """
 
     output_dir: str = "runs/reward"
@@ -113,6 +119,7 @@ class RewardModelConfig(FineTuningConfig):
     learning_rate: float = 1e-4
     mismatched: float = 0.0
     group_by: str | None = None
+    evaluation: RewardModelEvaluation | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -35,7 +35,7 @@ def plot_reward_and_kl(folder: Path, file: Path, warmup_updates: int) -> None:
     if not can_draw(file.name):
         return
     plt = pyplot()
-    rows = read_jsonl(folder / METRICS_FILE)
+    rows = [row for row in read_jsonl(folder / METRICS_FILE) if row["step"] > 0]
     steps = [row["step"] for row in rows]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), dpi=130, layout="constrained")
     components = [name for name in rows[0] if name.startswith("reward/")]

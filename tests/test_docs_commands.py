@@ -3,7 +3,6 @@
 The three tables name each of them. A command that is new in the documentation is in none, and fails until it is.
 """
 
-import json
 import re
 import runpy
 import shlex
@@ -16,11 +15,10 @@ import pytest
 import yaml
 from documents import ROOT, blocks, commands, text_of
 from rewards.render_available import needs_render
+from tiny_smollm2 import write_smollm2
 
 from rlhf.cli import STAGES, main
-from rlhf.config import ScratchModel
 from rlhf.config.command_line import parse
-from rlhf.models.load import build_from_scratch
 from rlhf.rewards import RewardSpec, SpanReward, load_reward
 
 MODEL = "--model.scratch.hidden_size 32 --model.scratch.layers 1 --model.scratch.heads 2"
@@ -118,11 +116,7 @@ def test_every_block_is_of_a_kind_that_is_looked_at():
 
 @pytest.fixture
 def smollm2(tmp_path) -> None:
-    """A random model of the same architecture where `rlhf fetch smollm2` puts the real one."""
-    texts = [json.loads(line)["completion"] for line in text_of("data/react/train.jsonl").splitlines()[:40]]
-    size = {"hidden_size": 32, "layers": 1, "heads": 2, "context_length": 1200, "vocab_size": 400}
-    for part in build_from_scratch(ScratchModel(architecture="llama", **size), texts):
-        part.save_pretrained(tmp_path / "models" / "SmolLM2-135M-Instruct")
+    write_smollm2(tmp_path)
 
 
 @needs_render

@@ -16,6 +16,7 @@ STYLE = (
     "img{display:inline-block;min-width:32px;min-height:24px;border:1px dashed #8a94a0}"  # its file is not there
     "table{border-collapse:collapse}td,th{border:1px solid #cdd5df;padding:2px 6px}"
 )
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _ASKS_FOR_MORE = re.compile(r"<(?=/?(?:meta|link|base|iframe|object|embed)\b)", re.IGNORECASE)
 _SOURCE = re.compile(r"""(?<=[\s"'/])(src|srcset|poster|background|data)(?=\s*=)""", re.IGNORECASE)
 
@@ -63,10 +64,12 @@ def preview(result: "Rendered") -> Markup:
 def frame(html: str) -> Markup:
     """HTML in a frame without scripts, forms, navigation, network, or anything of the page around it.
 
-    The sandbox and the page's Content-Security-Policy, which the frame inherits, see to that. What asks for files
-    that are not there is taken out besides, so that the browser has nothing to complain of.
+    The sandbox and the frame's Content-Security-Policy see to that, on top of the policy of the report, if it is one
+    that shows it. What asks for files that are not there is taken out besides, so that the browser has nothing to
+    complain of.
     """
     harmless = _SOURCE.sub(r"data-\1", _ASKS_FOR_MORE.sub("&lt;", html))
-    document = f"<!doctype html><style>{STYLE}</style>{harmless}"
+    policy = element("meta", http_equiv="Content-Security-Policy", content=POLICY)
+    document = f"<!doctype html>{policy}<style>{STYLE}</style>{harmless}"
     return element("iframe", sandbox="", srcdoc=document, loading="lazy", title="rendered component", tabindex="-1",
                    referrerpolicy="no-referrer", class_="preview")  # fmt: skip

@@ -1,4 +1,4 @@
-"""docs/dashboards.md names the metrics that a run logs, no more and no less."""
+"""docs/guide/live-metrics.md names the metrics that a run logs, no more and no less."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ PHASES = ("reference", "reward", "evaluation", "exchange", "update")
 
 
 def test_every_metric_has_a_panel_in_the_docs(tiny_models, pairs):
-    text = Path("docs/dashboards.md").read_text(encoding="utf-8")
+    text = Path("docs/guide/live-metrics.md").read_text(encoding="utf-8")
     _, rows = text.split("\n| panel |", 1)
     cells = [line.split("|")[1] for line in rows.split("\n\n")[0].splitlines()[2:]]
     named = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]

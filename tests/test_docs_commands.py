@@ -66,11 +66,11 @@ NOT_RUN = {
 # The test that runs all Python of a page, and fails for a block that it does not know.
 PYTHON = {
     "README.md": "test_readme.py::test_the_classic_loop_runs",
-    "docs/extending.md": "test_extending.py::test_every_block_runs",
-    "docs/from-trl.md": "test_from_trl.py::test_the_loop_and_the_checkpoints_run",
-    "docs/ppo-in-five-steps.md": "test_tutorial.py::test_snippets_print_what_they_say",
-    "docs/report.md": "test_docs_commands.py::test_commands_run",
-    "docs/rewards.md": "test_docs_commands.py::test_rewards_of_the_docs",
+    "docs/how-to/change-the-algorithm.md": "test_extending.py::test_every_block_runs",
+    "docs/how-to/migrate-from-trl.md": "test_from_trl.py::test_the_loop_and_the_checkpoints_run",
+    "docs/guide/ppo-in-five-steps.md": "test_tutorial.py::test_snippets_print_what_they_say",
+    "docs/guide/report.md": "test_docs_commands.py::test_commands_run",
+    "docs/reference/rewards.md": "test_docs_commands.py::test_rewards_of_the_docs",
 }
 
 
@@ -129,7 +129,7 @@ def test_commands_run(documented, tmp_path, monkeypatch, capsys):
     assert len(list(tmp_path.glob("runs/new/[012]-*/evaluation.json"))) == 6
     for file in ("quickstart/report.html", "report-headline.png", "scored.jsonl", "reward/model/model.safetensors"):
         assert (tmp_path / "runs" / file).is_file(), file
-    [example] = blocks("python", page="docs/report.md")
+    [example] = blocks("python", page="docs/guide/report.md")
     exec(example.text, {})
     assert {page.name for page in tmp_path.glob("*.html")} == {"penalties.html", "report.html"}
 
@@ -156,7 +156,7 @@ def quickstart() -> list[str]:
 
 
 def two_that_differ_in_kl_coef(runs: Path) -> None:
-    """runs/kl-0.02 and runs/kl-0.2, of which docs/report.md speaks, from the quickstart."""
+    """runs/kl-0.02 and runs/kl-0.2, of which docs/guide/report.md speaks, from the quickstart."""
     for kl_coef in (0.02, 0.2):
         folder = runs / f"kl-{kl_coef}"
         shutil.copytree(runs / "quickstart", folder)
@@ -166,7 +166,9 @@ def two_that_differ_in_kl_coef(runs: Path) -> None:
 
 
 def test_rewards_of_the_docs(tmp_path, monkeypatch):
-    signature, _, short_lines, process, _ = blocks("python", page="docs/rewards.md")  # the others have their own tests
+    signature, _, short_lines, process, _ = blocks(
+        "python", page="docs/reference/rewards.md"
+    )  # the others have their own tests
     names: dict = {}
     for block in (signature, short_lines, process):
         exec(block.text, names)

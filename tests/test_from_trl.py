@@ -1,4 +1,4 @@
-"""docs/from-trl.md: its example runs, and it leaves no field out."""
+"""docs/how-to/migrate-from-trl.md: its example runs, and it leaves no field out."""
 
 import re
 from dataclasses import fields
@@ -11,7 +11,7 @@ from tiny_data import write_jsonl
 import rlhf.config as native
 from rlhf import PPOConfig
 
-DOCS = Path("docs/from-trl.md")
+DOCS = Path("docs/how-to/migrate-from-trl.md")
 TEXT = DOCS.read_text()
 
 

@@ -1,0 +1,29 @@
+"""The site of the documentation: what can be held without its tools. Links and the build: scripts/docs.sh."""
+
+from collections.abc import Iterator
+
+import yaml
+from documents import PAGES, ROOT
+
+SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+
+
+def leaves(nav: object) -> Iterator[str]:
+    """The pages of a navigation, in order."""
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for entry in nav.values() if isinstance(nav, dict) else nav:
+            yield from leaves(entry)
+
+
+def test_the_navigation_has_every_page_once():
+    assert sorted(leaves(SITE["nav"])) == sorted(page.removeprefix("docs/") for page in PAGES if page != "README.md")
+
+
+def test_nothing_is_loaded_from_elsewhere():
+    """Fonts, and the script that lets the search run on files, which the theme would fetch unless told otherwise."""
+    assert SITE["theme"]["font"] is False
+    [polyfill] = SITE["extra"]["polyfills"]
+    assert "iframe-worker" in polyfill
+    assert (ROOT / "docs" / polyfill).is_file()

@@ -23,11 +23,11 @@ class EvaluateConfig:
         model: A causal language model, or a folder written by `rlhf ppo`.
         data: Held-out prompts: data.eval, or data.train where that is not set; one of them is needed.
         rewards: As in PPO; a weight of 0 measures without adding to the reward.
-        sampling: Sampling.
+        sampling: How responses are sampled.
         prompts: How many prompts, from the start of the file; None takes all.
         num_generations: Responses per prompt.
         batch_size: Responses generated at once.
-        seed: Of the sampling.
+        seed: Seed of the sampling.
     """
 
     output_dir: str = "runs/evaluation"
@@ -60,14 +60,14 @@ class GenerateConfig:
     Args:
         model: Base or SFT model, or a folder written by `rlhf ppo`.
         prompt: One prompt, or several.
-        data: Take the prompts from its `train` instead, or its `eval` where that is not set; how they are put to the
-            model (`as_chat`, ...) in either case.
-        sampling: Sampling.
+        data: Take the prompts from data.train instead, or from data.eval; the other keys say how prompts become tokens
+            in either case.
+        sampling: How responses are sampled.
         num_generations: Completions per prompt.
         batch_size: Completions generated at once.
         output: Write JSONL here instead of printing.
         merge_to: Also write the model with its adapters merged into this folder.
-        seed: Of the sampling.
+        seed: Seed of the sampling.
     """
 
     model: ModelConfig
@@ -97,7 +97,7 @@ class ScoreConfig:
     Args:
         input: JSONL with `prompt` and `completion` (and `reference`, for rewards that compare).
         output: The same rows with `reward` and `rewards` added.
-        rewards: Components.
+        rewards: Reward components.
     """
 
     input: str
@@ -117,7 +117,7 @@ class EvaluationSettings:
         prompts: How many held-out prompts; None takes all.
         num_generations: Responses per prompt.
         metrics: Rewards that are only measured, besides those that are trained on.
-        seed: Of the sampling.
+        seed: Seed of the sampling.
     """
 
     prompts: int | None = None
@@ -139,7 +139,7 @@ class PipelineConfig:
         output_dir: The stages work in its folders sft/ and ppo/; summary.json, summary.md and plots lie in it.
         sft: The first stage; its output_dir is ignored.
         ppo: The second stage; it starts from the SFT model and its output_dir is ignored.
-        evaluation: Held-out measurement of both.
+        evaluation: Held-out measurement before and after PPO.
         seed: Overrides the seed of both stages.
     """
 

@@ -17,5 +17,5 @@ fi
 export NO_MKDOCS_2_WARNING=1
 case ${1:-} in
   serve) exec .venv-docs/bin/mkdocs serve ;;
-  *) exec .venv-docs/bin/mkdocs build --quiet --strict ;;
+  *) exec .venv-docs/bin/mkdocs build --strict ;;
 esac

@@ -1,10 +1,12 @@
-"""Writes the generated pages of docs/reference: every command, and every setting of every command.
+"""Writes the generated pages of docs/reference: commands, the settings of each, and the built-in rewards.
 
     python docs/build/reference.py
 
 tests/test_docs_reference.py fails where a page is not what this would write.
 """
 
+import inspect
+import os
 import typing
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +16,10 @@ import docstring_parser
 from rlhf.cli import COMMANDS, ON_SEVERAL_PROCESSES, STAGES
 from rlhf.config.expected import shown
 from rlhf.config.help import description_of
-from rlhf.config.rewards import RewardSpec
+from rlhf.config.rewards import BUILTINS, RewardSpec
 from rlhf.config.sections import REQUIRED, Setting, alternatives, section_in, section_items, settings
 from rlhf.report.write import parser as report_parser
+from rlhf.rewards.loading import find
 from rlhf.toy.cli import TOYS
 
 FOLDER = Path(__file__).resolve().parents[1] / "reference"
@@ -35,6 +38,10 @@ every key with its default. Exit status: 0 if all went well or the run was saved
 | command | what it does |
 | --- | --- |
 """
+REWARDS_HEAD = """\
+The names that `path` of a reward can be, besides a function or class of your own. Options go into `args`:
+`{path: length, args: {maximum: 600}}`. How each of them is fooled, and how to choose: [rewards](rewards.md).
+"""
 SHARED = {"doctor": "ppo"}
 """Stages whose settings are those of another."""
 WITHOUT_SETTINGS = ("setup-render",)
@@ -45,7 +52,11 @@ FIRST_WORDS = {"fetch": "smollm2"}
 
 def pages() -> dict[Path, str]:
     """Every generated page by its path."""
-    found = {FOLDER / "commands.md": commands_page(), FOLDER / "config" / "toy.md": toy_page()}
+    found = {
+        FOLDER / "commands.md": commands_page(),
+        FOLDER / "built-in-rewards.md": rewards_page(),
+        FOLDER / "config" / "toy.md": toy_page(),
+    }
     for name in STAGES:
         if name not in (*SHARED, *WITHOUT_SETTINGS):
             found[FOLDER / "config" / f"{name}.md"] = config_page(name)
@@ -105,6 +116,27 @@ def config_page(name: str) -> str:
 def plain_below(section: str, found: dict[str, Setting]) -> dict[str, Setting]:
     """The settings of a section that are no sections themselves."""
     return {key: s for key, s in found.items() if key.rpartition(".")[0] == section and section_in(s.hint) is None}
+
+
+def rewards_page() -> str:
+    """The built-in rewards with their options."""
+    rows = [f"| `{name}` | {cell(summary(find(name)))} | {options(find(name))} |" for name in BUILTINS]
+    head = "| reward | what it measures | options |\n| --- | --- | --- |\n"
+    return f"# Built-in rewards\n\n{NOTE}\n\n{REWARDS_HEAD}\n{head}" + "\n".join(rows) + "\n"
+
+
+def options(reward: type) -> str:
+    """The options of a reward with their defaults."""
+    parameters = inspect.signature(reward).parameters.values()
+    return "<br>".join(
+        f"`{one.name}`, required" if one.default is one.empty else f"`{one.name}` = `{anywhere(shown(one.default))}`"
+        for one in parameters
+    )
+
+
+def anywhere(default: str) -> str:
+    """A default that depends on the environment, as it is for everybody."""
+    return default.replace(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "${XDG_CACHE_HOME:-~/.cache}")
 
 
 def toy_page() -> str:

@@ -27,6 +27,11 @@ def outside(page: str, link: str) -> str | None:
     return None if target.startswith(f"{DOCS}/") else target
 
 
+def copy_of(target: str) -> str:
+    """Where the copy of a file is; MkDocs leaves out what begins with a dot."""
+    return f"{FOLDER}/{target.removeprefix('.')}.html"
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add a page for every file outside docs/ that some page links to."""
     pages = [file for file in files if file.is_documentation_page()]
@@ -34,10 +39,10 @@ def on_files(files: Files, config: Any) -> Files:
         target
         for page in pages
         for link in LINK.finditer(CODE.sub("", page.content_string))
-        if (target := outside(page.src_uri, link["path"])) is not None
+        if (target := outside(page.src_uri, link["path"])) is not None and (ROOT / target).exists()
     }
     for target in sorted(targets):
-        files.append(File.generated(config, f"{FOLDER}/{target}.html", content=as_html(ROOT / target)))
+        files.append(File.generated(config, copy_of(target), content=as_html(ROOT / target)))
     return files
 
 
@@ -50,7 +55,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             return link[0]
         place = re.sub(r"^#L(\d+).*", r"#L-\1", link["place"] or "")
         here = posixpath.dirname(page.file.src_uri)
-        return f"{link['head']}{posixpath.relpath(f'{FOLDER}/{target}.html', here)}{place})"
+        return f"{link['head']}{posixpath.relpath(copy_of(target), here)}{place})"
 
     spared = [range(*match.span()) for match in CODE.finditer(markdown)]
     return LINK.sub(lambda link: link[0] if any(link.start() in code for code in spared) else replaced(link), markdown)

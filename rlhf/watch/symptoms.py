@@ -116,7 +116,7 @@ def clip_fraction_high(history: History, limits: Limits) -> str | None:
         return None
     return (
         f"{clipped:.0%} of the tokens are clipped (mean of {WINDOW} updates), more than {CLIP_FRACTION:.0%}: the "
-        "policy moves too far on one rollout. Lower learning_rate or epochs"
+        "policy moves too far on one rollout. Lower learning_rate or num_ppo_epochs"
     )
 
 

@@ -76,7 +76,7 @@ class StepTrainer(PPOTrainer):
 
     @torch.no_grad()
     def evaluate_part(self, part: Responses) -> dict[str, Tensor]:
-        """What networks say of a micro-batch, each [b, t]; the response mask too, which the method may change."""
+        """The outputs of the networks for a micro-batch, each [b, t], and the mask, which the method may change."""
         methods, exact = self.methods, self.config.kl_estimator == "exact"
         queries, responses, inputs, places = as_trl_has_it(methods, part)
         logprobs, logits, values, masks = methods.batched_forward_pass(

@@ -87,7 +87,7 @@ class GenerateConfig:
         require_positive(self, "num_generations", "batch_size")
         require(self.model.name_or_path is not None, NO_MODEL)
         in_data = self.data is not None and (self.data.train is not None or self.data.eval is not None)
-        require(bool(self.prompt) != in_data, "give either prompt or data.train, not both and not neither")
+        require(bool(self.prompt) != in_data, "give either prompt or data.train, one of the two")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ def examine(config: PPOConfig) -> Iterator[Check]:
     try:
         reward_sum = RewardSum.from_specs(config.rewards)
     except RewardError as error:
-        yield failure("rewards", str(error), "mend the entry in rewards")
+        yield failure("rewards", str(error), "fix the entry in rewards")
         reward_sum = None
     try:
         too_large = memory.check_weights_fit(config.model)

@@ -1,4 +1,4 @@
-"""What the rewards say of sixteen responses, and how long they take."""
+"""The scores of sixteen responses, and how long they take."""
 
 import statistics
 import time
@@ -17,7 +17,7 @@ def check_rewards(trial: Trial) -> Iterator[Check]:
     try:
         scores = trial.trainer.score(trial.responses)
     except RewardError as error:
-        yield failure("rewards", str(error), "mend the reward; `rlhf score` runs it on a file of completions")
+        yield failure("rewards", str(error), "fix the reward; `rlhf score` runs it on a file of completions")
         return
     seconds = time.perf_counter() - started
     for reward in trial.trainer.reward_fn.rewards:

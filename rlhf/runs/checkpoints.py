@@ -56,7 +56,7 @@ class CheckpointManager:
             reason = getattr(error, "strerror", None) or error
             raise UserError(
                 f"the checkpoint of step {step} cannot be written to {target} ({reason}); earlier checkpoints are"
-                " untouched: mend that and start the same command again"
+                " untouched: fix that and start the same command again"
             ) from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)

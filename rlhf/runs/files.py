@@ -57,7 +57,7 @@ def saving(place: Path) -> Iterator[None]:
         if not (isinstance(error, OSError) or type(error).__name__ == "SafetensorError"):  # a library for its name
             raise
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{place} cannot be written ({reason}); mend that and start the same command again") from error
+        raise UserError(f"{place} cannot be written ({reason}); fix that and start the same command again") from error
 
 
 def read_jsonl(file: Path) -> list[Any]:

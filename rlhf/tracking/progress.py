@@ -47,7 +47,7 @@ class ProgressBar:
 
         Args:
             figures: Columns of the live view; name and value one after the other in a line.
-            note: What else there is to say of this step.
+            note: Anything else about this step.
             sample: A prompt and the response to it, for the live view.
         """
         self.done += 1

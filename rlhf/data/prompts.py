@@ -1,4 +1,4 @@
-"""Where the next prompts come from: shuffled passes over a data set, or an iterator that makes them up."""
+"""Where the next prompts come from: shuffled passes over a data set, or an iterator."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol

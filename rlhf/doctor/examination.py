@@ -11,7 +11,7 @@ from rlhf.rewards import RewardError, RewardSum, WeightedReward
 
 
 def examine(config: PPOConfig) -> Iterator[Check]:
-    """What there is to say about a run before it begins; ends early where going on would make no sense.
+    """All findings about a run before it begins; ends early where later checks would make no sense.
 
     Nothing is written, and no weight is changed for longer than a check takes.
     """

@@ -75,7 +75,7 @@ def spread(values: list[float]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time for people."""
+    """A time in readable units."""
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"

@@ -49,7 +49,7 @@ def is_set(name: str, value: Any, kind: str) -> bool:
 
 
 def keep_in_eval_mode(module: torch.nn.Module) -> None:
-    """Let a module (not those in it) take no notice of train mode; its class becomes one of its own for that."""
+    """Let a module (not those in it) ignore train mode; its class becomes one of its own for that."""
     own_class = type(module)
     if not isinstance(vars(own_class).get("training"), property):
         always = {"training": property(lambda self: False, lambda self, value: None)}

@@ -50,7 +50,7 @@ def staged(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def saving(place: Path) -> Iterator[None]:
-    """Turn what the disk says while `place` is written (it is full, it is read-only) into a UserError of one line."""
+    """Turn an error of the disk while `place` is written (full, read-only) into a UserError of one line."""
     try:
         yield
     except Exception as error:

@@ -98,7 +98,7 @@ def entropy_collapse(history: History, limits: Limits) -> str | None:
 
 
 def critic_blind(history: History, limits: Limits) -> str | None:
-    """The critic still knows nothing of the returns."""
+    """The critic still does not predict the returns."""
     explained = statistics.median(history["critic/explained_variance"].latest)
     if explained >= EXPLAINED_VARIANCE:
         return None

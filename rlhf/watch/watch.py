@@ -14,7 +14,7 @@ REWARD_HACKING = "reward_hacking"
 
 
 class Finding(NamedTuple):
-    """Something that goes wrong: a name to look for, and a sentence for the one who can change it."""
+    """Something that goes wrong: its name, and a sentence that says what to change."""
 
     name: str
     message: str

@@ -12,7 +12,7 @@ from typing import Any
 MODULES = {
     "rlhf.callbacks": ["rlhf.ppo.trainer"],
     "rlhf.checkpoint": ["rlhf.policy.files"],
-    "rlhf.evaluate": ["rlhf.stages.evaluate"],
+    "rlhf.evaluate": ["rlhf.stages.evaluate", "rlhf.evaluation.measure"],
     "rlhf.files": ["rlhf.runs.files"],
     "rlhf.generate": ["rlhf.stages.generate"],
     "rlhf.launch": ["rlhf.parallel.launch"],

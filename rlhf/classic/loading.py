@@ -31,7 +31,7 @@ def with_adapters(model: Any, peft_config: "peft.PeftConfig | None") -> Any:
     )
     require(
         not getattr(model.config, "is_encoder_decoder", False),
-        f"{name} is an encoder-decoder; PPO is for decoder-only models here (docs/from-trl.md)",
+        f"{name} is an encoder-decoder; PPO is for decoder-only models here (docs/how-to/migrate-from-trl.md)",
     )
     require(
         peft_config is None or isinstance(peft_config, peft.PeftConfig),

@@ -15,6 +15,7 @@ from rlhf.config.checks import (
 )
 from rlhf.config.common import HubConfig, LoraConfig, ModelConfig, SamplingConfig, TrackingConfig
 from rlhf.config.data import DataConfig
+from rlhf.config.evaluation import PolicyEvaluation, require_held_out_data
 from rlhf.config.generation import GenerationConfig, require_samplable
 from rlhf.config.renamed import with_old_names
 from rlhf.config.rewards import RewardSpec
@@ -135,6 +136,8 @@ class PPOConfig:
         num_processes: Refuse to run on any other number of processes; None accepts any number.
         fast_paths: Use faster code of this package where there is some; false runs that of transformers, PEFT and
             PyTorch only.
+        evaluation: Measurement on the prompts of data.eval along the run, and the best policy by it; null is off and
+            costs nothing.
         checkpoint: How often the run is saved, to be continued by the same command.
         watch: When to warn.
         inspect: Rollouts that are stored in full, for the report.
@@ -189,6 +192,7 @@ class PPOConfig:
     seed: int = 0
     num_processes: int | None = None
     fast_paths: bool = True
+    evaluation: PolicyEvaluation | None = None
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
     inspect: InspectConfig = field(default_factory=InspectConfig)
@@ -220,6 +224,9 @@ class PPOConfig:
             self.dual_clip is None or self.dual_clip > 1, f"dual_clip is {self.dual_clip}; it must be greater than 1"
         )
         require_untrained_gold(self.watch, self.rewards)
+        if self.evaluation is not None:
+            require_held_out_data(self.data)
+            self.evaluation.require_measurable(self.rewards)
         for name in ("gamma", "gae_lambda"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"{name} is {value}; it must be between 0 and 1")

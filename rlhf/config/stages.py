@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from rlhf.config.checks import require, require_finite, require_not_negative, require_paths, require_positive
 from rlhf.config.common import ModelConfig, SamplingConfig
 from rlhf.config.data import DataConfig
+from rlhf.config.evaluation import PassConfig, require_passable
 from rlhf.config.fine_tuning import SFTConfig
 from rlhf.config.ppo import PPOConfig
 from rlhf.config.renamed import with_old_names
@@ -27,6 +28,8 @@ class EvaluateConfig:
         prompts: How many prompts, from the start of the file; None takes all.
         num_generations: Responses per prompt.
         batch_size: Responses generated at once.
+        pass_at_k: Report pass@1 to pass@num_generations, too.
+        greedy: Decode one response to each prompt greedily, too.
         seed: Seed of the sampling.
     """
 
@@ -38,6 +41,8 @@ class EvaluateConfig:
     prompts: int | None = None
     num_generations: int = 1
     batch_size: int = 128
+    pass_at_k: PassConfig | None = None
+    greedy: bool = False
     seed: int = 1234
 
     def __post_init__(self) -> None:
@@ -45,6 +50,11 @@ class EvaluateConfig:
         require_paths(self, "output_dir")
         require_not_negative(self, "seed")
         require_positive(self, "prompts", "num_generations", "batch_size")
+        require_passable(self.pass_at_k, self.num_generations, [spec.metric_name for spec in self.rewards])
+        require(
+            not (self.greedy and self.sampling.temperature == 0),
+            "greedy is true, but sampling.temperature is 0, which decodes greedily already; remove one of them",
+        )
         require(self.model.name_or_path is not None, NO_MODEL)
         require(
             self.data.eval is not None or self.data.train is not None,
@@ -117,12 +127,16 @@ class EvaluationSettings:
         prompts: How many held-out prompts; None takes all.
         num_generations: Responses per prompt.
         metrics: Rewards that are only measured, besides those that are trained on.
+        pass_at_k: Report pass@1 to pass@num_generations, too.
+        greedy: Decode one response to each prompt greedily, too.
         seed: Seed of the sampling.
     """
 
     prompts: int | None = None
     num_generations: int = 1
     metrics: list[RewardSpec] = field(default_factory=list)
+    pass_at_k: PassConfig | None = None
+    greedy: bool = False
     seed: int = 1234
 
     def __post_init__(self) -> None:
@@ -137,19 +151,25 @@ class PipelineConfig:
 
     Args:
         output_dir: The stages work in its folders sft/ and ppo/; summary.json, summary.md and plots lie in it.
-        sft: The first stage; its output_dir is ignored.
+        sft: The first stage; its output_dir is ignored. null leaves it out: PPO starts from its own model.
         ppo: The second stage; it starts from the SFT model and its output_dir is ignored.
         evaluation: Held-out measurement before and after PPO.
         seed: Overrides the seed of both stages.
     """
 
     output_dir: str = "runs/pipeline"
-    sft: SFTConfig
+    sft: SFTConfig | None
     ppo: PPOConfig
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     seed: int = 0
 
     def __post_init__(self) -> None:
         require_finite(self)
+        names = [spec.metric_name for spec in (*self.ppo.rewards, *self.evaluation.metrics)]
+        require_passable(self.evaluation.pass_at_k, self.evaluation.num_generations, names, "evaluation.")
         require_paths(self, "output_dir")
         require_not_negative(self, "seed")
+        require(
+            self.sft is not None or self.ppo.model.name_or_path is not None,
+            "sft is null and ppo.model.name_or_path is not set; one of the two has to say what PPO starts from",
+        )

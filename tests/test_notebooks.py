@@ -143,7 +143,7 @@ def test_react(run, tmp_path):
     look_at = ["means", "[pair.picked for pair in pairs]", "len(curve)"]
     notebook, (means, picked, updates) = run("react_ppo.ipynb", {"SETTINGS": SMALL_PIPELINE.split()}, look_at)
     assert json.loads((tmp_path / "runs/quickstart/summary.json").read_text()) == means
-    assert picked[0] == "largest gain in reward"
+    assert len(picked) == 2
     assert updates == 2
     assert len(shown(notebook, "image/png")) == 1
     asked_for, numbers, side_by_side = shown(notebook, "text/html")

@@ -38,7 +38,7 @@ class Run:
 
     def curve(self, name: str) -> list[float]:
         """A metric at every update, averaged with the updates just before it."""
-        values = [row[name] for row in self.metrics]
+        values = [row[name] for row in self.metrics if name in row]
         return [mean(values[max(0, end - SMOOTHING) : end]) for end in range(1, len(values) + 1)]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 MODULES = {
     "rlhf.callbacks": ["rlhf.ppo.trainer"],
     "rlhf.checkpoint": ["rlhf.policy.files"],
-    "rlhf.evaluate": ["rlhf.stages.evaluate"],
+    "rlhf.evaluate": ["rlhf.stages.evaluate", "rlhf.evaluation.measure"],
     "rlhf.files": ["rlhf.runs.files"],
     "rlhf.generate": ["rlhf.stages.generate"],
     "rlhf.launch": ["rlhf.parallel.launch"],
@@ -56,7 +56,7 @@ def look_up(module: str, name: str) -> Any:
 
 
 def warn(old: str, homes: list[str]) -> None:
-    """Say where something is now."""
+    """Warn where something is now."""
     warnings.warn(f"{old} has moved to {' and '.join(homes)}", FutureWarning, stacklevel=3)
 
 

@@ -8,12 +8,13 @@ from tiny_policy import make_policy
 
 from rlhf.config import DataConfig, ModelConfig, SamplingConfig
 from rlhf.data.examples import load_examples, tokenize
+from rlhf.evaluation.measure import measure
 from rlhf.maths.kl import kl_from_logits
 from rlhf.maths.tensors import entropy_from_logits
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.rewards import RewardError, RewardSpec, RewardSum
 from rlhf.rewards.scores import WeightedReward
-from rlhf.stages.evaluate import measure, policy_of
+from rlhf.stages.evaluate import policy_of
 
 
 class Counting:

@@ -165,7 +165,7 @@ def test_the_code_of_a_reward_model(tiny_models, tmp_path, monkeypatch, capsys):
 
     from rlhf.models.tokenizer import load_tokenizer
     from rlhf.rewards.learned import Settings
-    from rlhf.stages.reward_model import save
+    from rlhf.stages.reward_model import fill
 
     config = RewardModelConfig(
         model=ModelConfig(name_or_path=str(tiny_models["gpt2"])), data=DataConfig(train="x.jsonl", eval="y.jsonl")
@@ -176,7 +176,8 @@ def test_the_code_of_a_reward_model(tiny_models, tmp_path, monkeypatch, capsys):
     model = AutoModelForSequenceClassification.from_pretrained(tiny_models["gpt2"], num_labels=1)
     tokenizer = load_tokenizer(str(tiny_models["gpt2"]))
     model.config.pad_token_id = tokenizer.pad_token_id
-    save(model, tokenizer, Settings(mean=0.5, std=2.0), card, tmp_path / "model")
+    (tmp_path / "model").mkdir()
+    fill(tmp_path / "model", model, tokenizer, Settings(mean=0.5, std=2.0), card)
     assert (tmp_path / "model" / CARD_FILE).read_text() == card
     [block] = code_blocks(card)
     names = run_code(tmp_path / "model", block, monkeypatch)

@@ -26,6 +26,8 @@ from rlhf.config import (
     TrackingConfig,
 )
 from rlhf.errors import Interrupted, UserError
+from rlhf.evaluation.held_out import HeldOut
+from rlhf.parallel.ranks import Ranks
 from rlhf.stages.hf_trainer import run_trainer, training_arguments
 from rlhf.stages.resumable import load_parameters, resumable, trainable
 
@@ -228,7 +230,8 @@ def test_a_model_that_draws_random_numbers(configs, tmp_path):
             callbacks=[*callbacks],
         )
         folder.mkdir(exist_ok=True)
-        run_trainer(trainer, "sft", folder, configs["full"], {})
+        not_measured = HeldOut(None, "step", Ranks(), dict, print, folder / "model-best")
+        run_trainer(trainer, "sft", folder, configs["full"], {}, not_measured)
         return trainable(model)
 
     uninterrupted = train(tmp_path / "uninterrupted")

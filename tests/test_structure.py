@@ -32,6 +32,7 @@ ORDER = [
     "report",
     "tracking",
     "ppo",
+    "evaluation",
     "stages",
     "doctor",
     "classic",

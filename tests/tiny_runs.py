@@ -1,6 +1,7 @@
 """Very small runs: their configs, a trainer, a reward that a random model can vary in, and a crash."""
 
 import dataclasses
+import random
 from pathlib import Path
 
 import torch
@@ -17,6 +18,16 @@ from rlhf.stages.ppo import build_trainer
 def count_e(prompts, completions, **columns):
     """The share of the letter e: something a random model can vary in."""
     return [text.count("e") / max(1, len(text)) for text in map(text_of, completions)]
+
+
+def draws_a_number(prompts, completions, **columns):
+    """Not a function of its arguments: it uses up the random numbers of everybody."""
+    return [random.random() + torch.rand(()).item() for _ in completions]
+
+
+def never_applies(prompts, completions, **columns):
+    """A reward for other prompts than these."""
+    return [None for _ in completions]
 
 
 COUNT_E = RewardSpec(path="tiny_runs.count_e")

@@ -14,12 +14,13 @@ from rlhf.config.checks import (
 )
 from rlhf.config.common import HubConfig, LoraConfig, ModelConfig, TrackingConfig
 from rlhf.config.data import DataConfig
+from rlhf.config.evaluation import RewardModelEvaluation, SFTEvaluation, require_held_out_data
 from rlhf.config.renamed import with_old_names
 
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuningConfig:
-    """What both have in common.
+    """What SFT and reward models have in common.
 
     Args:
         output_dir: The merged model and its tokenizer land in its folder model/.
@@ -29,14 +30,16 @@ class FineTuningConfig:
         num_train_epochs: Passes over the data.
         batch_size: Rows per optimizer step, over all processes.
         micro_batch_size: Rows per forward pass; None is the whole batch.
-        learning_rate: Peak; cosine decay to 0 after the warm-up.
-        warmup_fraction: Share of the steps with rising learning rate.
-        weight_decay: AdamW's.
-        max_grad_norm: Gradients are scaled down to this norm.
+        learning_rate: Peak learning rate; cosine decay to 0 after the warm-up.
+        warmup_fraction: Share of the steps during which the learning rate rises.
+        weight_decay: Weight decay of AdamW.
+        max_grad_norm: Clip the gradient norm to this value.
         seed: Seeds new weights and the order of the data.
-        num_processes: Refuse to run on any other number of processes; None takes them as they are launched.
+        num_processes: Refuse to run on any other number of processes; None accepts any number.
+        fast_paths: Use faster code of this package where there is some; false runs that of transformers, PEFT, TRL and
+            PyTorch only.
         checkpoint: How often the state is saved, so that the same command continues an interrupted run.
-        tracking: Metrics.
+        tracking: Where metrics go.
         push_to_hub: Upload the finished model; None keeps it here.
     """
 
@@ -53,6 +56,7 @@ class FineTuningConfig:
     max_grad_norm: float = 1.0
     seed: int = 0
     num_processes: int | None = None
+    fast_paths: bool = True
     checkpoint: CheckpointConfig = field(default_factory=lambda: CheckpointConfig(save_steps=200))
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     push_to_hub: HubConfig | None = None
@@ -79,12 +83,15 @@ class SFTConfig(FineTuningConfig):
     """Supervised fine-tuning on prompt/completion pairs, loss on the completion only; every row needs a completion.
 
     Args:
-        train_on: last is the last answer of each row; all are those of earlier turns too, each with what closes it.
+        train_on: last trains on the last answer of a row; all trains on every answer, each with the token that closes
+            it.
+        evaluation: Measurement on the rows of data.eval along the run, and the best model by it; null is off.
     """
 
     output_dir: str = "runs/sft"
     num_train_epochs: float = 3.0
     train_on: Literal["last", "all"] = "last"
+    evaluation: SFTEvaluation | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,6 +99,8 @@ class SFTConfig(FineTuningConfig):
             self.model.name_or_path is not None or self.model.scratch is not None,
             "model is empty; give model.name_or_path or model.scratch",
         )
+        if self.evaluation is not None:
+            require_held_out_data(self.data)
 
 
 @with_old_names
@@ -106,6 +115,7 @@ class RewardModelConfig(FineTuningConfig):
         mismatched: Extra pairs per row, in which the rejected side is the chosen completion of another row: they teach
             the model to read the prompt.
         group_by: Column of the held-out rows by which the accuracy is broken down.
+        evaluation: Measurement on the held-out pairs along the run, and the best model by it; null is off.
     """
 
     output_dir: str = "runs/reward"
@@ -113,6 +123,7 @@ class RewardModelConfig(FineTuningConfig):
     learning_rate: float = 1e-4
     mismatched: float = 0.0
     group_by: str | None = None
+    evaluation: RewardModelEvaluation | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

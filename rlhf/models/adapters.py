@@ -5,6 +5,7 @@ PPO begins, and what its reference is.
 """
 
 import contextlib
+import copy
 import json
 import os
 from collections.abc import Callable
@@ -167,6 +168,11 @@ def check_shapes(wrapper: "PeftModel", settings: "PeftConfig", shapes: dict[str,
             raise UserError(
                 f"{file}: tensor {name!r} has shape {shapes[name]}, expected {tuple(tensor.shape)}; {ANOTHER}"
             )
+
+
+def merged_copy(model: "PreTrainedModel | PeftModel") -> "PreTrainedModel":
+    """The plain model, adapters merged in, of one that goes on being trained; one without adapters is itself."""
+    return merge(copy.deepcopy(model)) if hasattr(model, "peft_config") else model
 
 
 def merge(wrapper: "PeftModel", adapter: str | None = None) -> "PreTrainedModel":

@@ -1,7 +1,7 @@
 """The loop around the updates: report, watch, save, stop when asked to."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,11 +23,16 @@ from rlhf.tracking.progress import ProgressBar
 from rlhf.tracking.tracker import Tracker
 from rlhf.watch.watch import Watch
 
+if TYPE_CHECKING:
+    from rlhf.evaluation.held_out import HeldOut
+
 ROLLOUTS_FOLDER = "rollouts"
 
 
-def train(trainer: PPOTrainer, folder: Path) -> Path:
+def train(trainer: PPOTrainer, folder: Path, held_out: "HeldOut") -> Path:
     """Run the updates that are left and write the policy; returns its folder.
+
+    `held_out` measures the policy along the way, and may end the run before the last update.
 
     Goes on from the newest intact checkpoint in `folder`. SIGTERM and Ctrl-C end it after the update at hand, with a
     checkpoint, by raising Interrupted.
@@ -36,7 +41,7 @@ def train(trainer: PPOTrainer, folder: Path) -> Path:
     checkpoints = CheckpointManager(folder / CHECKPOINTS_FOLDER, config.checkpoint.save_total_limit, config)
     watch = Watch(config.watch, config.adaptive_kl_target, config.sampling.max_new_tokens)
     inspection = Inspection(trainer, folder / ROLLOUTS_FOLDER)
-    resumed_at = resume(trainer, watch, checkpoints)
+    resumed_at = resume(trainer, watch, held_out, checkpoints)
     check_tokens(trainer)
     trainer.callbacks = [StartChecks(), *trainer.callbacks]
     with (
@@ -44,7 +49,8 @@ def train(trainer: PPOTrainer, folder: Path) -> Path:
         ProgressBar("ppo", config.num_updates, ranks.is_first, done=trainer.updates_done) as bar,
         catch_termination(bar.stopping) as termination,
     ):
-        while trainer.updates_done < config.num_updates and not watch.stop:
+        held_out.before_training(trainer.updates_done, tracker, bar)
+        while not over(trainer, watch, held_out):
             step = trainer.updates_done + 1
             with ranks.failing_together():
                 inspection.before_update(step)
@@ -58,23 +64,33 @@ def train(trainer: PPOTrainer, folder: Path) -> Path:
             tracker.log_samples(samples[: config.tracking.samples], step)
             if inspected:
                 tracker.log_inspected(inspected, step)
-            tracker.log(update.metrics, step)
             note = "critic warm-up" if trainer.warming_up else ""
             bar.advance(figures(update.metrics), note, (samples[0]["prompt"], samples[0]["response"]))
+            is_last, counts = over(trainer, watch, held_out), not update.metrics["policy/warmup"]
+            measured = held_out.after_step(step, is_last, tracker, bar, counts)
+            tracker.log(update.metrics | measured, step)
             asked_to_stop = ranks.any(termination.requested)
-            if asked_to_stop or step % config.checkpoint.save_steps == 0:
-                save(trainer, watch, checkpoints)
+            if asked_to_stop or held_out.found_best(step) or step % config.checkpoint.save_steps == 0:
+                save(trainer, watch, held_out, checkpoints)
+            held_out.keep_best(step)
             if asked_to_stop:
                 break
-    if trainer.updates_done < config.num_updates and not watch.stop:
+    if not over(trainer, watch, held_out):
         raise Interrupted(f"saved after update {step} of {config.num_updates}; the same command continues")
     if ranks.is_first:
         with staged(folder / POLICY_FOLDER) as staging:
             write_policy(staging, trainer, folder)
+            held_out.describe(staging)
+    held_out.say_best()
     return folder / POLICY_FOLDER
 
 
-def resume(trainer: PPOTrainer, watch: Watch, checkpoints: CheckpointManager) -> int | None:
+def over(trainer: PPOTrainer, watch: Watch, held_out: "HeldOut") -> bool:
+    """Whether there is no update left: all are done, or the run has seen enough of itself."""
+    return trainer.updates_done >= trainer.config.num_updates or watch.stop or held_out.stop
+
+
+def resume(trainer: PPOTrainer, watch: Watch, held_out: "HeldOut", checkpoints: CheckpointManager) -> int | None:
     """Continue from the newest intact checkpoint; returns the updates that it holds, None if there is none.
 
     The first rank looks and the others follow it.
@@ -83,13 +99,13 @@ def resume(trainer: PPOTrainer, watch: Watch, checkpoints: CheckpointManager) ->
     if latest is None:
         return None
     with said_once():
-        read_training(latest, trainer, watch)
+        read_training(latest, trainer, watch, held_out)
     return trainer.updates_done
 
 
-def save(trainer: PPOTrainer, watch: Watch, checkpoints: CheckpointManager) -> None:
+def save(trainer: PPOTrainer, watch: Watch, held_out: "HeldOut", checkpoints: CheckpointManager) -> None:
     """Write a checkpoint; all ranks take part, the first one writes, and none goes on before it has."""
-    state = training_state(trainer, watch)
+    state = training_state(trainer, watch, held_out)
 
     def write() -> None:
         if trainer.ranks.is_first:

@@ -1,7 +1,7 @@
 """All that an interrupted PPO run needs to go on as if nothing had happened."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlhf.errors import UserError
 from rlhf.policy.files import read_policy, save_policy
@@ -10,10 +10,13 @@ from rlhf.report.model_card import write_policy_card
 from rlhf.runs.state_files import load_state, restore_rng_state, rng_state, save_state
 from rlhf.watch.watch import Watch
 
+if TYPE_CHECKING:
+    from rlhf.evaluation.held_out import HeldOut
+
 POLICY_FOLDER, STATE = "policy", "trainer"
 
 
-def training_state(trainer: PPOTrainer, watch: Watch) -> dict[str, Any]:
+def training_state(trainer: PPOTrainer, watch: Watch, held_out: "HeldOut") -> dict[str, Any]:
     """Everything but the weights; all ranks have to call it."""
     ours = {"sampling": trainer.generator.get_state().cpu(), "globals": rng_state()}
     return {
@@ -26,6 +29,7 @@ def training_state(trainer: PPOTrainer, watch: Watch) -> dict[str, Any]:
         "optimizer": trainer.epochs.optimizer.state_dict(),
         "skipped_in_a_row": trainer.epochs.skipped_in_a_row,
         "watch": watch.state_dict(),
+        "held_out": held_out.state_dict(),
         "random": trainer.ranks.gather(ours),
     }
 
@@ -44,7 +48,7 @@ def write_policy(folder: Path, trainer: PPOTrainer, run: Path) -> None:
     write_policy_card(folder, trainer.config, trainer.updates_done, run)
 
 
-def read_training(folder: Path, trainer: PPOTrainer, watch: Watch) -> None:
+def read_training(folder: Path, trainer: PPOTrainer, watch: Watch, held_out: "HeldOut") -> None:
     """Put the trainer where `write_training` found it.
 
     Raises UserError if the checkpoint is of another number of processes, or not one of this trainer.
@@ -65,6 +69,7 @@ def read_training(folder: Path, trainer: PPOTrainer, watch: Watch) -> None:
     trainer.epochs.optimizer.load_state_dict(state["optimizer"])
     trainer.epochs.skipped_in_a_row = state["skipped_in_a_row"]
     watch.load_state_dict(state["watch"])
+    held_out.load_state_dict(state.get("held_out"))  # none of an earlier release
     ours = state["random"][trainer.ranks.index]
     trainer.generator.set_state(ours["sampling"])
     restore_rng_state(ours["globals"])  # last: what comes before may have drawn numbers

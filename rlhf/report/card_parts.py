@@ -179,8 +179,9 @@ def progress(metrics: Sequence[Row], k: int) -> str:
 
 
 def last_values(metrics: Sequence[Row]) -> str:
-    """The metrics of the last step."""
-    return settings({name: f"{value:.4g}" for name, value in metrics[-1].items() if name != "step"})
+    """The metrics of the last step, but for times, which differ from run to run."""
+    kept = [name for name in metrics[-1] if name != "step" and not name.startswith("time/")]
+    return settings({name: f"{value:.4g}" for name, value in metrics[-1].items() if name in kept})
 
 
 def generate(data: DataConfig, max_new_tokens: int, temperature: float) -> str:

@@ -5,12 +5,15 @@ from fnmatch import fnmatchcase
 from statistics import fmean, stdev
 
 from rlhf.report.compare import Group
+from rlhf.report.held_out import held_out_rows
 from rlhf.report.html import Markup, element, join
 from rlhf.report.load import Row, Run
 
 LAST_SHARE = 0.1
+GREEDY = "greedy/"
 UNITS = {
     "reward": "weighted sum per response",
+    "score": "weighted sum per response",
     "objective/score": "weighted sum per response",
     "objective/kl": "nats per response",
     "objective/entropy": "nats per token",
@@ -21,6 +24,10 @@ UNITS = {
     "entropy": "nats per token",
     "length": "tokens",
     "eos_rate": "share of responses",
+    "token_accuracy": "share of tokens",
+    "accuracy": "share of pairs",
+    "margin": "chosen minus rejected",
+    "loss": "",
 }
 TITLES = {"kl": "KL to the reference", "eos_rate": "ends by itself", "explained_variance": "explained variance"}
 OF_A_ROLLOUT = ("objective/score", "reward/*", "objective/kl", "objective/entropy", "response/length",
@@ -73,7 +80,8 @@ def headline(groups: list[Group]) -> tuple[str, dict[str, list[Change]]]:
 
 
 def before_after(run: Run) -> tuple[str, Ends]:
-    """Held-out means of the first and last model where there are such, else the ends of the training curves."""
+    """Held-out means of the first and last model where there are such, else the ends of the held-out curves or, where
+    nothing was held out, of the training curves."""
     evaluations = list(run.evaluations.items())
     if len(evaluations) > 1:
         (first, before), (last, after) = evaluations[0], evaluations[-1]
@@ -84,7 +92,17 @@ def before_after(run: Run) -> tuple[str, Ends]:
         ((_, only),) = evaluations
         means: Ends = {name: (None, value) for name, value in only.means.items()}
         return f"Means over {len(only.rows)} responses to held-out prompts.", means
-    return ("", {}) if run.stage == "toy" else _ends_of(run.rows, run.stage)
+    measured = {} if run.stage == "toy" else held_out_rows(run.rows)
+    if len(measured) > 1:
+        return _ends_held_out(measured, run.stage)
+    return _ends_of(run.trained_rows, run.stage) if run.trained_rows and run.stage != "toy" else ("", {})
+
+
+def _ends_held_out(measured: dict[int, Row], stage: str) -> tuple[str, Ends]:
+    (first, before), *_, (last, after) = measured.items()
+    what = "update" if stage == "ppo" else "step"
+    source = f"Held-out means after {what} {first} (hollow) and {what} {last} (filled)."
+    return source, {name: (before.get(name), value) for name, value in after.items()}
 
 
 def _ends_of(rows: list[Row], stage: str) -> tuple[str, Ends]:
@@ -118,12 +136,15 @@ def _tile(name: str, changes: list[Change], several: bool) -> Markup:
 
 def unit_of(name: str) -> str:
     """Of a quantity as training or evaluation call it; what is not known and has no stage before it is a reward."""
+    name = name.removeprefix(GREEDY)
     is_reward = name.startswith("reward/") or "/" not in name
-    return UNITS.get(name, "per response" if is_reward else "")
+    return "share of prompts" if name.startswith("pass@") else UNITS.get(name, "per response" if is_reward else "")
 
 
 def title_of(name: str) -> str:
     """What a quantity is called."""
+    if name.startswith(GREEDY):
+        return f"{title_of(name.removeprefix(GREEDY))}, greedy"
     short = name.split("/")[-1]
     return TITLES.get(short, short)
 

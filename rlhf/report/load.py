@@ -25,7 +25,12 @@ from rlhf.runs.folder import CONFIG_FILE, DONE_FILE, METRICS_FILE, SAMPLES_FILE,
 SUMMARY_FILE, EVALUATION_FILE, RESPONSES_FILE = "summary.json", "evaluation.json", "responses.jsonl"
 ROLLOUTS_FOLDER = "rollouts"
 TENSORS_FILE, ROWS_FILE = "rollout.safetensors", "rows.jsonl"  # as in rlhf.ppo.rollout_files, which loads torch
-MARKS_OF_A_STAGE = (("ppo", "objective/"), ("sft", "sft/"), ("reward model", "reward/"))
+MARKS_OF_A_STAGE = (
+    ("ppo", ("objective/", "held_out/score")),
+    ("sft", ("sft/", "held_out/token_accuracy")),
+    ("reward model", ("reward/", "held_out/margin")),
+)
+"""Beginnings of metrics by which the first row tells the stage: that of an update, or of what was measured before."""
 
 
 class NoRunError(UserError):
@@ -75,6 +80,11 @@ class Run:
     def stage(self) -> str:
         """The last stage that trained."""
         return next(iter(self.metrics), "evaluation")
+
+    @property
+    def trained_rows(self) -> list[Row]:
+        """Metrics of the last stage, without what was measured before its first step."""
+        return self.rows if self.stage == "toy" else [row for row in self.rows if row["step"] > 0]
 
     def config_of(self, stage: str) -> Row:
         """The config of one stage; a pipeline holds those of several."""
@@ -131,7 +141,7 @@ def read_rows(file: Path, needed: Kinds | None = None) -> list[Row]:
 def stage_of(rows: list[Row]) -> str:
     """Which stage wrote these metrics."""
     names = {name for row in rows[:1] for name in row}
-    return next((stage for stage, mark in MARKS_OF_A_STAGE if any(name.startswith(mark) for name in names)), "toy")
+    return next((stage for stage, marks in MARKS_OF_A_STAGE if any(name.startswith(marks) for name in names)), "toy")
 
 
 def _stage_folders(folder: Path) -> list[Path]:

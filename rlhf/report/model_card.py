@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rlhf.config import FineTuningConfig, PPOConfig, RewardModelConfig, SFTConfig
+from rlhf.config.evaluation import EARLY_STOPPING
 from rlhf.report.card_parts import (
     LOAD_MODEL,
     LOAD_REWARD_MODEL,
@@ -33,12 +34,14 @@ from rlhf.runs.folder import METRICS_FILE, WARNINGS_FILE
 
 CARD_FILE = "README.md"
 NOT_HELD_OUT = "Nothing was measured on held-out prompts: these are means over training batches."
+HELD_OUT = "`held_out/` is on rows that were not trained on, the rest on the last batch."
 NO_SAFETY = "No safety evaluation was done: nobody has looked at toxicity, bias, privacy or misuse."
 
 
 def write_policy_card(folder: Path, config: PPOConfig, updates_done: int, run: Path) -> None:
     """Put the card of a policy beside it; the metrics and warnings are those that the run has written so far."""
-    metrics = first_and_last(run / METRICS_FILE, tenth(updates_done))
+    rows = first_and_last(run / METRICS_FILE, tenth(updates_done) + 1)  # one may be from before the first update
+    metrics = [row for row in rows if row["step"] > 0]
     card = ppo_card(config, updates_done, metrics, read_jsonl(run / WARNINGS_FILE))
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
@@ -49,6 +52,7 @@ def ppo_card(config: PPOConfig, updates_done: int, metrics: Sequence[Row], warni
     Of the metrics only the first and the last `tenth(updates_done)` rows are looked at.
     """
     k, base, sampling = tenth(updates_done), shown_model(config.model), config.sampling
+    kl = mean_of(metrics[-k:], "objective/kl") if updates_done else 0.0
     rewards = [[spec.metric_name, f"`{spec.path}`", f"{spec.weight:g}"] for spec in config.rewards]
     state = (
         "" if updates_done >= config.num_updates else f", as it was after update {updates_done} of {config.num_updates}"
@@ -70,8 +74,8 @@ def ppo_card(config: PPOConfig, updates_done: int, metrics: Sequence[Row], warni
             "Rewards": f"{markdown_table(['name', 'path', 'weight'], rewards)}\n\n"
             "Weight 0 is measured, not trained on.",
             "Method": settings(_ppo_method(config, updates_done)),
-            "Results": f"{progress(metrics, k)}\n\n{NOT_HELD_OUT}",
-            "Limitations": bullets(_ppo_limits(config, mean_of(metrics[-k:], "objective/kl"), warnings)),
+            "Results": f"{progress(metrics, k)}\n\n{NOT_HELD_OUT}" if metrics else NOT_HELD_OUT,
+            "Limitations": bullets(_ppo_limits(config, kl, warnings)),
             "How to load": load,
         },
     )
@@ -108,7 +112,7 @@ def _ppo_limits(config: PPOConfig, kl: float, warnings: Sequence[Row]) -> list[s
         f"It has seen prompts of the training data and its own responses of at most {sampling.max_new_tokens} "
         f"tokens at temperature {sampling.temperature:g}; nothing is known about others.",
         NO_SAFETY,
-        *(f"The run warned: {row['message']}" for row in warnings),
+        *(f"The run warned: {row['message']}" for row in warnings if row["name"] != EARLY_STOPPING),
     ]
 
 
@@ -130,7 +134,7 @@ def sft_card(config: SFTConfig, metrics: Sequence[Row]) -> str:
         {
             "Data": shown_data(config.data),
             "Method": settings(method),
-            "Results": f"{last_values(metrics)}\n\n{NOT_HELD_OUT}",
+            "Results": f"{last_values(metrics)}\n\n{HELD_OUT if 'held_out/loss' in metrics[-1] else NOT_HELD_OUT}",
             "Limitations": bullets(limits),
             "How to load": LOAD_MODEL.format(dtype=config.model.dtype, generate=generate(config.data, 128, 1.0)),
         },
@@ -183,5 +187,5 @@ def add_held_out(folder: Path, before: Mapping[str, float], after: Mapping[str, 
     if NOT_HELD_OUT in card:
         measured = before_after(dict(before), dict(after))
         table = markdown_table(["held-out mean", "base", "this policy", "change"], measured)
-        said = f"The numbers above are means over training batches. On held-out prompts:\n\n{table}"
+        said = f"On held-out prompts:\n\n{table}\n\nAny other numbers are means over training batches."
         file.write_text(card.replace(NOT_HELD_OUT, said), encoding="utf-8")

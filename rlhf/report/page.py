@@ -7,6 +7,7 @@ from rlhf.report.charts import Chart, frontier, in_words, stage_charts
 from rlhf.report.compare import Group, differences, flatten
 from rlhf.report.document import asset, document
 from rlhf.report.headline import headline, headline_tiles
+from rlhf.report.held_out import best_step
 from rlhf.report.html import Markup, element, join, json_block
 from rlhf.report.inspector import stored_rollouts
 from rlhf.report.load import Row
@@ -62,7 +63,9 @@ def _facts(groups: list[Group]) -> str:
     first = runs[0]
     parts = [f"{len(runs)} run{'s' * (len(runs) > 1)}" + (f" in {len(groups)} groups" if len(groups) > 1 else "")]
     if first.rows:
-        parts.append(f"{len(first.rows)} {'updates' if first.stage == 'ppo' else 'logged steps'}")
+        parts.append(f"{len(first.trained_rows)} {'updates' if first.stage == 'ppo' else 'logged steps'}")
+    if len(runs) == 1 and (best := best_step(first)):
+        parts.append(best)
     minutes = [run.done["seconds"] / 60 for run in runs if "seconds" in run.done]
     if minutes:
         parts.append(f"{fmean(minutes):.1f} minutes" + (" each" if len(minutes) > 1 else ""))

@@ -65,10 +65,19 @@ PPO: Sections = {
             "The score and its components, unweighted. Components that part ways say what the score is made of.",
         ),
         Panel(
+            "Reward, held out", "mean per response", ("held_out/score", "held_out/reward/*"),
+            "The same on prompts that are not trained on. A training curve that leaves it behind is overfitting.",
+        ),
+        Panel("pass@k, held out", "share of prompts", ("held_out/pass@*",),
+              "That at least one of k responses solves. pass@1 that rises alone: surer, not more able."),
+        Panel("Greedy decoding, held out", "mean per response", ("held_out/greedy/score", "held_out/greedy/reward/*"),
+              "The likeliest token at every step: what is left of the gain without sampling."),
+        Panel(
             "KL to the reference", "nats per response", ("objective/kl",),
             "How far the policy has moved. Rising without end: kl_coef is too small.",
             setting("adaptive_kl_target", "adaptive_kl_target"),
         ),
+        Panel("KL, held out", "nats per response", ("held_out/kl",), "To the reference, at the sampling temperature."),
         Panel("What PPO maximizes", "mean per response", ("objective/rlhf_reward",), "The score minus the KL penalty."),
         Panel("Spread of the score", "standard deviation over a batch", ("objective/score_std",),
               "Near 0, all responses earn the same and nothing can be learned from comparing them."),
@@ -88,9 +97,13 @@ PPO: Sections = {
             "Growth to the limit is the commonest way of gaming a reward.",
             setting("max_new_tokens", "sampling", "max_new_tokens"),
         ),
+        Panel("Length, held out", "tokens per response", ("held_out/length", "held_out/greedy/length"),
+              "Sampled, and decoded greedily where that is measured."),
         Panel("Spread of the length", "standard deviation, tokens", ("response/length_std",),
               "Near 0, all responses have the same length."),
         Panel("Responses that end by themselves", "share with EOS", ("response/eos_rate",), "The rest was cut off."),
+        Panel("End by themselves, held out", "share with EOS", ("held_out/eos_rate", "held_out/greedy/eos_rate")),
+        Panel("Entropy, held out", "nats per token", ("held_out/entropy",)),
     ),
     "Policy": (
         Panel(
@@ -128,9 +141,13 @@ TRAINED: Sections = {
     "Training": (
         Panel("Loss", "nats per token", ("sft/loss",), "On completion tokens only."),
         Panel("Loss", "-log sigmoid(margin)", ("reward/loss",), "log 2 = 0.69 is guessing."),
+        Panel("Loss, held out", "as above", ("held_out/loss",), "Rising while the training loss falls is overfitting."),
         Panel("Token accuracy", "share of tokens", ("sft/token_accuracy",)),
         Panel("Accuracy", "share of pairs", ("reward/accuracy",), "0.5 is guessing."),
+        Panel("Accuracy, held out", "share of tokens", ("held_out/token_accuracy",)),
+        Panel("Accuracy, held out", "share of pairs", ("held_out/accuracy",)),
         Panel("Margin", "chosen minus rejected", ("reward/margin",)),
+        Panel("Margin, held out", "chosen minus rejected", ("held_out/margin",)),
         Panel("Gradient norm", "before clipping", ("*/grad_norm",), "", setting("max_grad_norm", "max_grad_norm")),
         Panel("Learning rate", "per step", ("*/learning_rate",)),
         Panel(
@@ -187,6 +204,7 @@ def assign(stage: str, metrics: list[str]) -> dict[str, list[tuple[Panel, list[s
 
 
 def name_of(metric: str) -> str:
-    """What a metric is called in a legend."""
+    """What a metric is called in a legend; that it is held out is in the title of its chart."""
+    metric = metric.removeprefix("held_out/")
     plain = metric.startswith("time/") or "/" not in metric
     return NAMES.get(metric, metric.split("/", 1)[-1].replace("_", " ") if plain else metric)

@@ -35,7 +35,7 @@ def plot_reward_and_kl(folder: Path, file: Path, warmup_updates: int) -> None:
     """Score and its components, and KL to the reference, over the updates of a PPO run."""
     if not can_draw(file.name):
         return
-    rows = read_jsonl(folder / METRICS_FILE)
+    rows = [row for row in read_jsonl(folder / METRICS_FILE) if row["step"] > 0]
     steps = [row["step"] for row in rows]
     figure, [(left, right)] = subplots(1, 2, 10, 3.8)
     components = [name for name in rows[0] if name.startswith("reward/")]

@@ -163,7 +163,7 @@ def score_ids(model: "PreTrainedModel", ids: list[list[int]], batch_size: int) -
         width = int(lengths.max())
         padded = torch.tensor([ids[row] + [model.config.pad_token_id] * (width - len(ids[row])) for row in rows])
         mask = (torch.arange(width) < lengths[:, None]).long()
-        with torch.inference_mode():
+        with torch.no_grad():  # inference mode would leave tensors that cannot be trained with, in some caches
             logits = model(input_ids=padded.to(model.device), attention_mask=mask.to(model.device)).logits
         for row, score in zip(rows, logits[:, 0].float().tolist(), strict=True):
             scores[row] = score

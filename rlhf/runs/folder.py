@@ -21,7 +21,7 @@ from rlhf.runs.files import UNFINISHED, saving, write_atomically
 
 CONFIG_FILE, VERSIONS_FILE, DONE_FILE, LOCK_FILE = "config.yaml", "versions.json", "done.json", ".lock"
 METRICS_FILE, SAMPLES_FILE, WARNINGS_FILE = "metrics.jsonl", "samples.jsonl", "warnings.jsonl"
-WANDB_ID_FILE, MADE_BEFORE_THE_FIRST_STEP = "wandb_id.txt", ("tensorboard", "wandb")
+WANDB_ID_FILE, MADE_BEFORE_THE_FIRST_STEP = "wandb_id.txt", ("tensorboard", "wandb", "policy-best", "model-best")
 BESIDE_THE_POINT = ("output_dir", "checkpoint", "inspect", "tracking", "push_to_hub")
 """Settings that may change between two starts of a run: what it computes does not depend on them."""
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
@@ -59,7 +59,7 @@ def open_run(output_dir: str, config: Any) -> Path:
 
 
 def _tell_other_versions(folder: Path) -> None:
-    """Say on standard error that a run goes on with other libraries than it was begun with: its bits may differ."""
+    """Print on standard error that a run continues with other versions than before: its last bits may differ."""
     try:
         begun = json.loads((folder / VERSIONS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # it is only for the record
@@ -95,8 +95,18 @@ def _is_a_result(path: Path) -> bool:
     if path.is_dir() and not path.is_symlink():
         return path.name not in MADE_BEFORE_THE_FIRST_STEP and any(map(_is_a_result, path.iterdir()))
     before = path.name in (CONFIG_FILE, WANDB_ID_FILE) or _is_of_a_beginning(path)
-    empty = path.name in (METRICS_FILE, SAMPLES_FILE, WARNINGS_FILE) and path.stat().st_size == 0
-    return not (before or empty)
+    rows = path.name in (METRICS_FILE, SAMPLES_FILE, WARNINGS_FILE)
+    return not (before or (rows and _is_from_before_the_first_step(path)))
+
+
+def _is_from_before_the_first_step(file: Path) -> bool:
+    """Whether there is at most one row in a file of rows, that of step 0: what was measured before the training."""
+    try:
+        with open(file, encoding="utf-8") as lines:
+            first, second = next(lines, ""), next(lines, "")
+        return not first or (not second and json.loads(first)["step"] == 0)
+    except (ValueError, KeyError, TypeError):  # half a row, say
+        return False
 
 
 def belongs_to_others(folder: Path) -> bool:
@@ -112,7 +122,7 @@ def _is_of_a_beginning(path: Path) -> bool:
 
 
 def essence(config: Any) -> Any:
-    """A plain config without what is beside the point, at any depth."""
+    """A plain config without the settings that do not make it another run, at any depth."""
     if isinstance(config, dict):
         return {key: essence(value) for key, value in config.items() if key not in BESIDE_THE_POINT}
     return config

@@ -1,9 +1,11 @@
 """The state of a run in two files without pickles: tensors in safetensors, everything else in JSON."""
 
+import contextlib
 import json
 import math
 import random
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +83,16 @@ def restore_rng_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     for device, generator in enumerate(state["cuda"][: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(generator, device)
+
+
+@contextlib.contextmanager
+def untouched_random_state() -> Iterator[None]:
+    """Whatever draws from the global random generators within this context, they are afterwards as they were."""
+    state = rng_state()
+    try:
+        yield
+    finally:
+        restore_rng_state(state)
 
 
 def _encode(value: Any, place: str, tensors: "dict[str, Tensor]") -> Any:

@@ -2,18 +2,14 @@
 
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-
-from rlhf.config import EvaluateConfig, LoraConfig, ModelConfig, SamplingConfig
+from rlhf.config import EvaluateConfig, LoraConfig, ModelConfig
 from rlhf.config.checks import require
-from rlhf.data.examples import TokenizedExample, check_fits, load_held_out, load_training, tokenize
-from rlhf.data.prompts import in_batches
+from rlhf.data.examples import load_held_out, load_training, tokenize
 from rlhf.errors import UserError
-from rlhf.maths.tensors import masked_mean
+from rlhf.evaluation.measure import GREEDY, Measurement, measure
 from rlhf.models.load import load_causal_lm
 from rlhf.models.locate import model_in
 from rlhf.models.quantization import is_quantized
@@ -21,38 +17,16 @@ from rlhf.models.shape import context_length
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.policy.files import is_policy_folder, is_trained_in_full, load_policy
 from rlhf.policy.policy import Policy
-from rlhf.ppo.rollout import policy_outputs
 from rlhf.report.load import read_run
 from rlhf.report.tables import print_table
-from rlhf.rewards import RewardSum, Scores, reward_inputs
-from rlhf.rewards.explanation import explanation
+from rlhf.rewards import RewardSum
 from rlhf.runs.files import write_atomically
 from rlhf.runs.folder import is_done, mark_done, open_run
 from rlhf.runs.locking import alone_in_its_folder
-from rlhf.sampling.responses import Responses, sample_responses
 from rlhf.stages.frame import print_places, say_finished
-from rlhf.tracking.progress import ProgressBar
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-
-TEXTS = ("prompt", "response", "explanation", "extra")
-NUMBERS = ("reward", "length", "kl", "entropy", "eos_rate")
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """Means over all responses, and the responses with their rewards and what these say of themselves, a row each.
-
-    `means` holds `reward` (the weighted sum), every component under its own name (`reward/NAME` where that is taken),
-    `reward_metric/NAME` for what rewards log as a metric,
-    `length` (tokens, EOS included), `kl` (nats per response against the reference, 0 for a model without adapters) and
-    `entropy` (nats per token), both at the temperature of the sampling (1 for greedy decoding), and `eos_rate`.
-    """
-
-    means: dict[str, float]
-    rows: list[dict[str, Any]]
 
 
 @alone_in_its_folder
@@ -80,6 +54,8 @@ def run_evaluate(config: EvaluateConfig) -> Measurement:
         num_generations=config.num_generations,
         batch_size=config.batch_size,
         seed=config.seed,
+        passing=config.pass_at_k,
+        greedy=config.greedy,
     )
     write_atomically(folder / "evaluation.json", json.dumps(measurement.means, indent=2) + "\n")
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in measurement.rows]
@@ -91,8 +67,21 @@ def run_evaluate(config: EvaluateConfig) -> Measurement:
 def main(config: EvaluateConfig) -> None:
     """`rlhf evaluate`: run the stage and print its means."""
     measurement = run_evaluate(config)
-    print_table(["held-out mean", config.output_dir], [[name, f"{x:.3f}"] for name, x in measurement.means.items()])
+    print_means(measurement.means, config.output_dir)
     print_places(Path(config.output_dir), {"means": "evaluation.json", "responses": "responses.jsonl"})
+
+
+def print_means(means: dict[str, float], output_dir: str) -> None:
+    """A row per quantity; greedy decoding in a column of its own, where it was asked for."""
+    sampled = {name: x for name, x in means.items() if not name.startswith(GREEDY)}
+    if len(sampled) == len(means):
+        print_table(["held-out mean", output_dir], [[name, f"{x:.3f}"] for name, x in means.items()])
+        return
+    rows = [
+        [name, f"{x:.3f}", f"{means[key]:.3f}" if (key := GREEDY + name) in means else ""]
+        for name, x in sampled.items()
+    ]
+    print_table(["held-out mean", "sampled", "greedy"], rows, title=output_dir)
 
 
 def read_measurement(folder: Path) -> Measurement:
@@ -119,82 +108,3 @@ def policy_of(model: ModelConfig, with_reference: bool = True) -> "tuple[Policy,
         return policy, load_tokenizer(policy.base_name, model.trust_remote_code, policy.base_gguf_file)
     tokenizer = load_tokenizer(name, model.trust_remote_code, model.gguf_file)
     return Policy.with_lora(load_causal_lm(model), LoraConfig(r=1), critic="detached"), tokenizer
-
-
-def measure(
-    policy: Policy,
-    tokenizer: "PreTrainedTokenizerFast",
-    prompts: list[TokenizedExample],
-    rewards: RewardSum,
-    sampling: SamplingConfig,
-    *,
-    num_generations: int,
-    batch_size: int,
-    seed: int,
-) -> Measurement:
-    """Sample `num_generations` responses to every prompt and average what rewards and model say of them."""
-    check_fits(prompts, sampling.max_new_tokens, context_length(policy.language_model))
-    generator = torch.Generator(device=policy.device).manual_seed(seed)
-    repeated = [prompt for prompt in prompts for _ in range(num_generations)]
-    batches = in_batches(repeated, batch_size)
-    rows: list[dict[str, Any]] = []
-    scores: list[Scores] = []
-    with ProgressBar("evaluate", len(batches)) as bar:
-        for batch in batches:
-            responses = sample_responses(policy, tokenizer, batch, sampling, generator)
-            scores.append(score_responses(rewards, responses))
-            rows += _rows(policy, responses, rewards, scores[-1], batch_size, sampling.temperature or 1.0)
-            bar.advance()
-    names = [name for name in rows[0] if name not in TEXTS]
-    columns = {name: [row[name] for row in rows if row[name] is not None] for name in names}
-    means = {name: sum(column) / max(1, len(column)) for name, column in columns.items()}
-    return Measurement(means | Scores.concatenate(scores).logged.metric_means(), rows)
-
-
-def score_responses(rewards: RewardSum, responses: Responses) -> Scores:
-    """The scores of each reward, given as in training."""
-    inputs = reward_inputs(responses.examples, responses.texts)
-    return rewards(*inputs, completion_ids=responses.all_response_ids())
-
-
-def _rows(
-    policy: Policy,
-    responses: Responses,
-    rewards: RewardSum,
-    scores: Scores,
-    batch_size: int,
-    temperature: float,
-) -> list[dict[str, Any]]:
-    """Everything measured about each response; KL and entropy of the distributions at this temperature.
-
-    It has to be that of the sampling: the mean over samples of log p - log q estimates a KL of p only if p drew them.
-    """
-    now = policy_outputs(policy, responses, temperature, batch_size, with_values=False, with_entropy=True)
-    with policy.reference():
-        reference = policy_outputs(policy, responses, temperature, batch_size, with_values=False, with_entropy=False)
-    examples, texts = responses.examples, responses.texts
-    prompts, completions, _ = reward_inputs(examples, texts)
-    kl = (now.logprobs - reference.logprobs).sum(-1).tolist()
-    entropy = masked_mean(now.entropy, responses.response_mask, dim=-1).tolist()
-    return [
-        {
-            "prompt": examples[row].prompt,
-            "response": texts[row],
-            "explanation": explanation(
-                rewards.rewards, scores, row, prompts[row], completions[row], examples[row].columns
-            ),
-            **({"extra": scores.extra(row)} if scores.logged.extra else {}),
-            "reward": scores.total[row] + scores.span_total[row],
-            **{column_of(name): component[row] for name, component in scores.components.items()},
-            "length": int(responses.lengths[row]),
-            "kl": kl[row],
-            "entropy": entropy[row],
-            "eos_rate": float(responses.has_eos[row]),
-        }
-        for row in range(len(responses))
-    ]
-
-
-def column_of(reward: str) -> str:
-    """Where a reward stands in a row: under its own name, unless that is the name of something else there."""
-    return f"reward/{reward}" if reward in (*TEXTS, *NUMBERS) else reward

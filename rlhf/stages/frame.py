@@ -41,7 +41,9 @@ def run_once(
                 write_report([folder], folder / REPORT_FILE)
             CheckpointManager(folder / CHECKPOINTS_FOLDER).clear()  # only now: until it is done they may be needed
             push(folder / model_folder, config.push_to_hub)
-            print_places(folder, {model_folder: model_folder, "report": REPORT_FILE, "metrics": METRICS_FILE})
+            best = f"{model_folder}-best"
+            places = {model_folder: model_folder, best: best, "report": REPORT_FILE, "metrics": METRICS_FILE}
+            print_places(folder, places)
     return folder / model_folder
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from rlhf.config import EvaluateConfig, ModelConfig, PipelineConfig, SFTConfig
 from rlhf.data.examples import load_held_out, load_training, warn_of_leak
 from rlhf.errors import visible
+from rlhf.evaluation.measure import Measurement
+from rlhf.evaluation.policy import BEST_FOLDER
 from rlhf.report.model_card import add_held_out
 from rlhf.report.plots import plot_reward_and_kl
 from rlhf.report.previews import in_words, rendered, rewards_react
@@ -17,7 +19,7 @@ from rlhf.runs.files import read_jsonl, write_atomically
 from rlhf.runs.folder import METRICS_FILE, as_plain, is_done, mark_done, open_run
 from rlhf.runs.hub import push
 from rlhf.runs.locking import alone_in_its_folder
-from rlhf.stages.evaluate import Measurement, run_evaluate
+from rlhf.stages.evaluate import run_evaluate
 from rlhf.stages.ppo import run_ppo
 from rlhf.stages.sft import run_sft
 
@@ -70,6 +72,8 @@ def evaluate(config: PipelineConfig, folder: Path, model: ModelConfig) -> Measur
             sampling=config.ppo.sampling,
             prompts=config.evaluation.prompts,
             num_generations=config.evaluation.num_generations,
+            pass_at_k=config.evaluation.pass_at_k,
+            greedy=config.evaluation.greedy,
             seed=config.evaluation.seed,
         )
     )
@@ -82,7 +86,7 @@ def summarize(config: PipelineConfig, folder: Path, measured: dict[str, Measurem
     labels = [TITLES[name] for name in measured]
     columns = ["held-out mean", *labels, "change"]
     write_atomically(folder / "summary.json", json.dumps(means, indent=2) + "\n")
-    warmup = sum(row["policy/warmup"] for row in read_jsonl(folder / "ppo" / METRICS_FILE))
+    warmup = sum(row.get("policy/warmup", 0) for row in read_jsonl(folder / "ppo" / METRICS_FILE))
     plot = folder / "reward_kl.png"
     plot_reward_and_kl(folder / "ppo", plot, int(warmup))
     rows = before_after(before.means, after.means)
@@ -103,10 +107,11 @@ def summarize(config: PipelineConfig, folder: Path, measured: dict[str, Measurem
     print_table(columns, rows)
     if plot.is_file():
         print(f"plot         {plot}")
+    best = folder / "ppo" / BEST_FOLDER
     print(
         f"summary      {folder / 'summary.json'}, {folder / 'summary.md'}\n"
         f"metrics      {folder / 'ppo' / 'metrics.jsonl'}, samples.jsonl beside it\n"
-        f"PPO policy   {folder / 'ppo' / 'policy'}"
+        f"PPO policy   {folder / 'ppo' / 'policy'}" + (f"\nbest policy  {best}" if best.is_dir() else "")
     )
 
 

@@ -19,6 +19,8 @@ from rlhf.data.examples import (
 )
 from rlhf.data.parsing import parse_row
 from rlhf.data.prompts import PromptSource, PromptStream, ShuffledPasses
+from rlhf.evaluation.held_out import HeldOut
+from rlhf.evaluation.policy import held_out_policy
 from rlhf.fast.heap import return_large_blocks
 from rlhf.models.load import load_causal_lm
 from rlhf.models.shape import context_length
@@ -55,7 +57,8 @@ def run_ppo(config: PPOConfig, prompts: Iterable[Any] | None = None, callbacks: 
     accelerator = launch(config)
 
     def train_policy(folder: Path) -> None:
-        train(build_trainer(config, rewards, accelerator, prompts, callbacks), folder)
+        trainer = build_trainer(config, rewards, accelerator, prompts, callbacks)
+        train(trainer, folder, held_out_of(trainer, folder))
 
     return run_once(config, Ranks.of(accelerator), POLICY_FOLDER, train_policy)
 
@@ -114,6 +117,17 @@ def build_trainer(
     if engine() == "fsdp":
         shard_base(policy)
     return PPOTrainer(config, policy, tokenizer, rewards, source, shuffler, accelerator, callbacks)
+
+
+def held_out_of(trainer: PPOTrainer, folder: Path) -> HeldOut:
+    """What measures the policy along the run; the prompts are those of `rlhf evaluate`."""
+    config, prompts = trainer.config, []
+    if config.evaluation is not None:
+        context, n_new = context_length(trainer.policy.language_model), config.sampling.max_new_tokens
+        prompts = tokenize(load_held_out(config.data), trainer.tokenizer, config.data, context, n_new)
+        prompts = prompts[: config.evaluation.prompts]
+        check_fits(prompts, n_new, context)
+    return held_out_policy(trainer, prompts, folder)
 
 
 def build_policy(config: PPOConfig, model: "PreTrainedModel") -> Policy:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf.errors import UserError
+from rlhf.evaluation.held_out import HeldOut
 from rlhf.runs.checkpoints import CheckpointManager
 from rlhf.runs.state_files import load_state, restore_rng_state, rng_state, save_state
 
@@ -21,7 +22,7 @@ PARAMETERS, TRAINING, TRAINER_STATE = "parameters", "training", "trainer_state.j
 
 
 def resumable(trainer_class: type) -> type:
-    """A subclass of a Trainer whose checkpoints are those of its attribute `checkpoints`."""
+    """A subclass of a Trainer with checkpoints of its attribute `checkpoints`, in which the state of `held_out` is."""
     return type(f"Resumable{trainer_class.__name__}", (Resumable, trainer_class), {})
 
 
@@ -33,6 +34,7 @@ class Resumable:
     """
 
     checkpoints: CheckpointManager
+    held_out: HeldOut
     skipped_in_a_row = 0
 
     def _run_epoch(self: Any, *, epoch: int, **arguments: Any) -> None:
@@ -75,6 +77,7 @@ class Resumable:
             "schedule": self.lr_scheduler.state_dict(),
             "rng": rng_state(),
             "rng_at_epoch_start": self.rng_at_epoch_start,
+            "held_out": self.held_out.state_dict(),
         }
         save_state(folder, PARAMETERS, trainable(self.model))
         save_state(folder, TRAINING, training)
@@ -89,6 +92,7 @@ class Resumable:
             saved = load_state(Path(checkpoint), TRAINING)
             self.optimizer.load_state_dict(saved["optimizer"])
             self.lr_scheduler.load_state_dict(saved["schedule"])
+            self.held_out.load_state_dict(saved.get("held_out"))  # none of an earlier release
 
     def _load_rng_state(self: Any, checkpoint: str | None) -> None:
         if checkpoint is not None:

@@ -3,6 +3,7 @@
 import json
 import random
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,9 @@ from rlhf.data.preferences import (
     tokenize_pairs,
 )
 from rlhf.data.rendering import Rendering
-from rlhf.models.adapters import merge
+from rlhf.evaluation.best import Means
+from rlhf.evaluation.held_out import HeldOut
+from rlhf.models.adapters import merge, merged_copy
 from rlhf.models.dropout import disable_dropout, require_no_noise
 from rlhf.models.load import default_device, lora_adapters
 from rlhf.models.pretrained import load_pretrained
@@ -30,13 +33,12 @@ from rlhf.rewards.learned import SETTINGS_FILE, Settings, score_ids
 from rlhf.runs.files import read_jsonl, staged, write_atomically
 from rlhf.runs.folder import METRICS_FILE
 from rlhf.stages.frame import join_data_parallel, run_once
-from rlhf.stages.hf_trainer import dtype_of_weights, run_trainer, training_arguments
-from rlhf.stages.resumable import resumable
+from rlhf.stages.hf_trainer import dtype_of_weights, run_trainer, trainer_class, training_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-MODEL_FOLDER, SUMMARY_FILE = "model", "summary.json"
+MODEL_FOLDER, BEST_FOLDER, SUMMARY_FILE = "model", "model-best", "summary.json"
 REFERENCE, REFERENCE_PAIRS = "the chosen and rejected training texts", 1000
 METRICS = {
     "loss": "reward/loss", "accuracy": "reward/accuracy", "margin": "reward/margin", "grad_norm": "reward/grad_norm",
@@ -79,48 +81,52 @@ def _run(config: RewardModelConfig, folder: Path, ranks: Ranks) -> None:
             f"{model.num_parameters() / 1e6:.1f}M parameters",
             flush=True,
         )
-    trained = _train(config, folder, model, tokenizer, train).eval()
-    if not ranks.is_first:
-        return
+    texts_only = not any(chosen.is_conversation for chosen, _ in pairs)
+    left_out = len(held_out_pairs) - len(held_out)
+
+    def write(trained: "PreTrainedModel", staging: Path) -> tuple[list[float], dict[str, Any]]:
+        settings, margins = _settings(config, trained, train, texts_only), margins_of(trained, held_out)
+        summary = _summary(margins, held_out, settings, config.group_by, left_out)
+        fill(staging, trained, tokenizer, settings, reward_card(config, read_jsonl(folder / METRICS_FILE), summary))
+        return margins, summary
+
+    trained = _train(config, folder, model, tokenizer, train, held_out, write).eval()
+    if ranks.is_first:
+        with staged(folder / MODEL_FOLDER) as staging:
+            margins, summary = write(trained, staging)
+            plot_calibration(margins, folder / "calibration.png")
+            plot_margins([margin / summary["normalization"]["std"] for margin in margins], folder / "margins.png")
+            write_atomically(folder / SUMMARY_FILE, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+
+
+def _settings(
+    config: RewardModelConfig, trained: "PreTrainedModel", train: list[TokenizedPair], texts_only: bool
+) -> Settings:
+    """How prompts are put to this model, and what its scores are normalized by."""
     reference = random.Random(config.seed).sample(train, min(len(train), REFERENCE_PAIRS))
     raw = score_ids(trained, [ids for pair in reference for ids in (pair.chosen_ids, pair.rejected_ids)], 32)
-    std = statistics.pstdev(raw) or 1.0
-    in_chat = Rendering.of(config.data).makes_conversations
-    settings = Settings(
+    return Settings(
         mean=statistics.fmean(raw),
-        std=std,
+        std=statistics.pstdev(raw) or 1.0,
         reference=REFERENCE,
         system_prompt=config.data.system_prompt,
         as_chat=config.data.as_chat,
         chat_template_kwargs=config.data.chat_template_kwargs,
-        texts_only=not in_chat and not any(chosen.is_conversation for chosen, _ in pairs),
+        texts_only=texts_only and not Rendering.of(config.data).makes_conversations,
     )
-    left_out = len(held_out_pairs) - len(held_out)
-    summary = _report(folder, margins_of(trained, held_out), held_out, settings, config.group_by, left_out)
-    card = reward_card(config, read_jsonl(folder / METRICS_FILE), summary)
-    save(trained, tokenizer, settings, card, folder / MODEL_FOLDER)
 
 
-def _report(
-    folder: Path,
-    margins: list[float],
-    held_out: list[TokenizedPair],
-    settings: Settings,
-    group_by: str | None,
-    left_out: int,
+def _summary(
+    margins: list[float], held_out: list[TokenizedPair], settings: Settings, group_by: str | None, left_out: int
 ) -> dict[str, Any]:
-    """Write the plots and summary.json; returns the summary."""
-    plot_calibration(margins, folder / "calibration.png")
-    plot_margins([margin / settings.std for margin in margins], folder / "margins.png")
-    summary = {
+    """What summary.json says."""
+    return {
         "held_out_pairs": len(held_out),
         "held_out_left_out": left_out,
         **measure(margins),
         "accuracy_by": accuracies(margins, held_out, group_by),
         "normalization": {"mean": settings.mean, "std": settings.std, "reference": settings.reference},
     }
-    write_atomically(folder / SUMMARY_FILE, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
-    return summary
 
 
 def margins_of(model: "PreTrainedModel", pairs: list[TokenizedPair]) -> list[float]:
@@ -130,16 +136,26 @@ def margins_of(model: "PreTrainedModel", pairs: list[TokenizedPair]) -> list[flo
     return [better - worse for better, worse in zip(chosen, rejected, strict=True)]
 
 
-def save(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", settings: Settings, card: str, folder: Path
+def margin_means(model: "PreTrainedModel", pairs: list[TokenizedPair], ranks: Ranks) -> Means:
+    """`accuracy`, `loss` and `margin` over the pairs of all ranks, of which `pairs` are those of this one."""
+    was_training = model.training
+    model.eval()
+    try:
+        shares = ranks.exchange(lambda: margins_of(model, pairs))
+    finally:
+        model.train(was_training)
+    means = measure([margin for share in shares for margin in share])
+    return {"accuracy": means["accuracy"], "loss": means["log_loss"], "margin": means["margin"]}
+
+
+def fill(
+    folder: Path, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", settings: Settings, card: str
 ) -> None:
-    """Write model, tokenizer, settings and model card, all or nothing."""
-    with staged(folder) as staging:
-        model.save_pretrained(staging)
-        tokenizer.save_pretrained(staging)
-        settings_text = json.dumps(settings._asdict(), indent=2) + "\n"
-        (staging / SETTINGS_FILE).write_text(settings_text, encoding="utf-8")
-        (staging / CARD_FILE).write_text(card, encoding="utf-8")
+    """Write model, tokenizer, settings and model card into a folder."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / SETTINGS_FILE).write_text(json.dumps(settings._asdict(), indent=2) + "\n", encoding="utf-8")
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
 
 def _build(config: RewardModelConfig) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
@@ -170,19 +186,32 @@ def _train(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerFast",
     pairs: list[TokenizedPair],
+    measured: list[TokenizedPair],
+    write: Callable[["PreTrainedModel", Path], object],
 ) -> "PreTrainedModel":
-    """Run TRL's trainer; returns the model with adapters merged in."""
+    """Run TRL's trainer; returns the model, adapters merged in. The best one by `measured` pairs is written, too."""
     import trl
 
     lora = lora_adapters(config.lora, model, task_type="SEQ_CLS") if config.lora else None
     if lora:
         lora.modules_to_save = ["score"]  # the head is trained in full
     arguments = trl.RewardConfig(**training_arguments(config, folder, model.device.type))
-    trainer = resumable(trl.RewardTrainer)(
+    trainer = trainer_class(trl.RewardTrainer, config)(
         model, args=arguments, train_dataset=_dataset(pairs), processing_class=tokenizer, peft_config=lora
     )
     require_no_noise(trainer.model)
-    run_trainer(trainer, "reward", folder, config, METRICS)
+    ranks = Ranks.of(trainer.accelerator)
+    mine = measured[: config.evaluation.rows if config.evaluation else 0]
+    mine = mine[ranks.share(len(mine))]
+    held_out = HeldOut(
+        config.evaluation,
+        "step",
+        ranks,
+        lambda: margin_means(trainer.model, mine, ranks),
+        lambda staging: write(merged_copy(trainer.model), staging),
+        folder / BEST_FOLDER,
+    )
+    run_trainer(trainer, "reward", folder, config, METRICS, held_out)
     return merge(trainer.model) if lora else trainer.model
 
 

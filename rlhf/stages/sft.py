@@ -1,5 +1,6 @@
 """Supervised fine-tuning with TRL's SFTTrainer: loss on the completion only, merged so that PPO starts from it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,9 @@ from rlhf.data.examples import TokenizedExample, load_held_out, load_training, t
 from rlhf.data.parsing import Example
 from rlhf.data.rendering import Rendering
 from rlhf.errors import UserError
-from rlhf.models.adapters import merge
+from rlhf.evaluation.completions import Row, completion_means
+from rlhf.evaluation.held_out import HeldOut
+from rlhf.models.adapters import merge, merged_copy
 from rlhf.models.dropout import disable_dropout, require_no_noise
 from rlhf.models.load import build_from_scratch, load_causal_lm, lora_adapters
 from rlhf.models.shape import context_length
@@ -21,14 +24,13 @@ from rlhf.runs.files import read_jsonl, staged
 from rlhf.runs.folder import METRICS_FILE
 from rlhf.sampling.stopping import stop_token_ids
 from rlhf.stages.frame import join_data_parallel, run_once
-from rlhf.stages.hf_trainer import dtype_of_weights, run_trainer, training_arguments
-from rlhf.stages.resumable import resumable
+from rlhf.stages.hf_trainer import dtype_of_weights, run_trainer, trainer_class, training_arguments
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-MODEL_FOLDER = "model"
+MODEL_FOLDER, BEST_FOLDER = "model", "model-best"
 METRICS = {
     "loss": "sft/loss",
     "mean_token_accuracy": "sft/token_accuracy",
@@ -49,12 +51,11 @@ def run_sft(config: SFTConfig) -> Path:
 
 def _run(config: SFTConfig, folder: Path, ranks: Ranks) -> None:
     examples = load_training(config.data, text_is_answer=True)
-    without = next((example for example in examples if example.completion is None), None)
-    if without:
-        raise UserError(f"{without.origin}: no completion; SFT needs one in every row")
+    require_completions(examples)
     if config.train_on == "all" and not any(map(has_earlier_answers, examples)):
         raise UserError("train_on is all, but no row has an answer before its last; use train_on last")
-    warn_of_leak(examples, load_held_out(config.data, text_is_answer=True))
+    held_out = load_held_out(config.data, text_is_answer=True)
+    warn_of_leak(examples, held_out)
 
     import transformers
 
@@ -66,14 +67,28 @@ def _run(config: SFTConfig, folder: Path, ranks: Ranks) -> None:
     if ranks.is_first:
         print(f"SFT on {len(tokenized)} of {len(examples)} pairs, {size}", flush=True)
     stop_ids = stop_token_ids(model, tokenizer)  # now: the Hugging Face Trainer keeps EOS alone in the model's config
-    trained = _train(config, folder, model, tokenizer, _dataset(config, tokenizer, tokenized))
-    if not ranks.is_first:
-        return
-    trained.generation_config.eos_token_id = stop_ids
-    with staged(folder / MODEL_FOLDER) as staging:
+    measured: list[Row] = []
+    if config.evaluation is not None:
+        require_completions(held_out)
+        measured = _rows(config, tokenizer, tokenize(held_out, tokenizer, config.data, context_length(model)))
+
+    def write(trained: "PreTrainedModel", staging: Path) -> None:
+        trained.generation_config.eos_token_id = stop_ids
         trained.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
         (staging / CARD_FILE).write_text(sft_card(config, read_jsonl(folder / METRICS_FILE)), encoding="utf-8")
+
+    trained = _train(config, folder, model, tokenizer, _rows(config, tokenizer, tokenized), measured, write)
+    if ranks.is_first:
+        with staged(folder / MODEL_FOLDER) as staging:
+            write(trained, staging)
+
+
+def require_completions(examples: list[Example]) -> None:
+    """Raise UserError for a row that there is nothing to learn from."""
+    without = next((example for example in examples if example.completion is None), None)
+    if without:
+        raise UserError(f"{without.origin}: no completion; SFT needs one in every row")
 
 
 def _build(config: SFTConfig, texts: list[str]) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
@@ -89,19 +104,32 @@ def _train(
     folder: Path,
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerFast",
-    dataset: "Dataset",
+    rows: list[Row],
+    measured: list[Row],
+    write: Callable[["PreTrainedModel", Path], None],
 ) -> "PreTrainedModel":
-    """Run TRL's trainer; returns the model with adapters merged in."""
+    """Run TRL's trainer; returns the model with adapters merged in. The best one by `measured` rows is written, too."""
     import trl
 
     arguments = trl.SFTConfig(completion_only_loss=True, **training_arguments(config, folder, model.device.type))
     lora = lora_adapters(config.lora, model) if config.lora else None
-    trainer = resumable(trl.SFTTrainer)(
-        model, args=arguments, train_dataset=dataset, processing_class=tokenizer, peft_config=lora
+    trainer = trainer_class(trl.SFTTrainer, config)(
+        model, args=arguments, train_dataset=_dataset(rows), processing_class=tokenizer, peft_config=lora
     )
     disable_dropout(trainer.model)
     require_no_noise(trainer.model)
-    run_trainer(trainer, "sft", folder, config, METRICS)
+    ranks = Ranks.of(trainer.accelerator)
+    mine = measured[: config.evaluation.rows if config.evaluation else 0]
+    mine = mine[ranks.share(len(mine))]
+    held_out = HeldOut(
+        config.evaluation,
+        "step",
+        ranks,
+        lambda: completion_means(trainer.model, mine, arguments.per_device_train_batch_size, ranks),
+        lambda staging: write(merged_copy(trainer.model), staging),
+        folder / BEST_FOLDER,
+    )
+    run_trainer(trainer, "sft", folder, config, METRICS, held_out)
     return merge(trainer.model) if lora else trainer.model
 
 
@@ -111,10 +139,8 @@ def _text(example: Example) -> str:
     return "\n".join([*said, str(example.completion)])
 
 
-def _dataset(config: SFTConfig, tokenizer: "PreTrainedTokenizerFast", examples: list[TokenizedExample]) -> "Dataset":
-    """Token ids with a mask of what is trained on, as SFTTrainer takes them."""
-    import datasets
-
+def _rows(config: SFTConfig, tokenizer: "PreTrainedTokenizerFast", examples: list[TokenizedExample]) -> list[Row]:
+    """Token ids with a mask of what is trained on."""
     rendering = Rendering.of(config.data)
     rows = []
     for e in examples:
@@ -123,6 +149,13 @@ def _dataset(config: SFTConfig, tokenizer: "PreTrainedTokenizerFast", examples: 
             in_prompt = [int(is_answer) for is_answer in assistant_mask(tokenizer, e.example, rendering)]
         else:
             in_prompt = [0] * len(e.prompt_ids)
-        rows.append({"input_ids": e.prompt_ids + completion, "completion_mask": in_prompt + [1] * len(completion)})
+        rows.append(Row(e.prompt_ids + completion, in_prompt + [1] * len(completion)))
+    return rows
+
+
+def _dataset(rows: list[Row]) -> "Dataset":
+    """The rows as SFTTrainer takes them."""
+    import datasets
+
     datasets.disable_progress_bars()
-    return datasets.Dataset.from_list(rows)
+    return datasets.Dataset.from_list([row._asdict() for row in rows])

@@ -135,7 +135,7 @@ def test_the_classic_loop(run, tiny_models, tmp_path):
 
 
 @needs_render
-@pytest.mark.slow
+@pytest.mark.long
 def test_react(run, tmp_path):
     for name in ("configs", "data"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -143,10 +143,10 @@ def test_react(run, tmp_path):
     look_at = ["means", "[pair.picked for pair in pairs]", "len(curve)"]
     notebook, (means, picked, updates) = run("react_ppo.ipynb", {"SETTINGS": SMALL_PIPELINE.split()}, look_at)
     assert json.loads((tmp_path / "runs/quickstart/summary.json").read_text()) == means
-    assert picked[0] == "largest gain in reward"
+    assert len(picked) == 2
     assert updates == 2
     assert len(shown(notebook, "image/png")) == 1
-    asked_for, numbers, side_by_side = shown(notebook, "text/html")
+    asked_for, *_, numbers, side_by_side = shown(notebook, "text/html")  # between them the tables of the stages
     assert 'sandbox=""' in asked_for
     assert "react_match" in numbers
     assert side_by_side.count("<td") == 2 * len(picked)

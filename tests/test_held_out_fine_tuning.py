@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from processes import launch
 from safetensors.torch import load_file
 from tiny_data import TEXTS, write_jsonl
 from transformers import AutoModelForCausalLM
@@ -18,6 +20,7 @@ from rlhf.evaluation.completions import Row, completion_means
 from rlhf.parallel.ranks import Ranks
 from rlhf.rewards.learned import SETTINGS_FILE, RewardModel
 from rlhf.runs.files import read_jsonl
+from rlhf.runs.folder import as_plain
 from rlhf.stages.reward_model import run_reward
 from rlhf.stages.sft import run_sft
 from rlhf.tracking.tracker import Tracker
@@ -178,3 +181,19 @@ def test_there_has_to_be_something_to_measure_on(configs):
     data = replace(configs["sft"].data, eval=None)
     with pytest.raises(UserError, match=r"evaluation is set, but data\.eval is not; name a file"):
         replace(configs["sft"], data=data)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_two_processes_share_the_rows_and_end_together(configs, tmp_path):
+    settings = SFTEvaluation(every=1, rows=5, patience=1)
+    config = replace(configs["full"], learning_rate=1.0, evaluation=settings, num_processes=2)
+    file = tmp_path / "sft.yaml"
+    file.write_text(yaml.safe_dump(as_plain(config) | {"output_dir": str(tmp_path / "run")}))
+    done = launch("-m", "rlhf", "sft", "--config", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "held-out loss was best after step 0" in done.stdout
+    record = json.loads((tmp_path / "run" / "model-best" / "held_out.json").read_text())
+    alone = run_sft(replace(configs["full"], output_dir=str(tmp_path / "alone"), evaluation=settings))
+    first = rows_of(alone.parent)[0]
+    assert record["means"]["loss"] == pytest.approx(first["held_out/loss"], rel=1e-5)

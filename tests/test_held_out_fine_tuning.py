@@ -166,10 +166,10 @@ def test_patience_ends_the_training_for_good(configs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SFTEvaluation(metric="accuracy"), "evaluation.metric is 'accuracy'; it must be one of: loss, token_"),
-        (lambda: RewardModelEvaluation(metric="f1"), "evaluation.metric is 'f1'; it must be one of: accuracy, loss, m"),
-        (lambda: SFTEvaluation(every=0), "evaluation.every is 0; it must be at least 1"),
-        (lambda: SFTEvaluation(patience=0), "evaluation.patience is 0; it must be at least 1"),
+        (lambda: SFTEvaluation(metric="accuracy"), "metric is 'accuracy'; it must be one of: loss, token_"),
+        (lambda: RewardModelEvaluation(metric="f1"), "metric is 'f1'; it must be one of: accuracy, loss, m"),
+        (lambda: SFTEvaluation(every=0), "every is 0; it must be greater than 0"),
+        (lambda: SFTEvaluation(patience=0), "patience is 0; it must be greater than 0"),
     ],
 )
 def test_settings_without_effect_are_refused(make, message):

@@ -1,6 +1,6 @@
 """How long a user waits: for `rlhf --help`, and for the first update of `rlhf ppo` on a finished pipeline run.
 
-    python benchmarks/bench_startup.py [--run runs/quickstart] [--repeats 5]
+    python benchmarks/bench_startup.py [--run runs/from_scratch] [--repeats 5]
 
 Wall seconds from the command; the PPO stage is given the run's own config and fine-tuned model, and is ended after its
 first update. The last line is JSON with the medians.
@@ -21,7 +21,7 @@ POLL_SECONDS = 0.02
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--run", type=Path, default=Path("runs/quickstart"))
+    parser.add_argument("--run", type=Path, default=Path("runs/from_scratch"))
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     of_help = [seconds_of_help() for _ in range(arguments.repeats)]

@@ -1,6 +1,6 @@
 """Critics, advantage estimators and KL coefficients side by side: a Markdown table over seeds, and a plot with bands.
 
-`python benchmarks/compare_algorithms.py [--seeds 0 1 2]` takes model, data and settings from configs/quickstart.yaml
+`python benchmarks/compare_algorithms.py [--seeds 0 1 2]` takes model, data and settings from configs/from_scratch.yaml
 on a smaller budget (comparison.BUDGET) and changes one thing at a time (STUDIES). Finished parts are not repeated.
 """
 
@@ -13,8 +13,8 @@ from comparison import (
     cpu_cell,
     draw_band,
     draw_held_out,
+    from_scratch,
     held_out_cells,
-    quickstart,
     read_arguments,
     sft_means,
     tidy,
@@ -52,7 +52,7 @@ Results = dict[str, dict[str, list[Run]]]
 
 def main() -> None:
     figure, folders = read_arguments(__doc__, Path("docs/figures/algorithms.png"))
-    config = quickstart()
+    config = from_scratch()
     sft = [sft_means(config, folder, seed) for seed, folder in folders.items()]
     results: Results = {}
     for study, variants in STUDIES.items():

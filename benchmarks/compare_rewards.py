@@ -1,6 +1,6 @@
 """What PPO does to held-out responses under different rewards, seeds side by side, as a Markdown table.
 
-`python benchmarks/compare_rewards.py [--seeds 0 1 2]` takes model, data and settings from configs/quickstart.yaml and
+`python benchmarks/compare_rewards.py [--seeds 0 1 2]` takes model, data and settings from configs/from_scratch.yaml and
 changes nothing but the reward. Finished parts are not repeated. Needs the render set-up (rlhf setup-render).
 """
 
@@ -35,7 +35,7 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet_libraries()
     spare_a_core()
-    config = parse(PipelineConfig, ["--config", "configs/quickstart.yaml"])
+    config = parse(PipelineConfig, ["--config", "configs/from_scratch.yaml"])
     results: dict[str, list[Means]] = {}
     for seed in arguments.seeds:
         folder = arguments.output_dir / f"seed-{seed}"

@@ -1,7 +1,7 @@
 """Head to head with TRL's own PPOTrainer (trl.experimental.ppo): reward, KL and cost as a Markdown table and a plot.
 
 `python benchmarks/compare_trl.py [--seeds 0 1 2]` gives both trainers the same SFT model, prompts, reward, LoRA, number
-of responses, temperature, KL coefficient, epochs and minibatches (configs/quickstart.yaml with BUDGET). TRL's learning
+of responses, temperature, KL coefficient, epochs, minibatches (configs/from_scratch.yaml with BUDGET). TRL's learning
 rates are the best of TRL_LEARNING_RATES on the first seed. Finished parts are not repeated.
 """
 
@@ -15,9 +15,9 @@ from comparison import (
     cpu_cell,
     draw_band,
     draw_held_out,
+    from_scratch,
     held_out_cells,
     ppo_config,
-    quickstart,
     read_arguments,
     sft_means,
     tidy,
@@ -36,7 +36,7 @@ TRL_LEARNING_RATES: list[LearningRates] = [(5e-4, 5e-4), (1e-3, 1e-3), (2e-3, 1e
 
 def main() -> None:
     figure, folders = read_arguments(__doc__, Path("docs/figures/trl.png"))
-    config = quickstart()
+    config = from_scratch()
     sft = [sft_means(config, folder, seed) for seed, folder in folders.items()]
     first_seed, first = next(iter(folders.items()))
     grid = {rates: train_theirs(config, first, first_seed, rates) for rates in TRL_LEARNING_RATES}

@@ -19,7 +19,7 @@ from rlhf.stages.ppo import run_ppo
 from rlhf.stages.sft import run_sft
 
 BUDGET: dict[str, Any] = {"num_updates": 24, "batch_size": 64, "mini_batch_size": 16, "micro_batch_size": 16}
-"""Instead of the quickstart's 32 updates of 128: a third of the responses, as many optimizer steps per update."""
+"""Instead of the config's 32 updates of 128: a third of the responses, as many optimizer steps per update."""
 
 HELD_OUT = ["reward", "react_heuristic", "parse_rate", "length", "kl", "objective"]
 SMOOTHING = 4  # updates in the running mean of the plotted curves
@@ -52,11 +52,11 @@ def read_arguments(description: str | None, figure: Path) -> tuple[Path, dict[in
     return arguments.figure, {seed: arguments.output_dir / f"seed-{seed}" for seed in arguments.seeds}
 
 
-def quickstart() -> PipelineConfig:
-    """Settings of configs/quickstart.yaml, and libraries that keep quiet."""
+def from_scratch() -> PipelineConfig:
+    """Settings of configs/from_scratch.yaml, and libraries that keep quiet."""
     quiet_libraries()
     spare_a_core()
-    return parse(PipelineConfig, ["--config", "configs/quickstart.yaml"])
+    return parse(PipelineConfig, ["--config", "configs/from_scratch.yaml"])
 
 
 def sft_means(config: PipelineConfig, folder: Path, seed: int) -> dict[str, float]:
@@ -66,13 +66,13 @@ def sft_means(config: PipelineConfig, folder: Path, seed: int) -> dict[str, floa
 
 
 def measure(config: PipelineConfig, folder: Path, model: Path) -> dict[str, float]:
-    """Held-out means, and with them what PPO maximizes: objective = reward - kl_coef KL, kl_coef the quickstart's."""
+    """Held-out means, and with them what PPO maximizes: objective = reward - kl_coef KL, kl_coef the config's."""
     means = evaluate(config, folder, model).means
     return means | {"objective": means["reward"] - config.ppo.kl_coef * means["kl"]}
 
 
 def ppo_config(config: PipelineConfig, folder: Path, name: str, seed: int, changes: dict[str, Any]) -> PPOConfig:
-    """The quickstart's PPO on the budget of the comparison, with some settings changed."""
+    """Its PPO on the budget of the comparison, with some settings changed."""
     base = replace(config.ppo.model, name_or_path=str(folder / "sft" / "model"))
     place = str(folder / name / "ppo")
     return replace(config.ppo, output_dir=place, model=base, seed=seed, **(BUDGET | changes))

@@ -337,3 +337,22 @@ def test_a_config_that_a_run_wrote_is_taken_again(tmp_path):
 def test_a_switch_that_also_takes_a_word(text, value):
     argv = ["--data.train", "x", "--rewards", "react_heuristic", "--tracking.tensorboard", text]
     assert parse(configs.PPOConfig, argv).tracking.tensorboard == value
+
+
+@pytest.mark.parametrize(
+    ("stage", "given", "said"),
+    [
+        ("ppo", ["--lora.r", "-1"], r"^lora\.r is -1; it must be greater than 0$"),
+        ("ppo", ["--push_to_hub.model_id", ""], r"^push_to_hub\.model_id is ''; "),
+        ("ppo", ["--inspect.prompts", "-1"], r"^inspect\.prompts is -1; "),
+        ("ppo", ["--value_warmup.max_updates", "-1"], r"^value_warmup\.max_updates is -1; "),
+        ("pipeline", ["--sft.batch_size", "-1"], r"^sft\.batch_size is -1; "),
+        ("pipeline", ["--sft.lora.r", "-1"], r"^sft\.lora\.r is -1; "),
+        ("pipeline", ["--ppo.inspect.every", "0"], r"^ppo\.inspect\.every is 0; "),
+        ("pipeline", ["--sft.model.scratch.layers", "1"], r"^sft\.model has both name_or_path '.*' and scratch; "),
+    ],
+)
+def test_what_a_section_refuses_is_said_with_its_whole_name(stage, given, said):
+    config = {"ppo": "configs/ppo/react_gpt2.yaml", "pipeline": "configs/quickstart.yaml"}[stage]
+    with pytest.raises(UserError, match=said):
+        parse(STAGES[stage].config_class, ["--config", config, *given])

@@ -89,7 +89,7 @@ def test_variants_of_a_study_differ_in_nothing_else(study) -> None:
         "advantage, 4 responses per prompt": {"advantage", "learning_rate"},
         "KL coefficient": {"kl_coef", "adaptive_kl_target", "adaptive_kl_horizon"},
     }
-    config, folder = comparison.quickstart(), Path("runs")
+    config, folder = comparison.from_scratch(), Path("runs")
     variants = [
         comparison.ppo_config(config, folder, "x", 1, changes) for changes in compare_algorithms.STUDIES[study].values()
     ]

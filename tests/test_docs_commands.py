@@ -14,18 +14,21 @@ from pathlib import Path
 import pytest
 import yaml
 from documents import ROOT, blocks, commands, text_of
+from rewards.render_available import needs_render
+from tiny_smollm2 import write_smollm2
 
 from rlhf.cli import STAGES, main
 from rlhf.config.command_line import parse
 from rlhf.rewards import RewardSpec, SpanReward, load_reward
 
-MODEL = "--{0}model.scratch.hidden_size 32 --{0}model.scratch.layers 1 --{0}model.scratch.heads 2 "
+MODEL = "--model.scratch.hidden_size 32 --model.scratch.layers 1 --model.scratch.heads 2"
 PIPELINE = (
-    f"{MODEL.format('sft.')} --sft.model.scratch.vocab_size 400 --sft.num_train_epochs 0.01 --ppo.num_updates 1 "
-    "--ppo.batch_size 4 --ppo.mini_batch_size 4 --ppo.micro_batch_size 4 --ppo.sampling.max_new_tokens 8 "
+    "--sft.num_train_epochs 0.01 --sft.data.max_completion_tokens 800 --ppo.data.max_completion_tokens 800 "
+    "--ppo.num_updates 1 --ppo.batch_size 4 --ppo.mini_batch_size 4 --ppo.micro_batch_size 4 "
+    "--ppo.sampling.max_new_tokens 8 "
     "--ppo.inspect.prompts 2 --evaluation.prompts 2 --evaluation.num_generations 1"
 )
-EVALUATE = "--prompts 2 --num_generations 1 --sampling.max_new_tokens 8"
+EVALUATE = "--prompts 2 --num_generations 1 --sampling.max_new_tokens 8 --data.max_completion_tokens 800"
 
 # Run here, in this order, with these options besides; a shell pattern stands for several commands.
 HERE = {
@@ -40,7 +43,7 @@ HERE = {
     "rlhf report runs/seed-0 runs/seed-1 runs/seed-2": "",
     "rlhf report runs/kl-0.02 runs/kl-0.2 --output penalties.html": "",
     "rlhf toy bandit": "--seeds 1 --updates 2 --pulls 16",
-    "rlhf sft --config configs/sft/react_small.yaml": f"{MODEL.format('')} --num_train_epochs 0.01",
+    "rlhf sft --config configs/sft/react_small.yaml": f"{MODEL} --num_train_epochs 0.01",
     "rlhf reward --config configs/reward/react_small.yaml": "--num_train_epochs 0.01 --data.train preferences.jsonl",
 }
 
@@ -111,7 +114,14 @@ def test_every_block_is_of_a_kind_that_is_looked_at():
     assert [line for line in output if not_of_output.match(line)] == []
 
 
+@pytest.fixture
+def smollm2(tmp_path) -> None:
+    write_smollm2(tmp_path)
+
+
+@needs_render
 @pytest.mark.slow
+@pytest.mark.usefixtures("smollm2")
 def test_commands_run(documented, tmp_path, monkeypatch, capsys):
     """As a reader would run them: in one folder, one after the other."""
     for name in ("configs", "data"):
@@ -150,9 +160,9 @@ def run(command: str, options: list[str], monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def quickstart() -> list[str]:
-    """What scripts/quickstart.sh starts once everything is installed."""
-    [last] = re.findall(r'^exec rlhf (.*) "\$@"$', text_of("scripts/quickstart.sh"), re.MULTILINE)
-    return shlex.split(last)
+    """What scripts/quickstart.sh starts once everything is installed and fetched."""
+    first, _ = re.findall(r'set -- (--config .*) "\$@"$', text_of("scripts/quickstart.sh"), re.MULTILINE)
+    return ["pipeline", *shlex.split(first)]
 
 
 def two_that_differ_in_kl_coef(runs: Path) -> None:

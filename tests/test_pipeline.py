@@ -1,18 +1,23 @@
 """The stages end to end on very small models, and their files read back."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from rewards.render_available import needs_render
 from tiny_data import write_jsonl, write_pairs
 from tiny_runs import pipeline_config
 
 from rlhf.cli import main
-from rlhf.config import ModelConfig
+from rlhf.config import ModelConfig, PipelineConfig
+from rlhf.config.command_line import build
+from rlhf.errors import UserError
 from rlhf.models.load import load_causal_lm
 from rlhf.models.tokenizer import load_tokenizer
+from rlhf.report.load import read_run
 from rlhf.stages.evaluate import policy_of
 
 
@@ -160,3 +165,28 @@ def test_sft_needs_completions(tiny_models, tmp_path, capsys):
     with pytest.raises(SystemExit):
         rlhf(f"sft --model.name_or_path {tiny_models['gpt2']} --data.train {file} --output_dir {tmp_path / 'run'}")
     assert "rows.jsonl row 2: no completion" in capsys.readouterr().err
+
+
+def test_without_sft_it_starts_from_the_model_of_ppo(finished, tmp_path, capsys):
+    model = finished / "sft" / "model"
+    config = pipeline_config(tmp_path / "run", str(finished.parent / "pairs.jsonl"), "gpt2") | {"sft": None}
+    config["ppo"] |= {"model": {"name_or_path": str(model)}, "num_updates": 1}
+    (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(config))
+    rlhf(f"pipeline --config {tmp_path / 'pipeline.yaml'}")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["base"] == json.loads((finished / "summary.json").read_text())["sft"]
+    assert list(read_run(tmp_path / "run").evaluations) == ["base", "PPO"]
+    assert "| held-out mean | base | PPO | change |" in (tmp_path / "run" / "summary.md").read_text()
+    assert not (tmp_path / "run" / "sft").exists()
+
+
+def test_without_sft_there_has_to_be_a_model(tmp_path):
+    config = pipeline_config(tmp_path / "run", write_pairs(tmp_path), "gpt2") | {"sft": None}
+    with pytest.raises(UserError, match=r"sft is null and ppo\.model\.name_or_path is not set"):
+        build(PipelineConfig, config)
+
+
+@needs_render
+def test_the_summary_says_what_responses_render(finished):
+    said = (finished / "summary.md").read_text()
+    assert len(re.findall("^It (renders: |does not render: )", said, re.MULTILINE)) == 6

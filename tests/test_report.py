@@ -224,6 +224,18 @@ def test_headline_over_seeds(tmp_path):
     assert table["reward/gold"][0].text() == f"−2.500 ± {stdev([2.0, 3.0]):.3f}"
 
 
+def test_figures_leave_the_backend_alone(real, tmp_path):
+    """Whoever draws in the same process, in a notebook for example, would else see none of their own figures."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    try:
+        assert figures.draw_figures(report_of(real), tmp_path / "run")
+        assert matplotlib.get_backend() == "svg"
+    finally:
+        matplotlib.use("agg")
+
+
 def test_zero_is_on_the_scale_of_the_headline_figure():
     import matplotlib.pyplot as plt
 

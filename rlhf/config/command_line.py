@@ -1,5 +1,6 @@
 """From `FILE.yaml --key value ...` to the configuration object of a stage."""
 
+import re
 from typing import Any, TypeVar
 
 from rlhf.config import files
@@ -81,10 +82,26 @@ def build(config_class: type[Config], values: dict[str, Any]) -> Config:
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(config_class)
     try:
-        parsed = parser.parse_object(values)
-        return config_class(**vars(parser.instantiate(parsed)))
+        return instantiate(config_class, vars(parser.parse_object(values)))
     except jsonargparse.ArgumentError as error:
         raise UserError(files.masked_line(error)) from error
+
+
+def instantiate(section: type, values: dict[str, Any], path: str = "") -> Any:
+    """A section and those in it; what one of them refuses is said with its whole name, as in `lora.r is -1`."""
+    built, settings_here = dict(values), hints(section)
+    try:
+        for name, value in values.items():
+            below, one = section_in(settings_here[name]), section_items(settings_here[name])
+            if below is not None and value is not None:
+                built[name] = instantiate(below, vars(value), f"{path}{name}.")
+            elif one is not None and value is not None:
+                items = enumerate(value)
+                built[name] = [instantiate(one, vars(item), f"{path}{name}[{number}].") for number, item in items]
+        return section(**built)
+    except UserError as error:
+        first = re.match(r"\w+", str(error))
+        raise UserError(f"{path}{error}" if first and first[0] in settings_here else str(error)) from error
 
 
 def what_is_missing(config_class: type, values: dict[str, Any], path: str = "") -> str | None:

@@ -36,6 +36,7 @@ class FineTuningConfig:
         max_grad_norm: Gradients are scaled down to this norm.
         seed: Seeds new weights and the order of the data.
         num_processes: Refuse to run on any other number of processes; None takes them as they are launched.
+        fast_paths: Own kernels where they are faster; false runs those of transformers, PEFT, TRL and PyTorch alone.
         checkpoint: How often the state is saved, so that the same command continues an interrupted run.
         tracking: Metrics.
         push_to_hub: Upload the finished model; None keeps it here.
@@ -54,6 +55,7 @@ class FineTuningConfig:
     max_grad_norm: float = 1.0
     seed: int = 0
     num_processes: int | None = None
+    fast_paths: bool = True
     checkpoint: CheckpointConfig = field(default_factory=lambda: CheckpointConfig(save_steps=200))
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     push_to_hub: HubConfig | None = None

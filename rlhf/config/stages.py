@@ -151,14 +151,14 @@ class PipelineConfig:
 
     Args:
         output_dir: The stages work in its folders sft/ and ppo/; summary.json, summary.md and plots lie in it.
-        sft: The first stage; its output_dir is ignored.
+        sft: The first stage; its output_dir is ignored. null leaves it out: PPO starts from its own model.
         ppo: The second stage; it starts from the SFT model and its output_dir is ignored.
         evaluation: Held-out measurement of both.
         seed: Overrides the seed of both stages.
     """
 
     output_dir: str = "runs/pipeline"
-    sft: SFTConfig
+    sft: SFTConfig | None
     ppo: PPOConfig
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     seed: int = 0
@@ -169,3 +169,7 @@ class PipelineConfig:
         require_passable(self.evaluation.pass_at_k, self.evaluation.num_generations, names, "evaluation.")
         require_paths(self, "output_dir")
         require_not_negative(self, "seed")
+        require(
+            self.sft is not None or self.ppo.model.name_or_path is not None,
+            "sft is null and ppo.model.name_or_path is not set; one of the two has to say what PPO starts from",
+        )

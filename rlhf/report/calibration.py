@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data.preferences import TokenizedPair
-from rlhf.report.plots import BLUE, GRAY, INK, ORANGE, can_draw, pyplot
+from rlhf.report.plots import BLUE, GRAY, INK, ORANGE, can_draw, subplots
 from rlhf.report.tables import print_table
 
 BINS = 5
@@ -53,10 +53,7 @@ def plot_calibration(margins: list[float], file: Path) -> None:
     """How often the preferred side is the chosen one, against how sure the model was, with the number of pairs."""
     if not can_draw(file.name):
         return
-    plt = pyplot()
-    figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(5.4, 5.4), dpi=130, layout="constrained", sharex=True, height_ratios=[3, 1]
-    )
+    figure, [[top], [bottom]] = subplots(2, 1, 5.4, 5.4, sharex=True, height_ratios=[3, 1])
     sure, right, counts = zip(*calibration(margins), strict=True)
     top.plot([0.5, 1], [0.5, 1], color=GRAY, linestyle="--", linewidth=1.2, label="perfectly calibrated")
     top.plot(sure, right, color=BLUE, marker="o", linewidth=1.8, label="this model")
@@ -66,15 +63,14 @@ def plot_calibration(margins: list[float], file: Path) -> None:
     bottom.set(xlabel="confidence of the model, sigmoid(|margin|)", ylabel="pairs", xlim=(0.49, 1.01))
     for x, y, n in zip(sure, right, counts, strict=True):
         top.annotate(f"{n}", (x, y), textcoords="offset points", xytext=(0, -14), ha="center", fontsize=8, color=INK)
-    _finish(plt, figure, (top, bottom), file)
+    _finish(figure, (top, bottom), file)
 
 
 def plot_margins(margins: list[float], file: Path) -> None:
     """Histogram of chosen minus rejected score, wrong pairs in another color."""
     if not can_draw(file.name):
         return
-    plt = pyplot()
-    figure, axes = plt.subplots(figsize=(6.4, 3.8), dpi=130, layout="constrained")
+    figure, [[axes]] = subplots(1, 1, 6.4, 3.8)
     low, high = min(0.0, *margins), max(0.0, *margins)
     width = (high - low or 1.0) / 30
     edges = [n * width for n in range(math.floor(low / width), math.ceil(high / width) + 2)]  # 0 is one of them
@@ -89,7 +85,7 @@ def plot_margins(margins: list[float], file: Path) -> None:
         ylabel="pairs",
     )
     axes.legend(frameon=False, fontsize=8)
-    _finish(plt, figure, (axes,), file)
+    _finish(figure, (axes,), file)
 
 
 def show(summary: dict[str, Any], folder: Path) -> None:
@@ -102,10 +98,9 @@ def show(summary: dict[str, Any], folder: Path) -> None:
     print(f"summary      {folder / 'summary.json'}")
 
 
-def _finish(plt: Any, figure: Any, panels: tuple[Any, ...], file: Path) -> None:
+def _finish(figure: Any, panels: tuple[Any, ...], file: Path) -> None:
     for axes in panels:
         axes.set_axisbelow(True)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file)
-    plt.close(figure)

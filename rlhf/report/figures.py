@@ -8,7 +8,7 @@ from rlhf.errors import visible
 from rlhf.report.charts import Chart, frontier, stage_charts
 from rlhf.report.compare import Group
 from rlhf.report.headline import Change, headline, number_text, title_of, unit_of
-from rlhf.report.plots import BLUE, GRAY, INK, ORANGE, PALETTE, WARNING, can_draw, pyplot
+from rlhf.report.plots import BLUE, GRAY, INK, ORANGE, PALETTE, WARNING, can_draw, subplots
 
 CURVES = ("Reward", "KL to the reference", "Entropy", "Length", "Explained variance", "Clipped tokens")
 MOST_CURVES = 6
@@ -37,19 +37,15 @@ def _draw_all(groups: list[Group], out: Path) -> list[Path]:
 
 
 def _grid(charts: list[Chart], file: Path) -> Path:
-    plt = pyplot()
     columns = min(3, len(charts))
     rows = -(-len(charts) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(4.4 * columns, 3.1 * rows), dpi=130, layout="constrained", squeeze=False
-    )
+    figure, axes = subplots(rows, columns, 4.4 * columns, 3.1 * rows)
     for chart, panel in zip(charts, axes.flat, strict=False):
         _draw(chart, panel)
     for panel in axes.flat[len(charts) :]:
         panel.set_visible(False)
     file.unlink(missing_ok=True)  # what lies there may be a link that leads elsewhere
     figure.savefig(file)
-    plt.close(figure)
     return file
 
 
@@ -104,12 +100,10 @@ def _raised_in_plane(chart: Chart) -> list[tuple[float, float]]:
 
 def _headline(table: dict[str, list[Change]], file: Path) -> Path:
     """A dumbbell per group and quantity, each quantity on a scale of its own."""
-    plt = pyplot()
     groups = {change.color: change.label for changes in table.values() for change in changes}
     columns = min(4, len(table))
     lines = -(-len(table) // columns)
-    size = (3.4 * columns, (1.05 + 0.5 * len(groups)) * lines)
-    figure, axes = plt.subplots(lines, columns, figsize=size, dpi=130, layout="constrained", squeeze=False)
+    figure, axes = subplots(lines, columns, 3.4 * columns, (1.05 + 0.5 * len(groups)) * lines)
     for (name, changes), panel in zip(table.items(), axes.flat, strict=False):
         _dumbbells(name, changes, panel)
         panel.set_yticks([-number for number in groups], groups.values() if len(groups) > 1 else [""], fontsize=8)
@@ -118,7 +112,6 @@ def _headline(table: dict[str, list[Change]], file: Path) -> Path:
         panel.set_visible(False)
     file.unlink(missing_ok=True)  # what lies there may be a link that leads elsewhere
     figure.savefig(file)
-    plt.close(figure)
     return file
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 Row = dict[str, Any]
-PLACES = ("", "ppo", "sft", "evaluation_sft", "evaluation_ppo")
+PLACES = ("", "ppo", "sft", "evaluation_base", "evaluation_sft", "evaluation_ppo")
 READ = ("*.json", "*.jsonl", "*.yaml", "*.png", "rollouts", "rollouts/*", "rollouts/*/*")
 """In each of the places, what the report may look into."""
 LARGEST = 2**63

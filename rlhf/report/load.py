@@ -150,7 +150,8 @@ def _stage_folders(folder: Path) -> list[Path]:
 
 def _evaluations(folder: Path) -> dict[str, Evaluation]:
     """Those of a pipeline, before and after PPO; or that of an evaluation's own folder."""
-    places = {"SFT": folder / "evaluation_sft", "PPO": folder / "evaluation_ppo", "model": folder}
+    places = {"base": folder / "evaluation_base", "SFT": folder / "evaluation_sft"}
+    places |= {"PPO": folder / "evaluation_ppo", "model": folder}
     return {
         name: Evaluation(means=_read_means(place / EVALUATION_FILE), rows=read_rows(place / RESPONSES_FILE, RESPONSE))
         for name, place in places.items()

@@ -12,14 +12,15 @@ INK, BLUE, ORANGE, GRAY, WARNING = "#1f2933", "#2563a8", "#c2571a", "#8a94a0", "
 PALETTE = [BLUE, ORANGE, "#3b8a4c", "#8b5aa8", "#a8862a"]
 
 
-def pyplot() -> Any:
-    """matplotlib.pyplot, drawing into files."""
-    import matplotlib
+def subplots(rows: int, columns: int, width: float, height: float, **options: Any) -> tuple[Any, Any]:
+    """A figure in inches, to be saved into a file, and its axes [rows, columns]; `options` go to `Figure.subplots`.
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot
+    Without pyplot: where somebody else draws, in a notebook for example, it would change how their figures are shown.
+    """
+    from matplotlib.figure import Figure
 
-    return matplotlib.pyplot
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def can_draw(what: str) -> bool:
@@ -34,10 +35,9 @@ def plot_reward_and_kl(folder: Path, file: Path, warmup_updates: int) -> None:
     """Score and its components, and KL to the reference, over the updates of a PPO run."""
     if not can_draw(file.name):
         return
-    plt = pyplot()
     rows = [row for row in read_jsonl(folder / METRICS_FILE) if row["step"] > 0]
     steps = [row["step"] for row in rows]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), dpi=130, layout="constrained")
+    figure, [(left, right)] = subplots(1, 2, 10, 3.8)
     components = [name for name in rows[0] if name.startswith("reward/")]
     left.plot(steps, [row["objective/score"] for row in rows], color=INK, linewidth=2.2, label="score (weighted sum)")
     for name, color in zip(components, PALETTE * len(components), strict=False):
@@ -56,4 +56,3 @@ def plot_reward_and_kl(folder: Path, file: Path, warmup_updates: int) -> None:
         right.text(1.2, right.get_ylim()[1] * 0.95, "critic\nwarm-up", va="top", color=GRAY, fontsize=8)
     left.legend(frameon=False, fontsize=8)
     figure.savefig(file)
-    plt.close(figure)

@@ -1,6 +1,6 @@
 """What the stages that run a Hugging Face Trainer share: its arguments, how it reports, saves and stops."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from rlhf.parallel.ranks import Ranks
 from rlhf.runs.checkpoints import CHECKPOINTS_FOLDER, CheckpointManager
 from rlhf.runs.folder import as_plain
 from rlhf.runs.interruption import catch_termination
+from rlhf.stages.by_length import by_length
+from rlhf.stages.fast_forward import fast_forward
+from rlhf.stages.resumable import resumable
 from rlhf.tracking.progress import ProgressBar
 from rlhf.tracking.tracker import Tracker
 
@@ -49,7 +52,7 @@ def training_arguments(config: FineTuningConfig, folder: Path, device_type: str)
         # Grouped by length they come longest first, over and over: SFT and reward models learned clearly less.
         "train_sampling_strategy": "random",
         "activation_checkpointing": config.model.gradient_checkpointing,
-        "bf16": config.model.dtype == "bfloat16",
+        "bf16": config.model.dtype == "bfloat16" and not (config.fast_paths and config.lora),
         "use_cpu": device_type == "cpu",
         "dataloader_pin_memory": device_type == "cuda",
         "logging_steps": 1,
@@ -59,6 +62,11 @@ def training_arguments(config: FineTuningConfig, folder: Path, device_type: str)
         "disable_tqdm": True,
         "seed": config.seed,
     }
+
+
+def trainer_class(trainer: type, config: FineTuningConfig) -> type:
+    """TRL's trainer with what we change of it: how it saves and goes on, and (`fast_paths`) how it divides its work."""
+    return resumable(by_length(trainer) if config.fast_paths else trainer)
 
 
 def run_trainer(
@@ -84,6 +92,7 @@ def run_trainer(
     with (
         Tracker(folder, stage, config.tracking, as_plain(config), ranks.is_first, resumed_at) as tracker,
         ExitStack() as at_the_end,
+        fast_forward(trainer.model) if config.fast_paths else nullcontext(),
     ):
         every = config.checkpoint.save_steps
         trainer.add_callback(_saver_and_reporter(stage, every, ranks, metrics, tracker, held_out, at_the_end))

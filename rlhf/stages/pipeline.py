@@ -5,17 +5,18 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from rlhf.config import EvaluateConfig, ModelConfig, PipelineConfig
+from rlhf.config import EvaluateConfig, ModelConfig, PipelineConfig, SFTConfig
 from rlhf.data.examples import load_held_out, load_training, warn_of_leak
 from rlhf.errors import visible
 from rlhf.evaluation.measure import Measurement
 from rlhf.evaluation.policy import BEST_FOLDER
 from rlhf.report.model_card import add_held_out
 from rlhf.report.plots import plot_reward_and_kl
+from rlhf.report.previews import in_words, rendered, rewards_react
 from rlhf.report.tables import before_after, markdown_table, print_heading, print_table
 from rlhf.report.write import REPORT_FILE, write_report
 from rlhf.runs.files import read_jsonl, write_atomically
-from rlhf.runs.folder import METRICS_FILE, is_done, mark_done, open_run
+from rlhf.runs.folder import METRICS_FILE, as_plain, is_done, mark_done, open_run
 from rlhf.runs.hub import push
 from rlhf.runs.locking import alone_in_its_folder
 from rlhf.stages.evaluate import run_evaluate
@@ -23,40 +24,49 @@ from rlhf.stages.ppo import run_ppo
 from rlhf.stages.sft import run_sft
 
 SAMPLES_SHOWN = 3
-COLUMNS = ["held-out mean", "SFT", "PPO", "change"]
+TITLES = {"sft": "SFT", "base": "base", "ppo": "PPO"}
 
 
 @alone_in_its_folder
 def run_pipeline(config: PipelineConfig) -> dict[str, dict[str, float]]:
-    """Run every stage that is not done yet, then show and write the summary; returns the means of `sft` and `ppo`."""
+    """Run every stage that is not done yet, then show and write the summary.
+
+    Returns the means before and after PPO: of `sft`, or of `base` where there is no SFT, and of `ppo`.
+    """
     folder = open_run(config.output_dir, config)
     started = time.monotonic()
-    if not is_done(folder) and config.sft.data.eval is None:  # else SFT says so itself
-        warn_of_leak(load_training(config.sft.data, text_is_answer=True), load_held_out(config.ppo.data))
-    sft_model = run_sft(replace(config.sft, output_dir=str(folder / "sft"), seed=config.seed))
-    before = evaluate(config, folder / "evaluation_sft", sft_model)
-    base = replace(config.ppo.model, name_or_path=str(sft_model))
-    ppo = replace(config.ppo, output_dir=str(folder / "ppo"), seed=config.seed, model=base, push_to_hub=None)
+    first, start = ("base", config.ppo.model) if config.sft is None else ("sft", fine_tuned(config, config.sft, folder))
+    before = evaluate(config, folder / f"evaluation_{first}", start)
+    ppo = replace(config.ppo, output_dir=str(folder / "ppo"), seed=config.seed, model=start, push_to_hub=None)
     policy = run_ppo(ppo)
-    after = evaluate(config, folder / "evaluation_ppo", policy)
+    after = evaluate(config, folder / "evaluation_ppo", replace(start, name_or_path=str(policy), gguf_file=None))
     add_held_out(policy, before.means, after.means)
     push(policy, config.ppo.push_to_hub)  # only now: its card has the held-out results
-    summarize(folder, before, after)
+    measured = {first: before, "ppo": after}
+    summarize(config, folder, measured)
     if not is_done(folder):
         mark_done(folder, time.monotonic() - started)
     report = write_report([folder], folder / REPORT_FILE)
     if report:
         print(f"report       {report}  (open it in a browser)")
-    return {"sft": before.means, "ppo": after.means}
+    return {name: measurement.means for name, measurement in measured.items()}
 
 
-def evaluate(config: PipelineConfig, folder: Path, model: Path) -> Measurement:
+def fine_tuned(config: PipelineConfig, sft: SFTConfig, folder: Path) -> ModelConfig:
+    """The SFT stage; returns its model as PPO is to load it."""
+    if not is_done(folder) and sft.data.eval is None:  # else SFT says so itself
+        warn_of_leak(load_training(sft.data, text_is_answer=True), load_held_out(config.ppo.data))
+    model = run_sft(replace(sft, output_dir=str(folder / "sft"), seed=config.seed))
+    return replace(config.ppo.model, name_or_path=str(model), gguf_file=None)
+
+
+def evaluate(config: PipelineConfig, folder: Path, model: ModelConfig) -> Measurement:
     """Held-out measurement of one model: the rewards that are trained on, and those that are only measured."""
     measured_only = [replace(spec, weight=0.0) for spec in config.evaluation.metrics]
     return run_evaluate(
         EvaluateConfig(
             output_dir=str(folder),
-            model=ModelConfig(name_or_path=str(model), dtype=config.ppo.model.dtype),
+            model=replace(model, gradient_checkpointing=False),
             data=config.ppo.data,
             rewards=[*config.ppo.rewards, *measured_only],
             sampling=config.ppo.sampling,
@@ -69,32 +79,38 @@ def evaluate(config: PipelineConfig, folder: Path, model: Path) -> Measurement:
     )
 
 
-def summarize(folder: Path, before: Measurement, after: Measurement) -> None:
+def summarize(config: PipelineConfig, folder: Path, measured: dict[str, Measurement]) -> None:
     """Print the before/after table and samples; write summary.json, summary.md and the plot."""
-    means = {"sft": before.means, "ppo": after.means}
+    before, after = measured.values()
+    means = {name: measurement.means for name, measurement in measured.items()}
+    labels = [TITLES[name] for name in measured]
+    columns = ["held-out mean", *labels, "change"]
     write_atomically(folder / "summary.json", json.dumps(means, indent=2) + "\n")
     warmup = sum(row.get("policy/warmup", 0) for row in read_jsonl(folder / "ppo" / METRICS_FILE))
     plot = folder / "reward_kl.png"
     plot_reward_and_kl(folder / "ppo", plot, int(warmup))
     rows = before_after(before.means, after.means)
     samples = sample_pairs(before, after)
-    document = ["# Before and after PPO", "", markdown_table(COLUMNS, rows), ""]
+    pages = rendered([text for _, *pair in samples for text in pair]) if rewards_react(as_plain(config)) else {}
+    document = ["# Before and after PPO", "", markdown_table(columns, rows), ""]
     if plot.is_file():  # not without matplotlib
         document += ["![reward and KL](reward_kl.png)", ""]
-    for prompt, first, second in samples:
+    for prompt, *pair in samples:
         print_heading(prompt)
-        print(visible(f"--- SFT\n{first}\n--- PPO\n{second}"))
-        document += [f"## {prompt}", "SFT:", f"```tsx\n{first}\n```", "PPO:", f"```tsx\n{second}\n```", ""]
+        document += [f"## {prompt}", ""]
+        for label, response in zip(labels, pair, strict=True):
+            page = visible(in_words(pages[response])) if response in pages else ""
+            print(f"--- {label}", visible(response), page, sep="\n")
+            document += [f"{label}:", f"```tsx\n{response}\n```", *([f"It {page}", ""] if page else [""])]
     write_atomically(folder / "summary.md", "\n".join(document))
     print()
-    print_table(COLUMNS, rows)
+    print_table(columns, rows)
     if plot.is_file():
         print(f"plot         {plot}")
     best = folder / "ppo" / BEST_FOLDER
     print(
         f"summary      {folder / 'summary.json'}, {folder / 'summary.md'}\n"
         f"metrics      {folder / 'ppo' / 'metrics.jsonl'}, samples.jsonl beside it\n"
-        f"SFT model    {folder / 'sft' / 'model'}\n"
         f"PPO policy   {folder / 'ppo' / 'policy'}" + (f"\nbest policy  {best}" if best.is_dir() else "")
     )
 

@@ -33,8 +33,7 @@ from rlhf.rewards.learned import SETTINGS_FILE, Settings, score_ids
 from rlhf.runs.files import read_jsonl, staged, write_atomically
 from rlhf.runs.folder import METRICS_FILE
 from rlhf.stages.frame import join_data_parallel, run_once
-from rlhf.stages.hf_trainer import dtype_of_weights, run_trainer, training_arguments
-from rlhf.stages.resumable import resumable
+from rlhf.stages.hf_trainer import dtype_of_weights, run_trainer, trainer_class, training_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -197,7 +196,7 @@ def _train(
     if lora:
         lora.modules_to_save = ["score"]  # the head is trained in full
     arguments = trl.RewardConfig(**training_arguments(config, folder, model.device.type))
-    trainer = resumable(trl.RewardTrainer)(
+    trainer = trainer_class(trl.RewardTrainer, config)(
         model, args=arguments, train_dataset=_dataset(pairs), processing_class=tokenizer, peft_config=lora
     )
     require_no_noise(trainer.model)

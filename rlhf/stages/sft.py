@@ -24,8 +24,7 @@ from rlhf.runs.files import read_jsonl, staged
 from rlhf.runs.folder import METRICS_FILE
 from rlhf.sampling.stopping import stop_token_ids
 from rlhf.stages.frame import join_data_parallel, run_once
-from rlhf.stages.hf_trainer import dtype_of_weights, run_trainer, training_arguments
-from rlhf.stages.resumable import resumable
+from rlhf.stages.hf_trainer import dtype_of_weights, run_trainer, trainer_class, training_arguments
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -114,7 +113,7 @@ def _train(
 
     arguments = trl.SFTConfig(completion_only_loss=True, **training_arguments(config, folder, model.device.type))
     lora = lora_adapters(config.lora, model) if config.lora else None
-    trainer = resumable(trl.SFTTrainer)(
+    trainer = trainer_class(trl.SFTTrainer, config)(
         model, args=arguments, train_dataset=_dataset(rows), processing_class=tokenizer, peft_config=lora
     )
     disable_dropout(trainer.model)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from peft import LoraConfig as PeftLora
+from peft import get_peft_model
 from processes import launch
 from safetensors.torch import load_file
 from tiny_data import TEXTS, write_jsonl
@@ -17,6 +19,7 @@ from rlhf.config.common import TrackingConfig
 from rlhf.config.evaluation import RewardModelEvaluation, SFTEvaluation
 from rlhf.errors import UserError
 from rlhf.evaluation.completions import Row, completion_means
+from rlhf.models.adapters import merged_copy
 from rlhf.parallel.ranks import Ranks
 from rlhf.rewards.learned import SETTINGS_FILE, RewardModel
 from rlhf.runs.files import read_jsonl
@@ -133,6 +136,24 @@ def test_the_loss_is_the_mean_over_the_tokens_that_are_trained_on(tiny_models):
     assert means["loss"] == pytest.approx(sum(losses) / 7, rel=1e-5)
     assert means["token_accuracy"] == right / 7
     assert model.training
+
+
+def test_a_merged_copy_is_a_model_of_its_own(tiny_models):
+    """Also where a trainer has put a forward pass of its own into the model, which knows that model alone."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["gpt2"])
+    wrapper = get_peft_model(
+        model, PeftLora(r=2, target_modules=["c_attn"], fan_in_fan_out=True, init_lora_weights=False)
+    )
+    plain, ids = model.forward, torch.arange(5, 13).unsqueeze(0)
+    model.forward = lambda **inputs: plain(**inputs)
+    with torch.no_grad():
+        expected = wrapper(input_ids=ids).logits
+        copied = merged_copy(wrapper)
+        for parameter in wrapper.parameters():
+            parameter.zero_()
+        torch.testing.assert_close(copied(input_ids=ids).logits, expected)
+        assert wrapper(input_ids=ids).logits.abs().max() == 0
+    assert merged_copy(copied) is copied
 
 
 def test_the_best_model_is_measured_again_as_it_was(configs, runs):

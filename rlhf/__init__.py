@@ -1,6 +1,6 @@
 """PPO fine-tuning of language models: SFT, reward scoring and PPO on the Hugging Face stack.
 
-The names that TRL 0.11 had (docs/from-trl.md) and the stages, each loaded when it is first used.
+The names that TRL 0.11 had (docs/how-to/migrate-from-trl.md) and the stages, each loaded when it is first used.
 """
 
 import importlib
@@ -31,7 +31,7 @@ _HOMES = {
 _GONE = {
     "AutoModelForSeq2SeqLMWithValueHead": "rlhf has no AutoModelForSeq2SeqLMWithValueHead: its PPO is for decoder-only "
     "models. Take one of those (Qwen, Llama, SmolLM, GPT-2) with AutoModelForCausalLMWithValueHead, or stay with "
-    "trl==0.11.4 for encoder-decoders such as FLAN-T5 (docs/from-trl.md)"
+    "trl==0.11.4 for encoder-decoders such as FLAN-T5 (docs/how-to/migrate-from-trl.md)"
 }
 """Names of TRL 0.11 that are not here: what to do instead."""
 __all__ = sorted(_HOMES)  # noqa: PLE0605

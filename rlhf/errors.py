@@ -11,7 +11,7 @@ _TROUBLE = re.compile(
 
 
 class UserError(ValueError):
-    """Something the user can mend: the message gives the name, the value, the constraint and what to do."""
+    """Something the user can fix: the message gives the name, the value, the constraint and what to do."""
 
 
 class RewardError(ValueError):

@@ -1,4 +1,4 @@
-"""Libraries that a plain install does not bring; whoever needs one names it, and the extra that brings it."""
+"""Libraries that a plain install does not bring; the code that needs one names it, and the extra that brings it."""
 
 import importlib.util
 

@@ -56,7 +56,7 @@ def look_up(module: str, name: str) -> Any:
 
 
 def warn(old: str, homes: list[str]) -> None:
-    """Say where something is now."""
+    """Warn where something is now."""
     warnings.warn(f"{old} has moved to {' and '.join(homes)}", FutureWarning, stacklevel=3)
 
 

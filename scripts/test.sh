@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint, format, types, tests. Options go to pytest, for example: bash scripts/test.sh -k losses
+# Lint, format, types, tests, the documentation's site. Options go to pytest, for example: bash scripts/test.sh -k losses
 # Tests that take long are left out; bash scripts/test.sh -m long runs those (CI does).
 # With npm at hand the rewards that render React are set up and tested for real; without it, or when its registry
 # cannot be reached, those tests are skipped (on CI that is an error). So it is with the tests of a base in four bits.
@@ -24,3 +24,4 @@ if [ -d $beside/bitsandbytes ] || pip install --quiet --no-deps --target $beside
 elif [ -n "${CI:-}" ]; then
   exit 1
 fi
+bash scripts/docs.sh || { [ $? -eq 3 ] && [ -z "${CI:-}" ]; }  # 3: its tools could not be installed

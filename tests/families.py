@@ -1,4 +1,4 @@
-"""Families of causal language models as tiny random ones, and what is known of each: the table of docs/models.md."""
+"""Families of causal language models as tiny random ones: the table of docs/reference/models.md."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -192,7 +192,7 @@ def build(family: Family) -> transformers.PreTrainedModel:
 
 
 def table() -> str:
-    """The rows of docs/models.md."""
+    """The rows of docs/reference/models.md."""
     words = {"fast": "cached", "plain": "cached (transformers' own)", "uncached": "without a cache"}
     lines = ["| family | PPO | sampling | classic `generate` | remark |", "| --- | --- | --- | --- | --- |"]
     for name, row in FAMILIES.items():

@@ -1,6 +1,6 @@
 """What TRL 0.11's own tests of PPOTrainer, BestOfNSampler and create_reference_model asked for, in words of our own.
 
-docs/dev/trl-0.11-behaviours.md lists them, and which of them are answered differently here.
+docs/dev/trl.md lists them, and which of them are answered differently here.
 """
 
 import copy

@@ -1,6 +1,6 @@
 """What TRL 0.11's own tests of the value head asked for, in words of our own, for the families they were asked of.
 
-docs/dev/trl-0.11-behaviours.md lists them all, with those that stand elsewhere.
+docs/dev/trl.md lists them all, with those that stand elsewhere.
 """
 
 import pytest

@@ -3,22 +3,23 @@
 The three tables name each of them. A command that is new in the documentation is in none, and fails until it is.
 """
 
+import pydoc
 import re
 import runpy
 import shlex
-import shutil
 import sys
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 import pytest
 import yaml
 from documents import ROOT, blocks, commands, text_of
+from readme_example import write_example
 from rewards.render_available import needs_render
 from tiny_smollm2 import write_smollm2
 
 from rlhf.cli import STAGES, main
 from rlhf.config.command_line import parse
+from rlhf.config.sections import settings
 from rlhf.rewards import RewardSpec, SpanReward, load_reward
 
 MODEL = "--model.scratch.hidden_size 32 --model.scratch.layers 1 --model.scratch.heads 2"
@@ -41,7 +42,12 @@ HERE = {
     "rlhf score --input data/react/five.jsonl *": "",
     "rlhf report runs/quickstart": "",
     "rlhf report runs/seed-0 runs/seed-1 runs/seed-2": "",
-    "rlhf report runs/kl-0.02 runs/kl-0.2 --output penalties.html": "",
+    "bash scripts/quickstart.sh --ppo.kl_coef 0.2 --output_dir runs/kl-0.2": PIPELINE,
+    "rlhf report runs/quickstart runs/kl-0.2 --output penalties.html": "",
+    "rlhf doctor my_ppo.yaml": "",
+    "rlhf ppo my_ppo.yaml": "",
+    "rlhf ppo my_ppo.yaml --model runs/mine --output_dir runs/second": "",
+    "rlhf generate --model runs/mine --prompt * --merge_to runs/merged": "--sampling.max_new_tokens 4",
     "rlhf toy bandit": "--seeds 1 --updates 2 --pulls 16",
     "rlhf sft --config configs/sft/react_small.yaml": f"{MODEL} --num_train_epochs 0.01",
     "rlhf reward --config configs/reward/react_small.yaml": "--num_train_epochs 0.01 --data.train preferences.jsonl",
@@ -54,6 +60,11 @@ ELSEWHERE = {
     "rlhf toy figures": "test_tutorial.py::test_commands_run",
     "python benchmarks/bench_ppo.py --*": "test_bench_ppo.py::test_both_sides_do_the_same_work",
     "python tests/reliability/fault_matrix.py *": "test_faults.py::test_survives",
+    "accelerate launch *": "test_accelerate_configs.py::test_the_command_at_its_top_launches_what_it_says",
+    "rlhf ppo my_ppo.yaml --model.quantization *": "test_quantized.py::test_shipped_config_runs",
+    "rlhf ppo my_ppo.yaml --push_to_hub.*": "test_hub.py::test_every_file_arrives_in_a_private_repository",
+    "rlhf ppo my_ppo.yaml --tracking.*": "test_wandb.py::test_a_resumed_online_run_goes_on_and_loses_no_row",
+    "rlhf ppo --config configs/ppo/react_llama_vllm*.yaml": "test_vllm.py::test_shipped_config_runs",
 }
 
 # Not run, and why.
@@ -63,17 +74,22 @@ NOT_RUN = {
     "rlhf fetch smollm2": "downloads a model; tests/test_fetch.py runs it against a folder of wheels and a small hub",
     "pip install -e *": "changes the environment that the tests run in; scripts/setup.sh installs the same project",
     "rlhf setup-render": "downloads from npm; tests/test_setup_render.py runs it wherever npm is there",
+    "wandb login": "asks for a key",
+    "vllm serve *": "needs a GPU and vLLM; tests/test_vllm.py has a stand-in",
     "python benchmarks/compare_*.py": "a study of an hour or more; tests/test_compare_scripts.py runs its parts",
 }
 
 # The test that runs all Python of a page, and fails for a block that it does not know.
 PYTHON = {
     "README.md": "test_readme.py::test_the_classic_loop_runs",
-    "docs/extending.md": "test_extending.py::test_every_block_runs",
-    "docs/from-trl.md": "test_from_trl.py::test_the_loop_and_the_checkpoints_run",
-    "docs/ppo-in-five-steps.md": "test_tutorial.py::test_snippets_print_what_they_say",
-    "docs/report.md": "test_docs_commands.py::test_commands_run",
-    "docs/rewards.md": "test_docs_commands.py::test_rewards_of_the_docs",
+    "docs/guide/your-reward.md": "test_docs_commands.py::test_rewards_of_the_docs",
+    "docs/how-to/reward-server.md": "test_rewards_remote.py::test_the_server_in_the_docs_runs",
+    "docs/reference/python.md": "test_docs_commands.py::test_the_names_of_the_python_page",
+    "docs/how-to/change-the-algorithm.md": "test_extending.py::test_every_block_runs",
+    "docs/how-to/migrate-from-trl.md": "test_from_trl.py::test_the_loop_and_the_checkpoints_run",
+    "docs/guide/ppo-in-five-steps.md": "test_tutorial.py::test_snippets_print_what_they_say",
+    "docs/guide/report.md": "test_docs_commands.py::test_commands_run",
+    "docs/reference/rewards.md": "test_docs_commands.py::test_rewards_of_the_docs",
 }
 
 
@@ -122,24 +138,29 @@ def smollm2(tmp_path) -> None:
 @needs_render
 @pytest.mark.slow
 @pytest.mark.usefixtures("smollm2")
-def test_commands_run(documented, tmp_path, monkeypatch, capsys):
+def test_commands_run(documented, tiny_models, tmp_path, monkeypatch, capsys):
     """As a reader would run them: in one folder, one after the other."""
     for name in ("configs", "data"):
         (tmp_path / name).symlink_to(ROOT / name)
     few = text_of("data/react/preferences.jsonl").splitlines()[:200]
     (tmp_path / "preferences.jsonl").write_text("\n".join(few), encoding="utf-8")
+    write_example(tmp_path, tiny_models["gpt2"])
     monkeypatch.chdir(tmp_path)
     for pattern, options in HERE.items():
         for command in documented:
             if covers(pattern, command):
                 run(command, shlex.split(options), monkeypatch)
-        if pattern == "bash scripts/quickstart.sh":
-            two_that_differ_in_kl_coef(tmp_path / "runs")
     assert "| kl | 0.000 → " in capsys.readouterr().out  # the table over seeds
     assert len(list(tmp_path.glob("runs/new/[012]-*/evaluation.json"))) == 6
-    for file in ("quickstart/report.html", "report-headline.png", "scored.jsonl", "reward/model/model.safetensors"):
+    for file in (
+        "quickstart/report.html",
+        "report-headline.png",
+        "scored.jsonl",
+        "reward/model/model.safetensors",
+        "merged/config.json",
+    ):
         assert (tmp_path / "runs" / file).is_file(), file
-    [example] = blocks("python", page="docs/report.md")
+    [example] = blocks("python", page="docs/guide/report.md")
     exec(example.text, {})
     assert {page.name for page in tmp_path.glob("*.html")} == {"penalties.html", "report.html"}
 
@@ -165,21 +186,22 @@ def quickstart() -> list[str]:
     return ["pipeline", *shlex.split(first)]
 
 
-def two_that_differ_in_kl_coef(runs: Path) -> None:
-    """runs/kl-0.02 and runs/kl-0.2, of which docs/report.md speaks, from the quickstart."""
-    for kl_coef in (0.02, 0.2):
-        folder = runs / f"kl-{kl_coef}"
-        shutil.copytree(runs / "quickstart", folder)
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        config["ppo"]["kl_coef"] = kl_coef
-        (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+def test_the_names_of_the_python_page():
+    """Those that the site shows with their docstrings, and the imports."""
+    [imports] = blocks("python", page="docs/reference/python.md")
+    exec(imports.text, {})
+    shown = re.findall(r"^::: (\S+)$", text_of("docs/reference/python.md"), re.MULTILINE)
+    assert len(shown) > 20
+    assert [name for name in shown if pydoc.locate(name) is None] == []
 
 
 def test_rewards_of_the_docs(tmp_path, monkeypatch):
-    signature, _, short_lines, process, _ = blocks("python", page="docs/rewards.md")  # the others have their own tests
+    signature, short_lines, process, _ = blocks("python", page="docs/reference/rewards.md")  # the last has its own test
+    [politeness] = blocks("python", page="docs/guide/your-reward.md")
     names: dict = {}
-    for block in (signature, short_lines, process):
+    for block in (signature, short_lines, process, politeness):
         exec(block.text, names)
+    assert names["politeness"](["p"] * 2, ["Thank you, please.", "No."]) == [2 / 3, 0.0]
     assert names["no_todo"](["p"] * 2, ["x TODO", "done"])[1] == 0.0
     [todo] = [item for item in names["no_todo"](["p"], ["x TODO"]) if isinstance(item, SpanReward)]
     assert [(span.start, span.end, span.value) for span in todo.spans] == [(2, 6, -0.5)]
@@ -191,9 +213,12 @@ def test_rewards_of_the_docs(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: f"{block.page}: {block.text.splitlines()[0][:40]}")
 def test_configs_are_accepted(block, tmp_path):
-    """Each as a part of the config of a PPO run."""
+    """Each as a part of the config of a run, of PPO where the first line names no other stage."""
+    named = re.match(r"#.*rlhf (\w+)", block.text)
+    config_class = STAGES[named[1] if named else "ppo"].config_class
     rest = {"model": {"name_or_path": "gpt2"}, "data": {"train": "prompts.jsonl"}, "rewards": [{"path": "length"}]}
-    file = tmp_path / "ppo.yaml"
+    rest = {key: value for key, value in rest.items() if key in settings(config_class)}
+    file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(rest | yaml.safe_load(block.text)), encoding="utf-8")
-    config = parse(STAGES["ppo"].config_class, ["--config", str(file)])
+    config = parse(config_class, ["--config", str(file)])
     assert set(yaml.safe_load(block.text)) <= set(vars(config))

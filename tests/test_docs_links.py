@@ -1,7 +1,6 @@
 """The pages of the documentation hang together: an index with all of them, and no link that leads nowhere."""
 
 import re
-from pathlib import Path
 
 import pytest
 from documents import FENCE, PAGES, ROOT, anchors, text_of
@@ -39,11 +38,11 @@ def test_every_link_leads_somewhere(page):
 
 
 def test_links_that_lead_nowhere_are_found():
-    assert wrong("README.md", "docs/report.md#token-by-token") is None
-    assert wrong("docs/report.md", "#token-by-token") is None
-    assert wrong("docs/maths.md", "../rlhf/maths/losses.py#L1-L2") is None
-    assert wrong("docs/maths.md", "rlhf/maths/losses.py") == "no such file"
-    assert wrong("README.md", "docs/report.md#token-by-tokens") == "no such heading"
+    assert wrong("README.md", "docs/guide/report.md#token-by-token") is None
+    assert wrong("docs/guide/report.md", "#token-by-token") is None
+    assert wrong("docs/reference/maths.md", "../../rlhf/maths/losses.py#L1-L2") is None
+    assert wrong("docs/reference/maths.md", "rlhf/maths/losses.py") == "no such file"
+    assert wrong("README.md", "docs/guide/report.md#token-by-tokens") == "no such heading"
     assert wrong("README.md", "rlhf/maths/losses.py#L1-L100000") == "no such line"
     assert len(relative_links("README.md")) > 15
 
@@ -51,7 +50,9 @@ def test_links_that_lead_nowhere_are_found():
 def test_the_index_names_every_page_once_and_each_in_a_line():
     entries = [line for line in text_of(INDEX).splitlines() if line.startswith("- [")]
     linked = [link for line in entries for link in LINK.findall(line)]
-    assert sorted(linked) == sorted(Path(page).name for page in PAGES if page.startswith("docs/") and page != INDEX)
+    assert sorted(linked) == sorted(
+        page.removeprefix("docs/") for page in PAGES if page.startswith("docs/") and page != INDEX
+    )
     assert len(entries) == len(linked)
     assert INDEX in relative_links("README.md")
 

@@ -542,7 +542,7 @@ def test_checkpointing_keeps_less(tiny_models, prompts):
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"lora": None, "critic": "separate"}], ids=str)
 def test_estimate_is_near_the_measured_peak(tiny_models, prompts, tmp_path, options):
-    """A model whose activations dominate, in a process of its own; what is allowed is what docs/doctor.md claims."""
+    """A model whose activations dominate, in a process of its own, within what the docs claim."""
     from rlhf.config import ScratchModel
     from rlhf.models.load import build_from_scratch
 

@@ -1,4 +1,4 @@
-"""The blocks of docs/extending.md, run one after the other as a reader would."""
+"""The blocks of docs/how-to/change-the-algorithm.md, run one after the other as a reader would."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ from tiny_data import write_jsonl
 from rlhf.ppo.rollout_files import save_rollout
 from rlhf.runs.files import read_jsonl
 
-DOCUMENT = Path("docs/extending.md").resolve()
+DOCUMENT = Path("docs/how-to/change-the-algorithm.md").resolve()
 
 
 def test_every_block_runs(tiny_models, tmp_path, monkeypatch, capsys):

@@ -153,5 +153,5 @@ def test_through_the_classic_loop(name, tokenizer):
 
 
 def test_the_docs_carry_the_table():
-    assert table() in Path("docs/models.md").read_text(encoding="utf-8")
+    assert table() in Path("docs/reference/models.md").read_text(encoding="utf-8")
     assert len(FAMILIES) >= 30

@@ -1,7 +1,7 @@
 """The 25 checks against lm-eval's, on thousands of drawn responses, strictly and loosely.
 
 Needs lm-eval 0.4.13, and for two kinds NLTK's punkt_tab, where NLTK looks for it. What differs on purpose is not drawn:
-docs/rewards.md lists it, and test_instructions.py holds the values.
+docs/dev/rewards.md lists it, and test_instructions.py holds the values.
 """
 
 from collections import Counter

@@ -3,8 +3,7 @@
 import re
 from pathlib import Path
 
-import yaml
-from tiny_data import write_jsonl
+from readme_example import write_example
 
 from rlhf.cli import STAGES, main
 
@@ -21,18 +20,7 @@ def test_the_table_has_every_command():
 
 
 def test_the_example_config_is_examined_and_trains(tiny_models, tmp_path, monkeypatch, capsys):
-    example = re.search(r"```yaml\n(# my_ppo.yaml.*?)```", README, flags=re.DOTALL)[1]
-    small = {
-        "model": {"name_or_path": str(tiny_models["gpt2"])},
-        "num_updates": 1,
-        "batch_size": 4,
-        "mini_batch_size": 4,
-    }
-    config = yaml.safe_load(example) | small | {"sampling": {"max_new_tokens": 8}}
-    write_jsonl(tmp_path / "my_prompts.jsonl", [{"prompt": "Please."}, {"prompt": "Thank you."}])
-    reward = "def politeness(prompts, completions, **columns):\n    return [float(len(text)) for text in completions]\n"
-    (tmp_path / "my_rewards.py").write_text(reward)
-    (tmp_path / "my_ppo.yaml").write_text(yaml.safe_dump(config))
+    write_example(tmp_path, tiny_models["gpt2"])
     monkeypatch.chdir(tmp_path)
     main(["doctor", "--config", "my_ppo.yaml"])
     assert "verdict" in capsys.readouterr().out

@@ -2,12 +2,11 @@
 
 import json
 import logging
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from documents import blocks
 from reward_server import HANG, Answer, chat, closed_port, serving
 
 from rlhf.rewards import Judge, RewardError, RewardSpec, RewardSum, Server, WeightedReward
@@ -141,8 +140,7 @@ def test_wrong_options_of_a_server_are_refused(args, message):
 
 
 def test_the_server_in_the_docs_runs():
-    docs = (Path(__file__).parents[1] / "docs" / "rewards.md").read_text()
-    [code] = [block for block in re.findall(r"```python\n(.*?)```", docs, re.DOTALL) if "serve_forever" in block]
+    [(_, _, code)] = blocks("python", page="docs/how-to/reward-server.md")
     port = closed_port()
     command = [sys.executable, "-c", code.replace("8000", str(port))]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:

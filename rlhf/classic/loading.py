@@ -31,7 +31,7 @@ def with_adapters(model: Any, peft_config: "peft.PeftConfig | None") -> Any:
     )
     require(
         not getattr(model.config, "is_encoder_decoder", False),
-        f"{name} is an encoder-decoder; PPO is for decoder-only models here (docs/from-trl.md)",
+        f"{name} is an encoder-decoder; PPO is for decoder-only models here (docs/how-to/migrate-from-trl.md)",
     )
     require(
         peft_config is None or isinstance(peft_config, peft.PeftConfig),
@@ -61,7 +61,7 @@ def initialize(summary: nn.Linear, strategy: str | None, standard_deviation: flo
 
 
 def quantized(options: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Options of `from_pretrained` with load_in_8bit or load_in_4bit said as transformers 5 wants to hear it."""
+    """Options of `from_pretrained` with load_in_8bit or load_in_4bit in the form that transformers 5 expects."""
     bits = {name: options[name] for name in ("load_in_8bit", "load_in_4bit") if options.get(name)}
     rest = {name: value for name, value in options.items() if name not in ("load_in_8bit", "load_in_4bit")}
     if not bits:

@@ -96,7 +96,7 @@ class AutoModelForCausalLMWithValueHead(ValueHeadModel):
             for_head.setdefault("summary_dropout_prob", 0.0)  # a file is not somebody who asks for dropout
         model = with_adapters(model, peft_config)
         for_head.setdefault("summary_dropout_prob", getattr(model.config, "summary_dropout_prob", None))
-        disable_dropout(model)  # also what its config says of the head
+        disable_dropout(model)  # and the dropout of the head in its config
         wrapper = cls(model, **for_head)
         if head is not None:
             load_head(wrapper.v_head, head, str(pretrained_model_name_or_path))

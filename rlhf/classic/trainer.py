@@ -268,7 +268,7 @@ class PPOTrainer(Saving, Attributes):
                 self.push_to_hub(**options)
 
     def _report_mismatch(self, found: Iterable[str]) -> None:
-        """Say, once, that `step` will optimize other probabilities than those sampled from."""
+        """Warn, once, that `step` will optimize other probabilities than those sampled from."""
         if names := ", ".join(found):
             self._warn_once(
                 "distribution",

@@ -61,7 +61,7 @@ class StepTrainer(PPOTrainer):
         return 1.0
 
     def evaluate(self, responses: Responses, clock: Stopwatch) -> Experience:
-        """As ever, or by the `batched_forward_pass` of a subclass."""
+        """As usual, or by the `batched_forward_pass` of a subclass."""
         if not forwards_by_methods(self.methods):
             return super().evaluate(responses, clock)
         order, parts = [], []
@@ -76,7 +76,7 @@ class StepTrainer(PPOTrainer):
 
     @torch.no_grad()
     def evaluate_part(self, part: Responses) -> dict[str, Tensor]:
-        """What networks say of a micro-batch, each [b, t]; the response mask too, which the method may change."""
+        """The outputs of the networks for a micro-batch, each [b, t], and the mask, which the method may change."""
         methods, exact = self.methods, self.config.kl_estimator == "exact"
         queries, responses, inputs, places = as_trl_has_it(methods, part)
         logprobs, logits, values, masks = methods.batched_forward_pass(
@@ -102,7 +102,7 @@ class StepTrainer(PPOTrainer):
         }
 
     def credit(self, experience: Experience, component_scores: Scores) -> Rollout:
-        """As ever, with the rewards per token that came with the step, and the methods that a subclass overrides."""
+        """As usual, with the rewards per token that came with the step, and the methods that a subclass overrides."""
         rollout, by_methods = super().credit(experience, component_scores), self.methods.overrides(*CREDIT)
         given = self.token_rewards(rollout)
         if by_methods:
@@ -154,10 +154,10 @@ class StepEpochs(ClippedEpochs):
     methods: Methods
 
     def set_learning_rates(self, lr_factor: float) -> None:
-        """None: whoever wants another one sets it in the optimizer."""
+        """None: the optimizer of the caller has its own."""
 
     def run(self, rollout: Rollout, lr_factor: float, critic_only: bool) -> Metrics:
-        """As ever, or by the `train_minibatch` of a subclass."""
+        """As usual, or by the `train_minibatch` of a subclass."""
         if not self.methods.overrides(*MINIBATCH):
             return super().run(rollout, lr_factor, critic_only)
         steps = self.run_by_methods(rollout)
@@ -184,14 +184,14 @@ class StepEpochs(ClippedEpochs):
         return steps
 
     def gradient(self, minibatch: Rollout, critic_only: bool) -> Metrics:
-        """As ever; none where the policy has moved further than ratio_threshold."""
+        """As usual; none where the policy has moved further than ratio_threshold."""
         metrics = super().gradient(minibatch, critic_only)
         if self.methods.ratio_is_too_large(metrics["policy/ratio_mean"]):
             self.optimizer.zero_grad()
         return metrics
 
     def loss(self, batch: Rollout, critic_only: bool) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """As ever, or by the `loss` or `batched_forward_pass` of a subclass."""
+        """As usual, or by the `loss` or `batched_forward_pass` of a subclass."""
         methods, config = self.methods, self.config
         if not (methods.overrides(*LOSS) or forwards_by_methods(methods)):
             return super().loss(batch, critic_only)

@@ -47,13 +47,13 @@ class ModelConfig:
 
     Args:
         name_or_path: Hub name (gpt2, meta-llama/Llama-3.2-1B) or folder, or the path of a GGUF.
-        gguf_file: Name of the GGUF in that folder or on the hub that is to be read. Its weights are multiplied out, and
-            stay as rounded as they are; needs the extra `gguf`.
+        gguf_file: Name of the GGUF file in that folder or on the hub. Its weights are dequantized to dtype, which does
+            not undo their rounding; needs the extra `gguf`.
         scratch: Build the model from this description instead (SFT only).
         dtype: Precision of the base weights; adapters, value head and log-probabilities are always float32.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more compute.
-        quantization: 4bit keeps the frozen weights of the linear layers in four bits (bitsandbytes' NF4), dtype being
-            that of everything else and of the computation; needs the extra `quantized`, and adapters.
+        quantization: 4bit stores the frozen weights of the linear layers in four bits (bitsandbytes' NF4); everything
+            else is in dtype, the computation too. Needs the extra `quantized`, and adapters.
         trust_remote_code: Run Python code that comes with the model. Only for a model whose code you have read.
     """
 
@@ -116,7 +116,7 @@ class SamplingConfig:
     """How responses are sampled.
 
     Args:
-        max_new_tokens: A response without EOS is cut off here.
+        max_new_tokens: Maximum number of tokens of a response; one without EOS is cut off there.
         temperature: Logits are divided by it, in sampling and in the log-probabilities alike; 0 is greedy decoding
             (not for training).
         top_p: Keep the smallest set of tokens with this much probability (not for training: the distribution that
@@ -147,9 +147,9 @@ class TrackingConfig:
     Args:
         wandb: online, offline or disabled; auto is online when logged in, else offline (WANDB_MODE overrides it), and
             disabled where wandb is not installed.
-        wandb_project: Project name.
+        wandb_project: Name of the project, also in the other trackers.
         tensorboard: Write TensorBoard event files; auto does where tensorboard is installed.
-        trackers: Further trackers of accelerate's, such as mlflow or trackio; wandb_project is their project, too.
+        trackers: Further trackers that accelerate supports, such as mlflow or trackio.
         samples: How many samples of each update go into samples.jsonl and the W&B table.
     """
 
@@ -169,8 +169,8 @@ class HubConfig:
     """Upload of the finished model to the Hugging Face hub; the token is that of `hf auth login`, or HF_TOKEN.
 
     Args:
-        model_id: Name of the repository, NAME or OWNER/NAME; made if it is not there yet.
-        private: Whether a new repository can be seen by you only.
+        model_id: Name of the repository, NAME or OWNER/NAME; created if it does not exist.
+        private: Make a new repository private.
     """
 
     model_id: str

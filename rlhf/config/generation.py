@@ -15,12 +15,12 @@ class GenerationConfig:
     """Which engine samples the training batches; what the losses are computed from is always the policy itself.
 
     Args:
-        engine: transformers, the decode loop of this package on the model that is trained, or vllm, which is sent the
+        engine: transformers is the decode loop of this package, on the model that is trained; vllm receives the
             policy's merged weights before every update (needs GPUs and the extra `vllm`).
-        mode: Where vLLM runs: colocate is in the training processes, each with an engine of its own on its GPU; server
-            is `vllm serve` on other GPUs, for all processes.
-        gpu_memory_utilization: Share of each GPU's memory that a colocated engine takes for itself.
-        server_url: Address of the server, like http://localhost:8000.
+        mode: Where vLLM runs: colocate in the training processes, an engine each on its GPU; server as `vllm serve` on
+            other GPUs, for all processes.
+        gpu_memory_utilization: Share of each GPU's memory that a colocated engine reserves.
+        server_url: Address of the server, such as http://localhost:8000.
     """
 
     engine: Literal["transformers", "vllm"] = "transformers"

@@ -72,14 +72,18 @@ def _choices(hint: Any) -> str:
 
 
 def _sentence(setting: Setting) -> str:
-    """The first sentence of what its class says of a setting, with a capital letter."""
-    said = _documented(setting.section).get(setting.name, "")
-    return re.split(r"(?<=\.)\s", said, maxsplit=1)[0]
+    """The first sentence of a setting's description."""
+    return re.split(r"(?<=\.)\s", description_of(setting), maxsplit=1)[0]
+
+
+def description_of(setting: Setting) -> str:
+    """How its class describes a setting, on one line."""
+    return _documented(setting.section).get(setting.name, "")
 
 
 @functools.cache
 def _documented(section: type) -> dict[str, str]:
-    """What the docstrings of a class, and of those that it extends, say of each setting."""
+    """The descriptions of all settings in the docstrings of a class and of those that it extends."""
     import docstring_parser
 
     found: dict[str, str] = {}

@@ -39,8 +39,8 @@ class ValueWarmup:
     count.
 
     Args:
-        explained_variance: Enough.
-        max_updates: Begin with the policy after this many in any case; 0 is no warm-up.
+        explained_variance: End the warm-up once the critic explains this share of the variance of the returns.
+        max_updates: Longest warm-up, in updates; 0 is no warm-up.
     """
 
     explained_variance: float = 0.3
@@ -58,7 +58,7 @@ class InspectConfig:
     They are sampled besides the training batch and nothing is learned from them.
 
     Args:
-        prompts: How many; the first ones of the training data. 0 stores nothing.
+        prompts: Number of prompts, from the start of the training data; 0 stores nothing.
         every: Updates between two of them; the first and the last update are always among them.
     """
 
@@ -94,53 +94,54 @@ class PPOConfig:
         num_ppo_epochs: Passes over each rollout.
         mini_batch_size: Responses per optimizer step, over all processes; by default 64, or batch_size if that is less.
         micro_batch_size: Responses per forward pass and process; the gradient does not depend on it.
-        learning_rate: Of the policy's adapters, or of all its weights.
-        critic_learning_rate: Of the value head, and the critic's adapters or weights.
+        learning_rate: Learning rate of the policy's adapters, or of all its weights.
+        critic_learning_rate: Learning rate of the value head, and of the critic's adapters or weights.
         lr_schedule: constant, or linear decay to 0 over the updates.
-        max_grad_norm: Gradients of policy and critic are each scaled down to this norm.
-        max_skipped_steps: Give up after more optimizer steps than this in a row were skipped because the loss or a
+        max_grad_norm: Clip the gradient norms of policy and critic, each to this value.
+        max_skipped_steps: Stop once more than this many optimizer steps in a row were skipped because the loss or a
             gradient was not finite; the minibatch is saved.
-        clip_range: Of the policy ratio.
+        clip_range: The policy ratio is clipped to 1 plus or minus this.
         dual_clip: Bounds the policy loss by -dual_clip * advantage where that is negative (above 1); None is off.
         loss_aggregation: token_mean: every token of a minibatch weighs the same; sequence_mean: every response does.
-        importance_correction: Weigh the policy loss by how probable the policy holds what was sampled, over what the
-            sampler held it to be: token by token, or by whole responses. The two differ by rounding with a base in
-            bfloat16, or with vLLM; sampling/kl says how far. none leaves the loss as it is.
-        importance_cap: Largest such weight.
+        importance_correction: Weight the policy loss by the ratio of the probabilities that policy and sampler give to
+            the sampled tokens: per token, or per response. The two differ by rounding with a base in bfloat16, or with
+            vLLM; sampling/kl says by how much. none leaves the loss as it is.
+        importance_cap: Largest value of that weight.
         target_kl: End the epochs of an update once the policy has moved further than this from the one that
             sampled, in nats per token (k2 estimate, over the minibatch); None for no limit.
-        value_clip_range: Of the value; None turns value clipping off.
+        value_clip_range: The new value is clipped to the old one plus or minus this; None turns value clipping off.
         vf_coef: Weight of the value loss.
         entropy_coef: Weight of the entropy bonus.
         advantage: gae, with the critic. Without one, from the score minus the KL penalty: rloo and group_relative
             compare it with the other samples of the same prompt, reward_per_token spreads it over the tokens.
-        gamma: Discount.
-        gae_lambda: GAE's lambda.
-        whiten_advantages: Shift and scale advantages to mean 0, variance 1 over the batch.
+        gamma: Discount factor.
+        gae_lambda: Lambda of generalized advantage estimation.
+        whiten_advantages: Whiten advantages over the batch: mean 0, variance 1.
         critic: shared (value gradients reach the policy's adapters), detached (a head on frozen features), adapter
             (adapters of its own), separate (with lora null: a trunk of its own, at first a copy of the policy's).
-        keep_critic: Start with the critic that is stored in the folder of the model, which an earlier `rlhf ppo` (or
-            TRL) wrote; else with a new one.
+        keep_critic: Start with the critic stored in the folder of the model by an earlier `rlhf ppo` (or TRL), instead
+            of a new one.
         value_warmup: Critic-only updates at the start.
         kl_coef: Weight of the KL penalty in the reward (its first value, if adaptive).
         kl_estimator: Per-token estimator of the KL; exact takes it over the whole vocabulary instead, for two more
             forward passes per update.
-        adaptive_kl_target: Steer kl_coef so that the KL per response comes to this many nats; None keeps it fixed.
+        adaptive_kl_target: Adapt kl_coef so that the KL per response approaches this many nats; None keeps it fixed.
         adaptive_kl_horizon: Responses over which the adaptive coefficient reacts.
         missing_eos_penalty: Subtracted from the score of a response that was cut off.
         score_normalization: scale divides scores by the standard deviation of all scores so far, standardize also
             subtracts their mean.
-        score_clip: Scores are then clamped to plus or minus this; None for no clipping.
+        score_clip: Clamp scores to plus or minus this after normalization; None is no clipping.
         whiten_rewards: Scale the per-token rewards to unit variance over the batch, about their mean.
         seed: Seeds adapters, prompt order and sampling.
-        num_processes: Refuse to run on any other number of processes; None takes them as they are launched.
-        fast_paths: Own kernels where they are faster; false runs those of transformers, PEFT and PyTorch alone.
+        num_processes: Refuse to run on any other number of processes; None accepts any number.
+        fast_paths: Use faster code of this package where there is some; false runs that of transformers, PEFT and
+            PyTorch only.
         evaluation: Measurement on the prompts of data.eval along the run, and the best policy by it; null is off and
             costs nothing.
         checkpoint: How often the run is saved, to be continued by the same command.
         watch: When to warn.
         inspect: Rollouts that are stored in full, for the report.
-        tracking: Metrics.
+        tracking: Where metrics go.
         push_to_hub: Upload the finished model; None keeps it here.
     """
 

@@ -1,4 +1,4 @@
-"""Settings under the names that they had before: each still works, and says once what it is called now."""
+"""Settings under the names that they had before: each still works, and warns once with its new name."""
 
 import functools
 import warnings
@@ -79,5 +79,5 @@ def new_name(section: type, key: str, path: str) -> str:
 
 
 def present_name(section: type, key: str) -> str:
-    """The same without a word."""
+    """The same without a warning."""
     return KEYS.get(section.__name__, {}).get(key, key)

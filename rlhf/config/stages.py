@@ -24,13 +24,13 @@ class EvaluateConfig:
         model: A causal language model, or a folder written by `rlhf ppo`.
         data: Held-out prompts: data.eval, or data.train where that is not set; one of them is needed.
         rewards: As in PPO; a weight of 0 measures without adding to the reward.
-        sampling: Sampling.
+        sampling: How responses are sampled.
         prompts: How many prompts, from the start of the file; None takes all.
         num_generations: Responses per prompt.
         batch_size: Responses generated at once.
         pass_at_k: Report pass@1 to pass@num_generations, too.
         greedy: Decode one response to each prompt greedily, too.
-        seed: Of the sampling.
+        seed: Seed of the sampling.
     """
 
     output_dir: str = "runs/evaluation"
@@ -70,14 +70,14 @@ class GenerateConfig:
     Args:
         model: Base or SFT model, or a folder written by `rlhf ppo`.
         prompt: One prompt, or several.
-        data: Take the prompts from its `train` instead, or its `eval` where that is not set; how they are put to the
-            model (`as_chat`, ...) in either case.
-        sampling: Sampling.
+        data: Take the prompts from data.train instead, or from data.eval; the other keys say how prompts become tokens
+            in either case.
+        sampling: How responses are sampled.
         num_generations: Completions per prompt.
         batch_size: Completions generated at once.
         output: Write JSONL here instead of printing.
         merge_to: Also write the model with its adapters merged into this folder.
-        seed: Of the sampling.
+        seed: Seed of the sampling.
     """
 
     model: ModelConfig
@@ -97,7 +97,7 @@ class GenerateConfig:
         require_positive(self, "num_generations", "batch_size")
         require(self.model.name_or_path is not None, NO_MODEL)
         in_data = self.data is not None and (self.data.train is not None or self.data.eval is not None)
-        require(bool(self.prompt) != in_data, "give either prompt or data.train, not both and not neither")
+        require(bool(self.prompt) != in_data, "give either prompt or data.train, one of the two")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ class ScoreConfig:
     Args:
         input: JSONL with `prompt` and `completion` (and `reference`, for rewards that compare).
         output: The same rows with `reward` and `rewards` added.
-        rewards: Components.
+        rewards: Reward components.
     """
 
     input: str
@@ -129,7 +129,7 @@ class EvaluationSettings:
         metrics: Rewards that are only measured, besides those that are trained on.
         pass_at_k: Report pass@1 to pass@num_generations, too.
         greedy: Decode one response to each prompt greedily, too.
-        seed: Of the sampling.
+        seed: Seed of the sampling.
     """
 
     prompts: int | None = None
@@ -153,7 +153,7 @@ class PipelineConfig:
         output_dir: The stages work in its folders sft/ and ppo/; summary.json, summary.md and plots lie in it.
         sft: The first stage; its output_dir is ignored. null leaves it out: PPO starts from its own model.
         ppo: The second stage; it starts from the SFT model and its output_dir is ignored.
-        evaluation: Held-out measurement of both.
+        evaluation: Held-out measurement before and after PPO.
         seed: Overrides the seed of both stages.
     """
 

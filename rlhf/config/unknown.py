@@ -1,4 +1,4 @@
-"""What to say of a key that a stage does not have: which one is meant."""
+"""The message about a key that a stage does not have: which one is meant."""
 
 import difflib
 

@@ -9,7 +9,7 @@ from rlhf.config.rewards import RewardSpec
 
 @dataclass(frozen=True, kw_only=True)
 class WatchConfig:
-    """When a run warns of itself.
+    """When a run warns about its own metrics.
 
     Args:
         kl_limit: Nats per response above which the policy counts as having left the reference; None is 50, or half a

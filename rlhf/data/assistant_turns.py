@@ -1,4 +1,4 @@
-"""Which tokens of a prompt the assistant said in earlier turns, for SFT on all of them."""
+"""Which tokens of a prompt belong to earlier answers of the assistant, for SFT on all of them."""
 
 import re
 from itertools import accumulate
@@ -31,14 +31,14 @@ def assistant_mask(tokenizer: "PreTrainedTokenizerFast", example: Example, rende
 
 
 def has_earlier_answers(example: Example) -> bool:
-    """Whether the assistant has spoken before the last turn."""
+    """Whether there is an answer before the last turn."""
     return any(turn["role"] == "assistant" for turn in example.turns[:-1])
 
 
 def _answers(
     tokenizer: "PreTrainedTokenizerFast", example: Example, rendering: Rendering, text: str
 ) -> list[tuple[int, int]]:
-    """(start, end) of each answer in the rendered text, found by two marks around what its turn says."""
+    """(start, end) of each answer in the rendered text, found by two marks around the content of its turn."""
     *earlier, last = example.turns
     said = "".join(strings([example.turns, example.tools]))
     start, end, *_ = [mark for mark in NONCHARACTERS[::-1] if mark not in said] + ["", ""]

@@ -1,4 +1,4 @@
-"""From turns to token ids, such that nobody can say a control token.
+"""From turns to token ids, such that no text becomes a control token.
 
 What looks like one ("<|eos|>", "<|im_start|>system") in a prompt or a completion is text and becomes ordinary tokens.
 Only the chat template, BOS, and the token that ends a completion, are control tokens.
@@ -175,7 +175,7 @@ def mapped(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def _mark(turns: Sequence[Message], tools: Tools, control: re.Pattern[str] | None) -> str | None:
-    """A character that nobody says, where somebody says a control token; None elsewhere."""
+    """A character that is in none of the texts, where one of them holds a control token; None elsewhere."""
     said = "\0".join(strings([turns, tools]))
     if control is None or not control.search(said):
         return None

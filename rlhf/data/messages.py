@@ -31,7 +31,7 @@ def read_turns(value: Any, where: str) -> list[Message]:
 
 
 def final_answer(turns: list[Message], where: str) -> str:
-    """What the last turn says, which is what is trained on.
+    """The content of the last turn, which is trained on.
 
     Raises UserError unless that is an assistant turn that says something, and nothing besides its content.
     """

@@ -1,4 +1,4 @@
-"""Where the next prompts come from: shuffled passes over a data set, or an iterator that makes them up."""
+"""Where the next prompts come from: shuffled passes over a data set, or an iterator."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ class PromptSource(Protocol):
 
 
 class ShuffledPasses:
-    """Every prompt once in a random order, then again in another one, for ever.
+    """Every prompt once in a random order, then again in another one, forever.
 
     Args:
         prompts: The data set.
@@ -88,7 +88,7 @@ class PromptStream:
         try:
             row = next(self.rows)
         except StopIteration:
-            raise UserError(f"the prompt iterator ended after {self.drawn} prompts; it has to go on for ever") from None
+            raise UserError(f"the prompt iterator ended after {self.drawn} prompts; it has to go on forever") from None
         self.drawn += 1
         return row
 

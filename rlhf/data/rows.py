@@ -1,4 +1,4 @@
-"""What is wrong with rows, all of it at once: JSON that is none, values that JSON cannot hold."""
+"""What is wrong with rows, all of it at once: invalid JSON, values that JSON cannot hold."""
 
 import json
 import math

@@ -11,14 +11,14 @@ from rlhf.rewards import RewardError, RewardSum, WeightedReward
 
 
 def examine(config: PPOConfig) -> Iterator[Check]:
-    """What there is to say about a run before it begins; ends early where going on would make no sense.
+    """All findings about a run before it begins; ends early where later checks would make no sense.
 
     Nothing is written, and no weight is changed for longer than a check takes.
     """
     try:
         reward_sum = RewardSum.from_specs(config.rewards)
     except RewardError as error:
-        yield failure("rewards", str(error), "mend the entry in rewards")
+        yield failure("rewards", str(error), "fix the entry in rewards")
         reward_sum = None
     try:
         too_large = memory.check_weights_fit(config.model)

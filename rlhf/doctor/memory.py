@@ -66,5 +66,5 @@ def check_memory(config: PPOConfig, policy: Policy, prompt_tokens: int) -> Check
 
 
 def amount(size: int) -> str:
-    """Bytes for people."""
+    """Bytes in readable units."""
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -1,4 +1,4 @@
-"""What the rewards say of sixteen responses, and how long they take."""
+"""The scores of sixteen responses, and how long they take."""
 
 import statistics
 import time
@@ -17,7 +17,7 @@ def check_rewards(trial: Trial) -> Iterator[Check]:
     try:
         scores = trial.trainer.score(trial.responses)
     except RewardError as error:
-        yield failure("rewards", str(error), "mend the reward; `rlhf score` runs it on a file of completions")
+        yield failure("rewards", str(error), "fix the reward; `rlhf score` runs it on a file of completions")
         return
     seconds = time.perf_counter() - started
     for reward in trial.trainer.reward_fn.rewards:
@@ -75,7 +75,7 @@ def spread(values: list[float]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time for people."""
+    """A time in readable units."""
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"

@@ -47,7 +47,7 @@ def verdict(checks: Sequence[Check]) -> str:
         return f"{plural(count['failure'], 'failure')}: do not start this run yet"
     if count["warning"]:
         return f"ready to run, with {plural(count['warning'], 'warning')}"
-    return f"ready to run: {len(checks)} checks, nothing to mend"
+    return f"ready to run: {len(checks)} checks, nothing to fix"
 
 
 def plural(n: int, noun: str) -> str:

@@ -32,8 +32,8 @@ class Trial:
         trainer: The run's own, on a batch of 16 responses.
         prompts: All training prompts.
         responses: To 16 of them.
-        old: What the policy says of the responses.
-        ref: What the reference says of them.
+        old: The forward pass of the policy over the responses.
+        ref: That of the reference.
         rounding: What one rounding does to a log-probability: nats per token, in the worst response.
         seconds_per_response: Sampling time.
     """

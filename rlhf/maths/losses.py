@@ -48,10 +48,10 @@ def reinforce_loss(
 def truncated_importance_weights(
     old_logprobs: Tensor, sampler_logprobs: Tensor, response_mask: Tensor, level: str, cap: float
 ) -> Tensor:
-    """How much more probable the policy held what another arithmetic of it sampled; [B, T] each, 1 outside the mask.
+    """Ratio of policy to sampler probability of the sampled tokens, at most `cap`; [B, T] each, 1 outside the mask.
 
     token: w_t = min(pi_old(a_t) / pi_sampler(a_t), cap); sequence: the same of the whole response, the ratios
-    multiplied over its tokens, for each of them. The loss of samples from pi_sampler, weighed by w, is that of samples
+    multiplied over its tokens, for each of them. The loss of samples from pi_sampler, weighted by w, is that of samples
     from pi_old but for the cap, which bounds the variance. No gradient flows. Raises ValueError for another level.
     Source: Ionides 2008, section 2.
     """

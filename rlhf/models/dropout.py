@@ -49,7 +49,7 @@ def is_set(name: str, value: Any, kind: str) -> bool:
 
 
 def keep_in_eval_mode(module: torch.nn.Module) -> None:
-    """Let a module (not those in it) take no notice of train mode; its class becomes one of its own for that."""
+    """Let a module (not those in it) ignore train mode; its class becomes one of its own for that."""
     own_class = type(module)
     if not isinstance(vars(own_class).get("training"), property):
         always = {"training": property(lambda self: False, lambda self, value: None)}
@@ -69,7 +69,7 @@ def require_no_noise(model: "PreTrainedModel") -> None:
 
 
 def noise_in(model: torch.nn.Module) -> str:
-    """What to say of a model that is noisy although everything that has a name was set to 0."""
+    """The message about a model that is noisy although every named dropout was set to 0."""
     return (
         f"{type(model).__name__} gives other logits for the same tokens when asked twice in train mode (dropout that "
         "is in none of its settings?); PPO would take that noise for a change of the policy, so it is not supported"

@@ -47,7 +47,7 @@ class Head(NamedTuple):
 
 
 def head_of(model: "PreTrainedModel") -> Head:
-    """The LM head with what the config says of logits; `require_head` shows that it is the truth."""
+    """The LM head with the scale and soft cap that the config names; `require_head` checks that this is all."""
     settings, scale = text_config(model), 1.0
     for name in FACTORS:
         scale *= getattr(settings, name, None) or 1.0

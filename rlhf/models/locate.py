@@ -1,4 +1,4 @@
-"""Where in a run's folder its model is, for those who name the folder itself."""
+"""Where in a run's folder its model is, for a config that names the folder itself."""
 
 import functools
 import sys

@@ -103,7 +103,7 @@ def load_pretrained(
 def _require_complete(model: Any, name_or_path: str, report: dict[str, Any], new_head: bool) -> None:
     """Raise UserError unless the tensors stored are those of the model, by name; see `load_pretrained`.
 
-    A value head that is stored with a language model is a critic's, and nobody else's business.
+    A value head that is stored with a language model belongs to a critic, and is ignored elsewhere.
     """
     missing, unexpected = (set(report[f"{kind}_keys"]) for kind in ("missing", "unexpected"))
     unexpected = {name for name in unexpected if not name.startswith("v_head.")}
@@ -140,7 +140,7 @@ def _load_adapted(auto_class: Any, adapters: AdapterFolder, trust_remote_code: b
 def _load_gguf(auto_class: Any, where: str, gguf_file: str, options: dict[str, Any]) -> Any:
     """The same for a GGUF, by its full path; a model remembers where it came from.
 
-    Readers of a damaged file raise whatever Python says of bytes that are not what they should be.
+    Readers of a damaged file raise many kinds of errors.
     """
     file = find_gguf(where, gguf_file)
     try:

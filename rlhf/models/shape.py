@@ -1,4 +1,4 @@
-"""What a model says of its own size, whatever its config calls it."""
+"""The sizes of a model, whatever its config calls them."""
 
 from typing import TYPE_CHECKING, Any
 

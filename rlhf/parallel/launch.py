@@ -132,7 +132,7 @@ def require_one_process(command: str) -> None:
 
 @contextlib.contextmanager
 def said_once() -> Iterator[None]:
-    """What all processes find wrong alike is said by the first one; the others raise OtherRankError."""
+    """An error that all processes find is printed by rank 0; the others raise OtherRankError."""
     try:
         yield
     except UserError as error:
@@ -140,7 +140,7 @@ def said_once() -> Iterator[None]:
 
 
 def let_others_speak() -> None:
-    """Wait for the process that says what is wrong: the launcher ends all of them as soon as one has ended."""
+    """Wait for the process that prints the error: the launcher ends all of them as soon as one has ended."""
     time.sleep(SPEAKING_SECONDS)
 
 

@@ -54,7 +54,7 @@ class Ranks:
     def failing_together(self) -> Iterator[None]:
         """Work that each rank does on its own, after which all of them go on or none does.
 
-        If it fails on one rank no other waits for that one for ever: it raises its own error, the others
+        If it fails on one rank no other waits for that one forever: it raises its own error, the others
         OtherRankError, which names it.
         """
         error = None

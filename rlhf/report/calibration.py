@@ -1,4 +1,4 @@
-"""What is said about a reward model on held-out pairs: numbers, calibration plot, margin histogram."""
+"""A reward model measured on held-out pairs: numbers, calibration plot, margin histogram."""
 
 import math
 from collections import defaultdict

@@ -56,7 +56,7 @@ class CheckpointManager:
             reason = getattr(error, "strerror", None) or error
             raise UserError(
                 f"the checkpoint of step {step} cannot be written to {target} ({reason}); earlier checkpoints are"
-                " untouched: mend that and start the same command again"
+                " untouched: fix that and start the same command again"
             ) from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -134,7 +134,7 @@ class CheckpointManager:
 
 
 def seal(folder: Path, step: int, identity: dict[str, Any] | None = None) -> None:
-    """Bring every file to the disk, then a manifest of their sizes and SHA-256, which makes the checkpoint complete."""
+    """Flush every file to the disk, then a manifest of their sizes and SHA-256, which makes the checkpoint complete."""
     contents = sorted(folder.rglob("*"))
     for path in contents:
         _fsync(path)
@@ -187,7 +187,7 @@ def _describe(file: Path) -> dict[str, Any]:
 
 
 def _fsync(path: Path) -> None:
-    """Bring a file or folder to the disk."""
+    """Flush a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -50,14 +50,14 @@ def staged(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def saving(place: Path) -> Iterator[None]:
-    """Turn what the disk says while `place` is written (it is full, it is read-only) into a UserError of one line."""
+    """Turn an error of the disk while `place` is written (full, read-only) into a UserError of one line."""
     try:
         yield
     except Exception as error:
         if not (isinstance(error, OSError) or type(error).__name__ == "SafetensorError"):  # a library for its name
             raise
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{place} cannot be written ({reason}); mend that and start the same command again") from error
+        raise UserError(f"{place} cannot be written ({reason}); fix that and start the same command again") from error
 
 
 def read_jsonl(file: Path) -> list[Any]:

@@ -59,7 +59,7 @@ def open_run(output_dir: str, config: Any) -> Path:
 
 
 def _tell_other_versions(folder: Path) -> None:
-    """Say on standard error that a run goes on with other libraries than it was begun with: its bits may differ."""
+    """Print on standard error that a run continues with other versions than before: its last bits may differ."""
     try:
         begun = json.loads((folder / VERSIONS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # it is only for the record
@@ -122,7 +122,7 @@ def _is_of_a_beginning(path: Path) -> bool:
 
 
 def essence(config: Any) -> Any:
-    """A plain config without what is beside the point, at any depth."""
+    """A plain config without the settings that do not make it another run, at any depth."""
     if isinstance(config, dict):
         return {key: essence(value) for key, value in config.items() if key not in BESIDE_THE_POINT}
     return config

@@ -66,7 +66,7 @@ def start_engine(
     except Exception as error:  # vLLM, its server and TRL raise whatever they please, some of it a bare Exception
         reason = with_kind(error)
         where = "in this process" if url is None else f"as a server at {url}"
-        raise UserError(f"cannot use vllm {where} ({reason[:300]}); docs/gpu.md says what it needs") from error
+        raise UserError(f"cannot use vllm {where} ({reason[:300]}); docs/how-to/vllm.md says what it needs") from error
 
 
 class Colocated:

@@ -47,7 +47,7 @@ class ProgressBar:
 
         Args:
             figures: Columns of the live view; name and value one after the other in a line.
-            note: What else there is to say of this step.
+            note: Anything else about this step.
             sample: A prompt and the response to it, for the live view.
         """
         self.done += 1
@@ -134,7 +134,7 @@ class ProgressBar:
 
 
 def is_terminal() -> bool:
-    """Whether somebody sits before standard error who can see lines change."""
+    """Whether standard error is a terminal that can redraw lines."""
     return sys.stderr.isatty() and not os.environ.get("CI") and os.environ.get("TERM") not in (None, "dumb")
 
 
@@ -170,7 +170,7 @@ def sample_lines(prompt: str, response: str, height: int) -> list[Text]:
 
 
 def text_lines(text: str) -> list[str]:
-    """The lines of a text without empty ones at its ends; what a terminal could obey is spelled out."""
+    """The lines of a text without empty ones at its ends; control characters are spelled out."""
     return harmless(text).expandtabs(4).strip("\n").split("\n")
 
 

@@ -45,7 +45,7 @@ def _rows_until(file: Path, step: int) -> str:
     while steps and steps[-1] is None:
         steps.pop()
     if None in steps:
-        raise UserError(f"{file}, line {steps.index(None) + 1} cannot be read; mend or remove that line")
+        raise UserError(f"{file}, line {steps.index(None) + 1} cannot be read; fix or remove that line")
     return b"".join(line for line, its in zip(lines, steps, strict=False) if its is not None and its <= step).decode()
 
 

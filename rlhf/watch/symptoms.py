@@ -98,7 +98,7 @@ def entropy_collapse(history: History, limits: Limits) -> str | None:
 
 
 def critic_blind(history: History, limits: Limits) -> str | None:
-    """The critic still knows nothing of the returns."""
+    """The critic still does not predict the returns."""
     explained = statistics.median(history["critic/explained_variance"].latest)
     if explained >= EXPLAINED_VARIANCE:
         return None
@@ -116,7 +116,7 @@ def clip_fraction_high(history: History, limits: Limits) -> str | None:
         return None
     return (
         f"{clipped:.0%} of the tokens are clipped (mean of {WINDOW} updates), more than {CLIP_FRACTION:.0%}: the "
-        "policy moves too far on one rollout. Lower learning_rate or epochs"
+        "policy moves too far on one rollout. Lower learning_rate or num_ppo_epochs"
     )
 
 

@@ -1,4 +1,4 @@
-"""A run that watches itself: reads the metrics of each update and says, once, what goes wrong and what to change."""
+"""A run that watches itself: reads the metrics of each update and reports, once, what goes wrong and what to change."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ REWARD_HACKING = "reward_hacking"
 
 
 class Finding(NamedTuple):
-    """Something that goes wrong: a name to look for, and a sentence for the one who can change it."""
+    """Something that goes wrong: its name, and a sentence that says what to change."""
 
     name: str
     message: str
@@ -76,7 +76,7 @@ class Watch:
         message = (
             f"since {gold} was at its best it fell by {seen.gold_fall:.3g} and the score rose by {seen.score_rise:.3g} "
             f"(noise: {seen.gold_error:.2g} and {seen.score_error:.2g}, limit {CERTAINTY:g} times that): the policy "
-            "exploits the rewards it is trained on. Use the policy from before, raise kl_coef, or mend the rewards"
+            "exploits the rewards it is trained on. Use the policy from before, raise kl_coef, or fix the rewards"
         )
         return {REWARD_HACKING: message}
 

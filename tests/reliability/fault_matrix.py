@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--only", default="", help="faults with this in their name or place")
     parser.add_argument("--jobs", type=int, default=1, help="how many at a time; each needs one core")
-    parser.add_argument("--markdown", type=Path, help="a file in which the table is replaced: docs/reliability.md")
+    parser.add_argument("--markdown", type=Path, help="a file in which the table is replaced: docs/dev/reliability.md")
     options = parser.parse_args()
     faults = [fault for fault in all_faults() if options.only in f"{fault.name}, {fault.where}"]
     results = []

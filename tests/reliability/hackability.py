@@ -1,7 +1,7 @@
 """How easily is each React reward fooled? Scores right, wrong and hacked completions and prints a table.
 
     python tests/reliability/hackability.py             # print
-    python tests/reliability/hackability.py --write     # put the table into docs/rewards.md
+    python tests/reliability/hackability.py --write     # put the table into docs/dev/rewards.md
 
 The tasks in tests/rewards/cases hold a prompt, the reference, a right component that renders the same, and one that
 is right but different; everything else is made from these. Needs what the rendering rewards need.
@@ -169,12 +169,12 @@ def table(cases: list[Sample]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help="replace the table in docs/rewards.md")
+    parser.add_argument("--write", action="store_true", help="replace the table in docs/dev/rewards.md")
     arguments = parser.parse_args()
     made = table(samples())
     print(made)
     if arguments.write:
-        page = ROOT / "docs" / "rewards.md"
+        page = ROOT / "docs" / "dev" / "rewards.md"
         replace_between(page, START, END, made)
 
 

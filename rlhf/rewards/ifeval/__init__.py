@@ -1,7 +1,7 @@
 """Verifiable instructions: 25 checks by their published description, a reward, and the accuracies of IFEval.
 
 Zhou et al., "Instruction-Following Evaluation for Large Language Models", 2023, arXiv:2311.07911. Where these checks
-differ from the published program on purpose, docs/rewards.md says how.
+differ from the published program on purpose, docs/how-to/instructions.md says how.
 """
 
 from rlhf.rewards.ifeval.accuracy import Accuracy, accuracy_table, measure_accuracy, measure_file

@@ -114,7 +114,7 @@ def _compute(scores: list[float]) -> list[float]:
 MISBEHAVIORS: dict[str, Callable[[list[float]], Any]] = {
     "raises": _raise,
     "hangs": _hang,
-    "computes for ever": _compute,
+    "computes forever": _compute,
     "too few": lambda scores: scores[:-1],
     "None for the batch": lambda scores: None,
     "None for a sample": lambda scores: [None, *scores[1:]],

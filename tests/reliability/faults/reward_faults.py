@@ -86,7 +86,7 @@ def faults() -> list[Fault]:
     at_once = "Ctrl-C twice ends it at once; the same command continues"
     endless = [
         scoring(f"reward {how}, {limit}", expected, attack, misbehavior=how)
-        for how in ("hangs", "computes for ever")
+        for how in ("hangs", "computes forever")
         for limit, expected, attack in (
             ("timeout set", in_time, endless_with_limit),
             ("no timeout", at_once, endless_without_limit),

@@ -28,7 +28,7 @@ def line(result: Result) -> str:
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """The table of docs/reliability.md."""
+    """The table of docs/dev/reliability.md."""
     rows = [COLUMNS, ["---"] * len(COLUMNS), *(cells(result) for result in results)]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
 

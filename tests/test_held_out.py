@@ -17,6 +17,8 @@ from rlhf.config import CheckpointConfig, DataConfig, EvaluateConfig, InspectCon
 from rlhf.config.evaluation import PassConfig, PolicyEvaluation, SFTEvaluation
 from rlhf.errors import UserError
 from rlhf.evaluation.best import Best
+from rlhf.report.load import read_run
+from rlhf.report.write import write_report
 from rlhf.rewards import RewardSpec
 from rlhf.runs.files import read_jsonl
 from rlhf.stages.evaluate import run_evaluate
@@ -250,3 +252,21 @@ def test_two_processes_share_the_prompts_and_end_together(config, tmp_path):
     assert list(means) == list(range(best + 3))
     record = json.loads((tmp_path / "ppo" / "run" / "policy-best" / "held_out.json").read_text())
     assert record["means"] == means[best]
+
+
+def test_the_report_shows_the_held_out_curves_and_the_best(run):
+    page = (run / "report.html").read_text(encoding="utf-8")
+    best = max((means["reward/count_e"], -step) for step, means in measured(run).items())
+    assert f"5 updates · best held-out reward/count_e {best[0]:.3g} after update {-best[1]}" in page.replace("\n", " ")
+    assert "Held-out means after update 0 (hollow) and update 5 (filled)." in page
+    for title in ("Reward, held out", "KL, held out", "Length, held out", "Entropy, held out"):
+        assert f"<h4>{title} " in page
+    assert "<h4>held_out/" not in page  # what no panel asks for
+
+
+def test_the_report_of_a_run_that_is_not_further_than_the_evaluation_before(run, tmp_path):
+    first, *_ = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_text(first)
+    found = read_run(tmp_path)
+    assert (found.stage, found.trained_rows) == ("ppo", [])
+    assert write_report([tmp_path], tmp_path / "report.html")

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from peft import LoraConfig as PeftLora
+from peft import get_peft_model
+from processes import launch
 from safetensors.torch import load_file
 from tiny_data import TEXTS, write_jsonl
 from transformers import AutoModelForCausalLM
@@ -15,9 +19,11 @@ from rlhf.config.common import TrackingConfig
 from rlhf.config.evaluation import RewardModelEvaluation, SFTEvaluation
 from rlhf.errors import UserError
 from rlhf.evaluation.completions import Row, completion_means
+from rlhf.models.adapters import merged_copy
 from rlhf.parallel.ranks import Ranks
 from rlhf.rewards.learned import SETTINGS_FILE, RewardModel
 from rlhf.runs.files import read_jsonl
+from rlhf.runs.folder import as_plain
 from rlhf.stages.reward_model import run_reward
 from rlhf.stages.sft import run_sft
 from rlhf.tracking.tracker import Tracker
@@ -132,6 +138,24 @@ def test_the_loss_is_the_mean_over_the_tokens_that_are_trained_on(tiny_models):
     assert model.training
 
 
+def test_a_merged_copy_is_a_model_of_its_own(tiny_models):
+    """Also where a trainer has put a forward pass of its own into the model, which knows that model alone."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["gpt2"])
+    wrapper = get_peft_model(
+        model, PeftLora(r=2, target_modules=["c_attn"], fan_in_fan_out=True, init_lora_weights=False)
+    )
+    plain, ids = model.forward, torch.arange(5, 13).unsqueeze(0)
+    model.forward = lambda **inputs: plain(**inputs)
+    with torch.no_grad():
+        expected = wrapper(input_ids=ids).logits
+        copied = merged_copy(wrapper)
+        for parameter in wrapper.parameters():
+            parameter.zero_()
+        torch.testing.assert_close(copied(input_ids=ids).logits, expected)
+        assert wrapper(input_ids=ids).logits.abs().max() == 0
+    assert merged_copy(copied) is copied
+
+
 def test_the_best_model_is_measured_again_as_it_was(configs, runs):
     best, config = runs["reward"] / "model-best", configs["reward"]
     record, reward = json.loads((best / "held_out.json").read_text()), RewardModel(str(best))
@@ -163,10 +187,10 @@ def test_patience_ends_the_training_for_good(configs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SFTEvaluation(metric="accuracy"), "evaluation.metric is 'accuracy'; it must be one of: loss, token_"),
-        (lambda: RewardModelEvaluation(metric="f1"), "evaluation.metric is 'f1'; it must be one of: accuracy, loss, m"),
-        (lambda: SFTEvaluation(every=0), "evaluation.every is 0; it must be at least 1"),
-        (lambda: SFTEvaluation(patience=0), "evaluation.patience is 0; it must be at least 1"),
+        (lambda: SFTEvaluation(metric="accuracy"), "metric is 'accuracy'; it must be one of: loss, token_"),
+        (lambda: RewardModelEvaluation(metric="f1"), "metric is 'f1'; it must be one of: accuracy, loss, m"),
+        (lambda: SFTEvaluation(every=0), "every is 0; it must be greater than 0"),
+        (lambda: SFTEvaluation(patience=0), "patience is 0; it must be greater than 0"),
     ],
 )
 def test_settings_without_effect_are_refused(make, message):
@@ -178,3 +202,19 @@ def test_there_has_to_be_something_to_measure_on(configs):
     data = replace(configs["sft"].data, eval=None)
     with pytest.raises(UserError, match=r"evaluation is set, but data\.eval is not; name a file"):
         replace(configs["sft"], data=data)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_two_processes_share_the_rows_and_end_together(configs, tmp_path):
+    settings = SFTEvaluation(every=1, rows=5, patience=1)
+    config = replace(configs["full"], learning_rate=1.0, evaluation=settings, num_processes=2)
+    file = tmp_path / "sft.yaml"
+    file.write_text(yaml.safe_dump(as_plain(config) | {"output_dir": str(tmp_path / "run")}))
+    done = launch("-m", "rlhf", "sft", "--config", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "held-out loss was best after step 0" in done.stdout
+    record = json.loads((tmp_path / "run" / "model-best" / "held_out.json").read_text())
+    alone = run_sft(replace(configs["full"], output_dir=str(tmp_path / "alone"), evaluation=settings))
+    first = rows_of(alone.parent)[0]
+    assert record["means"]["loss"] == pytest.approx(first["held_out/loss"], rel=1e-5)

@@ -16,6 +16,7 @@ from rlhf.config.common import (
     TrackingConfig,
 )
 from rlhf.config.data import DataConfig
+from rlhf.config.evaluation import PassConfig, PolicyEvaluation, RewardModelEvaluation, SFTEvaluation
 from rlhf.config.fetch import FetchConfig
 from rlhf.config.fine_tuning import FineTuningConfig, RewardModelConfig, SFTConfig
 from rlhf.config.ppo import Advantage, Critic, InspectConfig, KLEstimator, PPOConfig, ValueWarmup
@@ -47,9 +48,13 @@ __all__ = [
     "LoraConfig",
     "ModelConfig",
     "PPOConfig",
+    "PassConfig",
     "PipelineConfig",
+    "PolicyEvaluation",
     "RewardModelConfig",
+    "RewardModelEvaluation",
     "SFTConfig",
+    "SFTEvaluation",
     "SamplingConfig",
     "ScoreConfig",
     "ScratchModel",

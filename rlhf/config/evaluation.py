@@ -48,17 +48,12 @@ class TrainingEvaluation:
 
     def __post_init__(self) -> None:
         require_finite(self)
-        require(self.every >= 1, f"evaluation.every is {self.every}; it must be at least 1")
-        require(
-            self.patience is None or self.patience >= 1,
-            f"evaluation.patience is {self.patience}; it must be at least 1",
-        )
+        require_positive(self, "every", "patience")
 
-    def require_metric(self, possible: Sequence[str]) -> None:
-        """Raise UserError unless the metric is one of these."""
-        require(
-            self.metric in possible, f"evaluation.metric is {self.metric!r}; it must be one of: {', '.join(possible)}"
-        )
+    def require_metric(self, possible: Sequence[str], where: str = "") -> None:
+        """Raise UserError unless the metric is one of these; `where` is the section."""
+        known = ", ".join(possible)
+        require(self.metric in possible, f"{where}metric is {self.metric!r}; it must be one of: {known}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +88,8 @@ class PolicyEvaluation(TrainingEvaluation):
         require_passable(self.pass_at_k, self.num_generations, names, "evaluation.")
         scores = ["score", *(f"reward/{name}" for name in names)]
         passing = [f"pass@{k}" for k in pass_counts(self.num_generations)] if self.pass_at_k else []
-        self.require_metric([*scores, *passing, *(f"greedy/{name}" for name in scores if self.greedy)])
+        greedy = [f"greedy/{name}" for name in scores if self.greedy]
+        self.require_metric([*scores, *passing, *greedy], "evaluation.")
 
 
 @dataclass(frozen=True, kw_only=True)

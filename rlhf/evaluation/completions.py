@@ -1,14 +1,20 @@
 """The loss of supervised fine-tuning on held-out rows."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import Tensor
 
 from rlhf.evaluation.best import Means
 from rlhf.parallel.ranks import Ranks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+IGNORED = -100
+"""The label of a token that is not trained on, as transformers has it."""
 
 
 class Row(NamedTuple):
@@ -41,20 +47,32 @@ def completion_means(model: "PreTrainedModel", rows: list[Row], batch_size: int,
 
 @torch.no_grad()
 def _sums(model: "PreTrainedModel", rows: list[Row], batch_size: int) -> tuple[float, int, int]:
-    """Sum of -log p, tokens that are the likeliest, and tokens; rows of similar length together."""
+    """Sum of -log p, tokens that are the likeliest, and tokens; rows of similar length together.
+
+    Through the forward pass of the training, which never holds the logits of all tokens where it counts the right ones.
+    """
     ordered = sorted(rows, key=lambda row: len(row.input_ids))
     loss, right, count = 0.0, 0, 0
     for start in range(0, len(ordered), batch_size):
         some = ordered[start : start + batch_size]
-        ids, mask, is_real = (
-            torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in column], batch_first=True).to(model.device)
-            for column in ([row.input_ids for row in some], [row.completion_mask for row in some],
-                           [[1] * len(row.input_ids) for row in some])
-        )  # fmt: skip
-        chosen = mask[:, 1:].bool()  # [B, L - 1]; the first token is predicted by nothing
-        logits = model(input_ids=ids, attention_mask=is_real).logits[:, :-1][chosen].float()  # [n, V]
-        targets = ids[:, 1:][chosen]
-        loss += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
-        right += int((logits.argmax(-1) == targets).sum())
-        count += len(targets)
+        ids, is_real, mask = (
+            _padded(column, model)
+            for column in (
+                [row.input_ids for row in some],
+                [[1] * len(row.input_ids) for row in some],
+                [row.completion_mask for row in some],
+            )
+        )
+        labels = ids.masked_fill(mask == 0, IGNORED)
+        output = model(input_ids=ids, attention_mask=is_real, labels=labels)
+        n = int((labels[:, 1:] != IGNORED).sum())  # the first token is predicted by nothing
+        hits = getattr(output, "num_correct_tokens", None)
+        if hits is None:
+            hits = (output.logits[:, :-1].argmax(-1) == labels[:, 1:]).sum()
+        loss, right, count = loss + float(output.loss) * n, right + int(hits), count + n
     return loss, right, count
+
+
+def _padded(rows: Iterable[list[int]], model: "PreTrainedModel") -> Tensor:
+    """[B, L], padded on the right with 0."""
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(model.device)

@@ -91,7 +91,7 @@ class HeldOut:
             means = self.measure()
         seconds = time.monotonic() - started
         with said_once():
-            bar.say(self.best.add(step, means, seconds, counts))
+            bar.say(self.best.add(step, means, seconds, counts), style="cyan")
         return {f"held_out/{name}": value for name, value in means.items()} | {"time/held_out": seconds}
 
     def keep_best(self, step: int) -> None:

@@ -172,7 +172,12 @@ def check_shapes(wrapper: "PeftModel", settings: "PeftConfig", shapes: dict[str,
 
 def merged_copy(model: "PreTrainedModel | PeftModel") -> "PreTrainedModel":
     """The plain model, adapters merged in, of one that goes on being trained; one without adapters is itself."""
-    return merge(copy.deepcopy(model)) if hasattr(model, "peft_config") else model
+    if not hasattr(model, "peft_config"):
+        return model
+    copied = copy.deepcopy(model)
+    for module in copied.modules():
+        vars(module).pop("forward", None)  # a trainer's, which may lead back to the model that was copied
+    return merge(copied)
 
 
 def merge(wrapper: "PeftModel", adapter: str | None = None) -> "PreTrainedModel":

@@ -1,5 +1,7 @@
 """What a run measured on held-out data while it trained, as the report shows it."""
 
+import math
+
 from rlhf.config.evaluation import LOWER_IS_BETTER
 from rlhf.report.load import Row, Run
 
@@ -20,7 +22,11 @@ def best_step(run: Run) -> str:
     """When the metric of `evaluation` was at its best, in words; empty where nothing was measured."""
     settings = run.config_of(run.stage).get("evaluation")
     metric = settings.get("metric") if isinstance(settings, dict) else None
-    values = {step: means[metric] for step, means in held_out_rows(run.rows).items() if metric in means}
+    values = {
+        step: means[metric]
+        for step, means in held_out_rows(run.rows).items()
+        if metric in means and math.isfinite(means[metric])
+    }
     if not values:
         return ""
     choose = min if metric in LOWER_IS_BETTER else max

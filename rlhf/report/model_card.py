@@ -34,6 +34,7 @@ from rlhf.runs.folder import METRICS_FILE, WARNINGS_FILE
 
 CARD_FILE = "README.md"
 NOT_HELD_OUT = "Nothing was measured on held-out prompts: these are means over training batches."
+HELD_OUT_IN_METRICS = "These are means over training batches; the `metrics.jsonl` of the run has `held_out/` ones."
 HELD_OUT = "`held_out/` is on rows that were not trained on, the rest on the last batch."
 NO_SAFETY = "No safety evaluation was done: nobody has looked at toxicity, bias, privacy or misuse."
 
@@ -53,6 +54,7 @@ def ppo_card(config: PPOConfig, updates_done: int, metrics: Sequence[Row], warni
     """
     k, base, sampling = tenth(updates_done), shown_model(config.model), config.sampling
     kl = mean_of(metrics[-k:], "objective/kl") if updates_done else 0.0
+    batches = NOT_HELD_OUT if config.evaluation is None else HELD_OUT_IN_METRICS
     rewards = [[spec.metric_name, f"`{spec.path}`", f"{spec.weight:g}"] for spec in config.rewards]
     state = (
         "" if updates_done >= config.num_updates else f", as it was after update {updates_done} of {config.num_updates}"
@@ -74,7 +76,7 @@ def ppo_card(config: PPOConfig, updates_done: int, metrics: Sequence[Row], warni
             "Rewards": f"{markdown_table(['name', 'path', 'weight'], rewards)}\n\n"
             "Weight 0 is measured, not trained on.",
             "Method": settings(_ppo_method(config, updates_done)),
-            "Results": f"{progress(metrics, k)}\n\n{NOT_HELD_OUT}" if metrics else NOT_HELD_OUT,
+            "Results": f"{progress(metrics, k)}\n\n{batches}" if metrics else batches,
             "Limitations": bullets(_ppo_limits(config, kl, warnings)),
             "How to load": load,
         },
@@ -184,8 +186,9 @@ def add_held_out(folder: Path, before: Mapping[str, float], after: Mapping[str, 
     """Put the means over held-out prompts, of the base model and of this one, into the card of a policy."""
     file = folder / CARD_FILE
     card = file.read_text(encoding="utf-8")
-    if NOT_HELD_OUT in card:
+    sentence = next((said for said in (NOT_HELD_OUT, HELD_OUT_IN_METRICS) if said in card), None)
+    if sentence:
         measured = before_after(dict(before), dict(after))
         table = markdown_table(["held-out mean", "base", "this policy", "change"], measured)
         said = f"On held-out prompts:\n\n{table}\n\nAny other numbers are means over training batches."
-        file.write_text(card.replace(NOT_HELD_OUT, said), encoding="utf-8")
+        file.write_text(card.replace(sentence, said), encoding="utf-8")

@@ -150,6 +150,7 @@ TRAINED: Sections = {
         Panel("Margin, held out", "chosen minus rejected", ("held_out/margin",)),
         Panel("Gradient norm", "before clipping", ("*/grad_norm",), "", setting("max_grad_norm", "max_grad_norm")),
         Panel("Learning rate", "per step", ("*/learning_rate",)),
+        Panel("Held-out measurement", "seconds", ("time/held_out",)),
         Panel(
             "Skipped steps",
             "1 where a step was left out",

@@ -59,10 +59,10 @@ class ProgressBar:
         elif self.visible:
             self._print_line(figures or {})
 
-    def say(self, line: str) -> None:
-        """Print a line above the view."""
+    def say(self, line: str, style: str = "yellow") -> None:
+        """Print a line above the view; the style is that of a warning."""
         if self.live:
-            self.live.console.print(harmless(line), style="yellow", highlight=False, markup=False)
+            self.live.console.print(harmless(line), style=style, highlight=False, markup=False)
         elif self.visible:
             print(harmless(line), file=sys.stderr, flush=True)
 

@@ -17,6 +17,7 @@ from rlhf.config.command_line import parse
 from rlhf.config.secrets import mask_text
 from rlhf.errors import Interrupted, OtherRankError, RewardError, UserError, visible
 from rlhf.parallel.launch import end_with_launcher, let_others_speak, rank, require_one_process, said_once
+from rlhf.parallel.waiting import wait_beside_others
 
 
 class Stage(NamedTuple):
@@ -124,6 +125,7 @@ def run_stage(name: str, argv: list[str]) -> None:
     for notice in dict.fromkeys(str(warning.message) for warning in notices) if rank() == 0 else ():
         print(f"rlhf {name}: {visible(mask_text(notice))}", file=sys.stderr)
     end_with_launcher()
+    wait_beside_others()
     quiet_libraries()
     spare_a_core()
     module, function = stage.run.split(":")
@@ -187,8 +189,8 @@ def quiet_libraries() -> None:
 def spare_a_core() -> None:
     """Leave one of four or more cores to the rest of the machine, unless OMP_NUM_THREADS says otherwise.
 
-    Torch's threads wait for the slowest of them after every operation: with a thread on each core, one busy
-    neighbor made a training step more than ten times slower.
+    Torch's threads wait for the slowest of them after every operation: with a thread on each core, one neighbor that
+    gets busy later than `wait_beside_others` looked made a training step more than ten times slower.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if cores >= 4 and "OMP_NUM_THREADS" not in os.environ:

@@ -4,7 +4,6 @@
 # Options go to the first pipeline, for example: bash scripts/react_smollm2.sh --seed 1
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 echo "About 90 minutes on 2 CPU cores, minutes on a GPU. Stop it when you like: the same command goes on where it was."
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"  # before Python starts: waiting threads must not block other work
 rlhf fetch smollm2
 rlhf setup-render
 

@@ -23,6 +23,7 @@ from rlhf.config.sections import settings
 from rlhf.rewards import RewardSpec, SpanReward, load_reward
 
 MODEL = "--model.scratch.hidden_size 32 --model.scratch.layers 1 --model.scratch.heads 2"
+SCRATCH = "--sft.model.scratch.hidden_size 32 --sft.model.scratch.layers 1 --sft.model.scratch.heads 2"
 PIPELINE = (
     "--sft.num_train_epochs 0.01 --sft.data.max_completion_tokens 800 --ppo.data.max_completion_tokens 800 "
     "--ppo.num_updates 1 --ppo.batch_size 4 --ppo.mini_batch_size 4 --ppo.micro_batch_size 4 "
@@ -34,7 +35,7 @@ EVALUATE = "--prompts 2 --num_generations 1 --sampling.max_new_tokens 8 --data.m
 # Run here, in this order, with these options besides; a shell pattern stands for several commands.
 HERE = {
     "bash scripts/quickstart.sh": PIPELINE,
-    "bash scripts/quickstart.sh --seed ? --output_dir runs/seed-?": PIPELINE,
+    "bash scripts/quickstart.sh --config * --seed ? --output_dir runs/seed-?": f"{SCRATCH} {PIPELINE}",
     "python benchmarks/seed_table.py runs/seed-0 runs/seed-1 runs/seed-2": "",
     "rlhf generate --model runs/quickstart --prompt *": "",
     "rlhf evaluate --config configs/evaluate/react_new_families.yaml": EVALUATE,
@@ -172,7 +173,7 @@ def run(command: str, options: list[str], monkeypatch: pytest.MonkeyPatch) -> No
         if program == "rlhf":
             main([*arguments, *options])
         elif arguments[0] == "scripts/quickstart.sh":
-            main([*quickstart(), *arguments[1:], *options])
+            main(["pipeline", *([] if "--config" in arguments else quickstart()), *arguments[1:], *options])
         else:
             monkeypatch.setattr(sys, "argv", arguments)
             runpy.run_path(str(ROOT / arguments[0]), run_name="__main__")
@@ -183,7 +184,7 @@ def run(command: str, options: list[str], monkeypatch: pytest.MonkeyPatch) -> No
 def quickstart() -> list[str]:
     """What scripts/quickstart.sh starts once everything is installed and fetched."""
     first, _ = re.findall(r'set -- (--config .*) "\$@"$', text_of("scripts/quickstart.sh"), re.MULTILINE)
-    return ["pipeline", *shlex.split(first)]
+    return shlex.split(first)
 
 
 def test_the_names_of_the_python_page():

@@ -6,7 +6,8 @@ import pytest
 from documents import text_of
 from tiny_runs import make_trainer
 
-from rlhf.stages import evaluate, reward_model, sft
+from rlhf.evaluation import measure
+from rlhf.stages import reward_model, sft
 
 
 def documented(stage: str) -> list[str]:
@@ -27,7 +28,7 @@ def test_those_of_ppo(tiny_models, pairs):
     [
         ("sft", sft.METRICS.values()),
         ("reward", reward_model.METRICS.values()),
-        ("evaluate", evaluate.NUMBERS),
+        ("evaluate", measure.NUMBERS),
     ],
 )
 def test_those_of_the_other_stages(stage, names):

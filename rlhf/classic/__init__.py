@@ -1,4 +1,4 @@
 """The classic loop of TRL 0.11 on this project's update: `generate`, score it yourself, `step`.
 
-`from rlhf import PPOTrainer, PPOConfig, AutoModelForCausalLMWithValueHead`; docs/how-to/migrate-from-trl.md maps every name and field.
+`from rlhf import PPOTrainer, PPOConfig, AutoModelForCausalLMWithValueHead`; docs/reference/trl.md maps every name.
 """

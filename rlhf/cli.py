@@ -168,7 +168,7 @@ def overview() -> str:
 
 
 def send_nothing_unasked() -> None:
-    """Turn off what libraries send of their own accord (docs/security.md); it counts before they are imported."""
+    """Turn off what libraries send by themselves (docs/reference/security.md); it counts before they are imported."""
     for name, value in SENDS_NOTHING.items():
         os.environ.setdefault(name, value)
 

@@ -70,3 +70,11 @@ def spelled_out(path: str) -> list[str]:
     if not braces:
         return [path]
     return [path.replace(braces[0], option, 1) for option in braces[1].split(",")]
+
+
+def test_pages_that_the_code_names_are_there():
+    """In messages and docstrings."""
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "rlhf").rglob("*.py"))
+    named = set(re.findall(r"(?<![\w/])docs/[\w/-]+\.md", code))
+    assert len(named) >= 4
+    assert [name for name in named if not (ROOT / name).is_file()] == []

@@ -32,7 +32,7 @@ Numbers = dict[str, float | None]
 
 @dataclass(frozen=True)
 class Measurement:
-    """Means over all responses, and the responses with their rewards and what these say of themselves, a row each.
+    """Means over all responses, and the responses with their rewards and the reasons for these, a row each.
 
     `means` holds `reward` (the weighted sum), every component under its own name (`reward/NAME` where that is taken)
     that applies to any response, `reward_metric/NAME` for what rewards log as a metric,
@@ -66,7 +66,7 @@ def measure(
     passing: PassConfig | None = None,
     greedy: bool = False,
 ) -> Measurement:
-    """Sample `num_generations` responses to every prompt and average what rewards and model say of them."""
+    """Sample `num_generations` responses to every prompt and average what rewards and model measure."""
     check_fits(prompts, sampling.max_new_tokens, context_length(policy.language_model))
 
     def batches(sampling: SamplingConfig, num_generations: int) -> Iterator[Batch]:

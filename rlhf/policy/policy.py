@@ -54,7 +54,7 @@ class Policy(nn.Module):
             Whatever requires a gradient is trained.
         critic: Which features the value head sees, and whether its gradient reaches the policy.
         reference: A frozen model of its own; None takes the PEFT model with its adapters off.
-        new_critic: Whether the value head says 0 everywhere, because nobody has trained it yet.
+        new_critic: Whether the value head is 0 everywhere, because it has not been trained yet.
         fast_paths: Use `rlhf.fast`; False runs the code of transformers, PEFT and PyTorch as it is.
 
     Raises UserError for a model that is noisy in train mode, for one whose logits are more than its LM head, a scale

@@ -1,4 +1,4 @@
-"""Credit assignment: from what the rewards said of whole responses to an advantage for every token."""
+"""Credit assignment: from scores of whole responses to an advantage for every token."""
 
 import dataclasses
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ def final_scores(config: PPOConfig, component_scores: Scores, has_eos: Tensor, m
 
 
 def with_values(experience: Experience, value: float) -> Experience:
-    """The same experience of a critic that says `value` everywhere."""
+    """The same experience of a critic that predicts `value` everywhere."""
     values = zero_outside(torch.full_like(experience.old_values, value), experience.response_mask)
     return dataclasses.replace(experience, old_values=values)
 

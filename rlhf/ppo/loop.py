@@ -143,7 +143,7 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def figures(metrics: Metrics) -> dict[str, str]:
-    """What the progress bar says of an update."""
+    """The numbers of an update for the progress bar."""
     shown = {
         "score": f"{metrics['objective/score']:.3f}",
         "KL": f"{metrics['objective/kl']:z.2f}",
@@ -158,7 +158,7 @@ def figures(metrics: Metrics) -> dict[str, str]:
 
 
 def sample_rows(rollout: Rollout, scores: Scores, n_rows: int) -> list[dict[str, Any]]:
-    """The first responses of a rollout with everything that was said about them."""
+    """The first responses of a rollout with their scores and what was logged about them."""
     kl = (rollout.old_logprobs - rollout.ref_logprobs).sum(-1)
     rows = [
         {

@@ -1,4 +1,4 @@
-"""What a rollout says about the state of training: the metrics that people watch."""
+"""The metrics of a rollout: the state of training."""
 
 from rlhf.maths.tensors import explained_variance, masked_mean, zero_outside
 from rlhf.ppo.rollout import Rollout

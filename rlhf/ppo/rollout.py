@@ -1,4 +1,4 @@
-"""Experience and rollout: responses, and what is learned about them on the way through a PPO update."""
+"""Experience and rollout: responses, and what is computed for them in a PPO update."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from rlhf.sampling.responses import Responses
 
 @dataclass(frozen=True, kw_only=True)
 class Experience(Responses):
-    """Responses, and what the networks said of them before the update; each [B, T].
+    """Responses, and what the networks computed for them before the update; each [B, T].
 
     Attributes:
         old_logprobs: Under the policy that sampled.

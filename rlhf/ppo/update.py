@@ -161,7 +161,7 @@ class ClippedEpochs:
         return loss, losses, stats
 
     def importance_weights(self, batch: Rollout) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """What importance_correction multiplies the policy loss with, [B, T], and what there is to say of it.
+        """What importance_correction multiplies the policy loss with, [B, T], and its statistics.
 
         Raises UserError where the sampler did not say how probable its tokens were.
         """

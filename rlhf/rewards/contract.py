@@ -71,7 +71,7 @@ LogMetric = Callable[[str, float], None]
 
 
 class ServiceError(RewardError):
-    """Somebody whom a reward asks does not answer as agreed; no sample is at fault."""
+    """A service that a reward asks does not answer as agreed; no sample is at fault."""
 
 
 class RewardFunction(Protocol):

@@ -1,4 +1,4 @@
-"""What rewards receive of rows and responses: what the model saw and said."""
+"""What rewards receive of rows and responses: what the model saw and generated."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any

@@ -15,7 +15,7 @@ ENDLESS = 1_000_000  # a tokenizer that knows no limit says a larger number
 
 
 class Classifier(NamedReward):
-    """How much a sequence-classification model takes the completion for one of its labels.
+    """Probability, logit or log-odds that a sequence-classification model gives one label of the completion.
 
     `output` is the probability of `label` (softmax over the labels; a sigmoid for a model whose labels do not exclude
     each other), its raw logit, or its log-odds, log(p / (1 - p)). Log-odds and logits grow where a probability is

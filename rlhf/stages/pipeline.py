@@ -1,4 +1,4 @@
-"""The whole of it: SFT, evaluation, PPO, evaluation, summary."""
+"""The whole pipeline: SFT, evaluation, PPO, evaluation, summary."""
 
 import json
 import time

@@ -65,7 +65,7 @@ class Resumable:
         super().log(logs | ({"skipped_steps": 1.0} if self.skipped_in_a_row else {}), start_time)  # type: ignore[misc]
 
     def _send_telemetry(self) -> None:
-        """Nothing: TRL would tell Hugging Face which trainer is used; see docs/security.md."""
+        """Nothing: TRL would tell Hugging Face which trainer is used; see docs/reference/security.md."""
 
     def _save_checkpoint(self: Any, model: "nn.Module", trial: Any) -> None:
         if self.is_world_process_zero():

@@ -1,6 +1,6 @@
 """The settings of every toy, in one place and free of torch, so that `--help` answers at once.
 
-Every default was chosen by measurement over at least three seeds; the end of docs/ppo-in-five-steps.md says how.
+Every default was chosen by measurement over three seeds or more: the end of docs/guide/ppo-in-five-steps.md.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a check says of a response: followed or not, how near it came, and why."""
+"""The result of a check: followed or not, how near the response came, and why."""
 
 from dataclasses import dataclass
 

@@ -129,7 +129,7 @@ def _first_failure(source: bytes) -> int:
         return source[offset : offset + _CHUNK]
 
     def is_over(offset: int, has_error: bool) -> bool:
-        # Nothing after the error matters, and repairing some texts takes tree-sitter for ever.
+        # Nothing after the error matters, and repairing some texts takes tree-sitter forever.
         return failed
 
     with contextlib.suppress(ValueError):  # tree-sitter's word for "canceled"

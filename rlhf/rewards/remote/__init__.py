@@ -1,1 +1,1 @@
-"""Rewards that ask somebody else: a server of scores, a language model as a judge."""
+"""Rewards from other services: a server of scores, a language model as a judge."""

@@ -122,7 +122,7 @@ class Client:
             raise _TryError("bad_answer", f"{self._safe(str(error))} in {said}") from None
 
     def _safe(self, text: str) -> str:
-        """What somebody else says, short, on one line and without the key."""
+        """A message from the server, short, on one line and without the key."""
         key = os.environ.get(self.key_env or "", "")
         return shorten(" ".join((text.replace(key, "***") if key else text).split()), 200)
 

@@ -83,7 +83,7 @@ class Judge(NamedReward):
         if len(scores) >= 4 and len(missing) > MOST_WITHOUT_A_SCORE * len(scores):
             raise ServiceError(
                 f"{len(missing)} of {len(scores)} answers hold no score from {self.minimum:g} to {self.maximum:g}, for "
-                f"example {shorten(missing[0])}; mend the rubric, or raise options.max_tokens"
+                f"example {shorten(missing[0])}; fix the rubric, or raise options.max_tokens"
             )
         if log_extra:
             log_extra(self.__name__, answers)
@@ -98,7 +98,7 @@ class Judge(NamedReward):
     def answers(
         self, prompts: list[Any], completions: list[Any], columns: dict[str, list[Any]], log_metric: LogMetric | None
     ) -> list[str]:
-        """What the judge says of each sample; what it has said before is not asked again, nor is anything twice."""
+        """The answers about each sample; no question is asked twice, and cached ones are not asked at all."""
         rows = [{name: self._column(columns, name)[i] for name in self.columns} for i in range(len(prompts))]
         bodies = [self.body(*sample) for sample in zip(prompts, completions, rows, strict=True)]
         requests = [{"url": self.client.url, **body} for body in bodies]

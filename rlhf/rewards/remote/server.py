@@ -11,7 +11,7 @@ from rlhf.rewards.turns import NamedReward
 
 
 class Server(NamedReward):
-    """The scores that a server gives: it is sent JSON, `batch_size` samples at a time, and answers with JSON.
+    """Scores from a server, which receives JSON, `batch_size` samples at a time, and answers with JSON.
 
         POST url   {"prompts": [...], "completions": [...], "columns": {"reference": [...], ...}}
         answer     {"scores": [0.5, null, ...]}

@@ -114,6 +114,7 @@ def work(arguments: argparse.Namespace, folder: Path, side: str, connection: Con
     quiet_libraries()
     torch.set_num_threads(1)
     stage: Any
+    run: Any
     stage, run = {"sft": (sft, sft.run_sft), "reward": (reward_model, reward_model.run_reward)}[arguments.stage]
 
     class Clock(TrainerCallback):

@@ -16,6 +16,7 @@ from rlhf.config.common import (
     TrackingConfig,
 )
 from rlhf.config.data import DataConfig
+from rlhf.config.environment import EnvironmentSpec
 from rlhf.config.fetch import FetchConfig
 from rlhf.config.fine_tuning import FineTuningConfig, RewardModelConfig, SFTConfig
 from rlhf.config.ppo import Advantage, Critic, InspectConfig, KLEstimator, PPOConfig, ValueWarmup
@@ -36,6 +37,7 @@ __all__ = [
     "Critic",
     "DType",
     "DataConfig",
+    "EnvironmentSpec",
     "EvaluateConfig",
     "EvaluationSettings",
     "FetchConfig",

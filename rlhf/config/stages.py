@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from rlhf.config.checks import require, require_finite, require_not_negative, require_paths, require_positive
 from rlhf.config.common import ModelConfig, SamplingConfig
 from rlhf.config.data import DataConfig
+from rlhf.config.environment import EnvironmentSpec
 from rlhf.config.fine_tuning import SFTConfig
-from rlhf.config.ppo import PPOConfig
+from rlhf.config.ppo import DERIVED, NO_REWARDS, PPOConfig
 from rlhf.config.renamed import with_old_names
 from rlhf.config.rewards import RewardSpec
 
@@ -23,8 +24,10 @@ class EvaluateConfig:
         model: A causal language model, or a folder written by `rlhf ppo`.
         data: Held-out prompts: data.eval, or data.train where that is not set; one of them is needed.
         rewards: As in PPO; a weight of 0 measures without adding to the reward.
+        environment: As in PPO.
         sampling: Sampling.
-        prompts: How many prompts, from the start of the file; None takes all.
+        prompts: How many prompts, from the start of the file; None takes all, or 100 episodes of an environment that
+            has no data.
         num_generations: Responses per prompt.
         batch_size: Responses generated at once.
         seed: Of the sampling.
@@ -33,7 +36,8 @@ class EvaluateConfig:
     output_dir: str = "runs/evaluation"
     model: ModelConfig
     data: DataConfig
-    rewards: list[RewardSpec]
+    rewards: list[RewardSpec] = DERIVED
+    environment: EnvironmentSpec | None = None
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     prompts: int | None = None
     num_generations: int = 1
@@ -41,13 +45,16 @@ class EvaluateConfig:
     seed: int = 1234
 
     def __post_init__(self) -> None:
+        require(self.rewards is not None or self.environment is not None, NO_REWARDS)
+        if self.rewards is None:
+            object.__setattr__(self, "rewards", [])
         require_finite(self)
         require_paths(self, "output_dir")
         require_not_negative(self, "seed")
         require_positive(self, "prompts", "num_generations", "batch_size")
         require(self.model.name_or_path is not None, NO_MODEL)
         require(
-            self.data.eval is not None or self.data.train is not None,
+            self.data.eval is not None or self.data.train is not None or self.environment is not None,
             "data.eval is not set; name a file, a folder or a hub dataset of prompts (data.train does it too)",
         )
 

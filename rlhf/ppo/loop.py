@@ -34,7 +34,7 @@ def train(trainer: PPOTrainer, folder: Path) -> Path:
     """
     config, ranks = trainer.config, trainer.ranks
     checkpoints = CheckpointManager(folder / CHECKPOINTS_FOLDER, config.checkpoint.save_total_limit, config)
-    watch = Watch(config.watch, config.adaptive_kl_target, config.sampling.max_new_tokens)
+    watch = Watch(config.watch, config.adaptive_kl_target, config.response_limit)
     inspection = Inspection(trainer, folder / ROLLOUTS_FOLDER)
     resumed_at = resume(trainer, watch, checkpoints)
     check_tokens(trainer)

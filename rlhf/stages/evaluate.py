@@ -2,7 +2,8 @@
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from rlhf.config import EvaluateConfig, LoraConfig, ModelConfig, SamplingConfig
 from rlhf.config.checks import require
 from rlhf.data.examples import TokenizedExample, check_fits, load_held_out, load_training, tokenize
 from rlhf.data.prompts import in_batches
+from rlhf.environments.episodes import Episodes, episodes_of, on_its_own, respond, seeded
+from rlhf.environments.returns import reward_fn
 from rlhf.errors import UserError
 from rlhf.maths.tensors import masked_mean
 from rlhf.models.load import load_causal_lm
@@ -26,10 +29,11 @@ from rlhf.report.load import read_run
 from rlhf.report.tables import print_table
 from rlhf.rewards import RewardSum, Scores, reward_inputs
 from rlhf.rewards.explanation import explanation
+from rlhf.rewards.inputs import columns_of
 from rlhf.runs.files import write_atomically
 from rlhf.runs.folder import is_done, mark_done, open_run
 from rlhf.runs.locking import alone_in_its_folder
-from rlhf.sampling.responses import Responses, sample_responses
+from rlhf.sampling.responses import Responses, continued
 from rlhf.stages.frame import print_places, say_finished
 from rlhf.tracking.progress import ProgressBar
 
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
 
 
 TEXTS = ("prompt", "response", "explanation", "extra")
+EPISODES = 100
+"""Of an environment without data, where the config does not say how many."""
 NUMBERS = ("reward", "length", "kl", "entropy", "eos_rate")
 
 
@@ -61,16 +67,14 @@ def run_evaluate(config: EvaluateConfig) -> Measurement:
 
     A finished evaluation with the same config is read back instead of repeated.
     """
-    rewards = RewardSum.from_specs(config.rewards)
+    rewards = reward_fn(config.rewards, config.environment)
     folder = open_run(config.output_dir, config)
     if is_done(folder):
         say_finished(folder)
         return read_measurement(folder)
     started = time.monotonic()
     policy, tokenizer = policy_of(config.model)
-    examples = load_held_out(config.data) or load_training(config.data)
-    context = context_length(policy.language_model)
-    prompts = tokenize(examples, tokenizer, config.data, context, config.sampling.max_new_tokens)[: config.prompts]
+    prompts = held_out_prompts(config, tokenizer, context_length(policy.language_model))
     measurement = measure(
         policy,
         tokenizer,
@@ -80,12 +84,26 @@ def run_evaluate(config: EvaluateConfig) -> Measurement:
         num_generations=config.num_generations,
         batch_size=config.batch_size,
         seed=config.seed,
+        episodes=episodes_of(config, policy.language_model, tokenizer),
     )
     write_atomically(folder / "evaluation.json", json.dumps(measurement.means, indent=2) + "\n")
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in measurement.rows]
     write_atomically(folder / "responses.jsonl", "".join(lines))
     mark_done(folder, time.monotonic() - started)
     return measurement
+
+
+def held_out_prompts(
+    config: EvaluateConfig, tokenizer: "PreTrainedTokenizerFast", context: int
+) -> list[TokenizedExample]:
+    """The prompts to measure on; an environment without data begins so many episodes on its own."""
+    data, environment = config.data, config.environment
+    if environment is not None:
+        if data.eval is None and data.train is None:
+            return [on_its_own(environment)] * (config.prompts or EPISODES)
+        data = replace(data, as_chat=True)
+    examples = load_held_out(data) or load_training(data)
+    return tokenize(examples, tokenizer, data, context, config.sampling.max_new_tokens)[: config.prompts]
 
 
 def main(config: EvaluateConfig) -> None:
@@ -131,17 +149,20 @@ def measure(
     num_generations: int,
     batch_size: int,
     seed: int,
+    episodes: Episodes | None = None,
 ) -> Measurement:
-    """Sample `num_generations` responses to every prompt and average what rewards and model say of them."""
+    """Sample `num_generations` responses, or episodes, per prompt and average what rewards and model say of them."""
     check_fits(prompts, sampling.max_new_tokens, context_length(policy.language_model))
     generator = torch.Generator(device=policy.device).manual_seed(seed)
-    repeated = [prompt for prompt in prompts for _ in range(num_generations)]
+    sampler = partial(continued, policy, tokenizer, sampling, generator)
+    begun = prompts if episodes is None else seeded(prompts, f"evaluation {seed}")
+    repeated = [prompt for prompt in begun for _ in range(num_generations)]
     batches = in_batches(repeated, batch_size)
     rows: list[dict[str, Any]] = []
     scores: list[Scores] = []
     with ProgressBar("evaluate", len(batches)) as bar:
         for batch in batches:
-            responses = sample_responses(policy, tokenizer, batch, sampling, generator)
+            responses = respond(batch, sampler, tokenizer, episodes)
             scores.append(score_responses(rewards, responses))
             rows += _rows(policy, responses, rewards, scores[-1], batch_size, sampling.temperature or 1.0)
             bar.advance()
@@ -153,7 +174,7 @@ def measure(
 
 def score_responses(rewards: RewardSum, responses: Responses) -> Scores:
     """The scores of each reward, given as in training."""
-    inputs = reward_inputs(responses.examples, responses.texts)
+    inputs = reward_inputs(responses.examples, responses.texts, responses.episodes)
     return rewards(*inputs, completion_ids=responses.all_response_ids())
 
 
@@ -173,7 +194,7 @@ def _rows(
     with policy.reference():
         reference = policy_outputs(policy, responses, temperature, batch_size, with_values=False, with_entropy=False)
     examples, texts = responses.examples, responses.texts
-    prompts, completions, _ = reward_inputs(examples, texts)
+    prompts, completions, _ = reward_inputs(examples, texts, responses.episodes)
     kl = (now.logprobs - reference.logprobs).sum(-1).tolist()
     entropy = masked_mean(now.entropy, responses.response_mask, dim=-1).tolist()
     return [
@@ -181,7 +202,12 @@ def _rows(
             "prompt": examples[row].prompt,
             "response": texts[row],
             "explanation": explanation(
-                rewards.rewards, scores, row, prompts[row], completions[row], examples[row].columns
+                rewards.rewards,
+                scores,
+                row,
+                prompts[row],
+                completions[row],
+                columns_of(responses, row),
             ),
             **({"extra": scores.extra(row)} if scores.logged.extra else {}),
             "reward": scores.total[row] + scores.span_total[row],

@@ -57,6 +57,7 @@ def evaluate(config: PipelineConfig, folder: Path, model: Path) -> Measurement:
             model=ModelConfig(name_or_path=str(model), dtype=config.ppo.model.dtype),
             data=config.ppo.data,
             rewards=[*config.ppo.rewards, *measured_only],
+            environment=config.ppo.environment,
             sampling=config.ppo.sampling,
             prompts=config.evaluation.prompts,
             num_generations=config.evaluation.num_generations,

@@ -1,6 +1,7 @@
 """The PPO stage: from a config to a trained policy on disk."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from rlhf.data.examples import (
 )
 from rlhf.data.parsing import parse_row
 from rlhf.data.prompts import PromptSource, PromptStream, ShuffledPasses
+from rlhf.environments.episodes import on_its_own
+from rlhf.environments.returns import reward_fn
 from rlhf.fast.heap import return_large_blocks
 from rlhf.models.load import load_causal_lm
 from rlhf.models.shape import context_length
@@ -51,7 +54,7 @@ def run_ppo(config: PPOConfig, prompts: Iterable[Any] | None = None, callbacks: 
         prompts: Rows like those of a data file, made on the fly, instead of those of `config.data`; see PromptStream.
         callbacks: Called after each phase of every update.
     """
-    rewards = RewardSum.from_specs(config.rewards)  # first: a misspelled reward must not cost a model load
+    rewards = reward_fn(config.rewards, config.environment)  # first: a misspelled reward must not cost a model load
     accelerator = launch(config)
 
     def train_policy(folder: Path) -> None:
@@ -94,7 +97,7 @@ def build_trainer(
     """Load data, tokenizer and model, and put the trainer together; for the arguments see `run_ppo`."""
     import transformers
 
-    if prompts is None:
+    if prompts is None and config.environment is None:
         config.data.require_train()
     accelerator = accelerator or launch(config)
     transformers.set_seed(config.seed)  # before the adapters are drawn, alike on all ranks
@@ -147,7 +150,15 @@ def prompt_source(
     shuffler: torch.Generator,
     rows: Iterable[Any] | None,
 ) -> PromptSource:
-    """The data's prompts in shuffled passes, or those of `rows`."""
+    """The data's prompts in shuffled passes, or those of `rows`; with an environment they are conversations.
+
+    An environment without data begins on its own.
+    """
+    environment = config.environment
+    if environment is not None:
+        if rows is None and config.data.train is None:
+            return ShuffledPasses([on_its_own(environment)], shuffler)
+        config = replace(config, data=replace(config.data, as_chat=True))
     if rows is None:
         return ShuffledPasses(load_prompts(config, tokenizer, context), shuffler)
 

@@ -1,0 +1,42 @@
+"""What was said and paid in an episode of several turns; the tokens are those of the `Responses` that it belongs to."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
+
+from rlhf.data.messages import Message
+
+Ending = Literal["done", "cut", "full", "max_turns"]
+"""The environment has ended it; a turn was cut off; the observation would have left no room; there were too many turns.
+All but the first are truncations."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """An episode after its first messages.
+
+    Attributes:
+        messages: The model's turns and what the environment answered, from the model's first turn to its last.
+        rewards: For each turn of the model.
+        ending: Why it ended.
+        metrics: What the environment measured.
+    """
+
+    messages: tuple[Message, ...]
+    rewards: tuple[float, ...]
+    ending: Ending
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def total(self) -> float:
+        """What the environment paid in all."""
+        return sum(self.rewards)
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"messages": list(self.messages), "rewards": list(self.rewards)}
+
+    @classmethod
+    def read(cls, plain: Mapping[str, Any]) -> Self:
+        """What `plain` gave."""
+        return cls(tuple(plain["messages"]), tuple(plain["rewards"]), plain["ending"], dict(plain["metrics"]))

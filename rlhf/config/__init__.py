@@ -26,6 +26,7 @@ from rlhf.config.stages import (
     EvaluationSettings,
     GenerateConfig,
     PipelineConfig,
+    PlayConfig,
     ScoreConfig,
 )
 from rlhf.config.watch import WatchConfig
@@ -50,6 +51,7 @@ __all__ = [
     "ModelConfig",
     "PPOConfig",
     "PipelineConfig",
+    "PlayConfig",
     "RewardModelConfig",
     "SFTConfig",
     "SamplingConfig",

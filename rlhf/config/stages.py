@@ -98,6 +98,34 @@ class GenerateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlayConfig:
+    """An environment in the terminal.
+
+    Args:
+        environment: Who answers, by name or import path.
+        model: Who plays, while you watch; null lets you play.
+        data: Its `eval`, or its `train` where that is not set, has the prompts; none for an environment that begins on
+            its own.
+        sampling: Of the model's turns.
+        episodes: How many.
+        seed: Of the episodes and of the sampling.
+    """
+
+    environment: EnvironmentSpec
+    model: ModelConfig | None = None
+    data: DataConfig = field(default_factory=DataConfig)
+    sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(max_new_tokens=256, temperature=0.7))
+    episodes: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_finite(self)
+        require_not_negative(self, "seed")
+        require_positive(self, "episodes")
+        require(self.model is None or self.model.name_or_path is not None, NO_MODEL)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoreConfig:
     """Every reward component for the completions of a file.
 

@@ -1,5 +1,6 @@
 """Turns that are added to a conversation whose tokens are there already."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,4 +42,6 @@ def new_turn_ids(
             )
         return Rendered(rest, cut)
 
-    return ids_of(tokenizer, [behind_the_answer(turns) for turns in added])
+    written = {json.dumps(turns): turns for turns in added}  # environments often say the same to many
+    ids = dict(zip(written, ids_of(tokenizer, [behind_the_answer(turns) for turns in written.values()]), strict=True))
+    return [list(ids[json.dumps(turns)]) for turns in added]

@@ -9,6 +9,8 @@ episode:
   that they can be compared; a column `seed` of the data comes before the drawn one.
 * `step(text)` takes what the model said, without control tokens, and returns a `Step`.
 
+It may have `tools`, JSON schemas that the chat template shows the model in the format it has for them.
+
 What happens in an episode must follow from `args`, the row, the seed and what the model says, from nothing else, or
 the run can neither be repeated nor continued.
 """
@@ -28,7 +30,8 @@ class Step:
     """What an environment makes of a turn.
 
     Attributes:
-        observation: What the model reads next: a string (what a user says) or messages; none at the end.
+        observation: What the model reads next: a string (what a user says) or messages. At the end there may be none;
+            if there is one, nobody but the player of `rlhf play` sees it.
         reward: For this turn. It lands on the turn's last token.
         done: Whether the episode is over.
         metrics: Numbers about the episode. Of each name the last one counts; the metrics of the run have their mean

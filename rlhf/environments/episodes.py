@@ -72,7 +72,8 @@ class Episodes:
         opened = self.environments.open(examples)
         given = [self.rendering.put(tuple(messages)) for _, messages in opened]
         seen = [replace(example, given=prompt) for example, prompt in zip(examples, given, strict=True)]
-        rows = self.rendering.ids(self.tokenizer, given, [example.tools for example in seen], [e.origin for e in seen])
+        tools = [getattr(each, "tools", None) or row.tools for (each, _), row in zip(opened, seen, strict=True)]
+        rows = self.rendering.ids(self.tokenizer, given, tools, [example.origin for example in seen])
         for number, ids in enumerate(rows):
             if len(ids) >= self.limit:
                 raise EpisodeError(
@@ -162,8 +163,10 @@ def seeded(prompts: list[TokenizedExample], occasion: str) -> list[TokenizedExam
                 f"{prompt.example.origin}: a column is called episode, as is what rewards receive; rename it"
             )
 
-    def with_seed(number: int, example: Example) -> Example:
-        digest = hashlib.blake2b(f"{occasion} {number}".encode(), digest_size=4).digest()
-        return replace(example, columns={"seed": int.from_bytes(digest) >> 1, **example.columns})
+    return [replace(p, example=seeded_example(p.example, occasion, number)) for number, p in enumerate(prompts)]
 
-    return [replace(p, example=with_seed(number, p.example)) for number, p in enumerate(prompts)]
+
+def seeded_example(example: Example, occasion: str, number: int) -> Example:
+    """A row with a column `seed`, if it has none."""
+    digest = hashlib.blake2b(f"{occasion} {number}".encode(), digest_size=4).digest()
+    return replace(example, columns={"seed": int.from_bytes(digest) >> 1, **example.columns})

@@ -80,7 +80,8 @@ class Environments:
             self._fail(f"returned metrics {step.metrics!r:.80}; they must be numbers by name", where)
         reward = self._number(step.reward, "the reward", where)
         metrics = {str(name): self._number(x, f"metric {name!r}", where) for name, x in step.metrics.items()}
-        observation = [] if step.done else self._messages(step.observation, "observations", where)
+        is_silent = step.done and not step.observation
+        observation = [] if is_silent else self._messages(step.observation, "observations", where)
         return replace(step, reward=reward, metrics=metrics, observation=observation)
 
     def _messages(self, given: Messages, what: str, where: str) -> list[Message]:

@@ -7,8 +7,13 @@ from typing import Any, Literal, Self
 from rlhf.data.messages import Message
 
 Ending = Literal["done", "cut", "full", "max_turns"]
-"""The environment has ended it; a turn was cut off; the observation would have left no room; there were too many turns.
-All but the first are truncations."""
+ENDINGS: dict[str, str] = {
+    "done": "over",
+    "cut": "a turn was cut off",
+    "full": "no room for another turn",
+    "max_turns": "cut off after environment.max_turns turns",
+}
+"""Each ending in words; all but the first are truncations."""
 
 
 @dataclass(frozen=True)

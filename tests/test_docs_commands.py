@@ -46,6 +46,9 @@ HERE = {
 
 # Run by another test.
 ELSEWHERE = {
+    "rlhf play --environment react_repair": "test_play.py::test_code_of_several_lines_is_a_turn",
+    "rlhf play --environment guess_number --model *": "test_play.py::test_a_model_plays",
+    "rlhf pipeline configs/environments/*": "test_environment_docs.py::test_the_shipped_config",
     "rlhf toy * --seeds 5": "test_tutorial.py::test_commands_run",
     "rlhf toy tiny-lm": "test_tutorial.py::test_commands_run",
     "rlhf toy figures": "test_tutorial.py::test_commands_run",
@@ -66,6 +69,7 @@ NOT_RUN = {
 # The test that runs all Python of a page, and fails for a block that it does not know.
 PYTHON = {
     "README.md": "test_readme.py::test_the_classic_loop_runs",
+    "docs/environments.md": "test_environment_docs.py::test_the_example_is_an_environment",
     "docs/extending.md": "test_extending.py::test_every_block_runs",
     "docs/from-trl.md": "test_from_trl.py::test_the_loop_and_the_checkpoints_run",
     "docs/ppo-in-five-steps.md": "test_tutorial.py::test_snippets_print_what_they_say",

@@ -37,7 +37,7 @@ def test_a_person_plays(capsys, typed):
                         "--- over: 0.8 in all, found 1", ""]  # fmt: skip
 
 
-def test_code_of_several_lines_is_a_turn_and_the_end_of_the_input_ends_the_game(capsys, typed):
+def test_code_of_several_lines_is_a_turn(capsys, typed):
     typed("```tsx", "export default function Save() {", "  return <button>Save</button>", "", "```", "(")
     main(["play", "--environment", "{name: react_repair, args: {reward: react_static}}"])
     said = capsys.readouterr().out

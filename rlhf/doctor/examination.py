@@ -7,7 +7,7 @@ from rlhf.doctor import lengths, memory, numerics, rewards, tokens, update
 from rlhf.doctor.check import Check, failure
 from rlhf.doctor.trial import build_trial_trainer, run_trial, training_prompts
 from rlhf.environments.returns import reward_fn
-from rlhf.errors import UserError
+from rlhf.errors import EpisodeError, UserError
 from rlhf.rewards import RewardError, RewardSum, WeightedReward
 
 
@@ -18,8 +18,8 @@ def examine(config: PPOConfig) -> Iterator[Check]:
     """
     try:
         reward_sum = reward_fn(config.rewards, config.environment)
-    except RewardError as error:
-        yield failure("rewards", str(error), "mend the entry in rewards")
+    except (RewardError, EpisodeError) as error:
+        yield failure("rewards", str(error), "mend the entry in rewards or environment")
         reward_sum = None
     try:
         too_large = memory.check_weights_fit(config.model)

@@ -39,6 +39,7 @@ def main() -> None:
     results: dict[str, list[Means]] = {}
     for seed in arguments.seeds:
         folder = arguments.output_dir / f"seed-{seed}"
+        assert config.sft is not None
         sft = run_sft(replace(config.sft, output_dir=str(folder / "sft"), seed=seed))
         results.setdefault("SFT", []).append(evaluate(config, sft, folder / "evaluation_sft"))
         for name, rewards in REWARDS.items():

@@ -61,13 +61,14 @@ def from_scratch() -> PipelineConfig:
 
 def sft_means(config: PipelineConfig, folder: Path, seed: int) -> dict[str, float]:
     """Train the model that everything with this seed starts from; its held-out means."""
+    assert config.sft is not None
     model = run_sft(replace(config.sft, output_dir=str(folder / "sft"), seed=seed))
     return measure(config, folder / "evaluation_sft", model)
 
 
 def measure(config: PipelineConfig, folder: Path, model: Path) -> dict[str, float]:
     """Held-out means, and with them what PPO maximizes: objective = reward - kl_coef KL, kl_coef the config's."""
-    means = evaluate(config, folder, model).means
+    means = evaluate(config, folder, replace(config.ppo.model, name_or_path=str(model))).means
     return means | {"objective": means["reward"] - config.ppo.kl_coef * means["kl"]}
 
 

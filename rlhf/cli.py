@@ -51,6 +51,9 @@ STAGES = {
     "doctor": Stage("PPOConfig", "rlhf.doctor.stage:run_doctor", "checks before a PPO run: is it worth starting?"),
     "evaluate": Stage("EvaluateConfig", "rlhf.stages.evaluate:main", "sample on held-out prompts and measure"),
     "generate": Stage("GenerateConfig", "rlhf.stages.generate:run_generate", "completions for prompts"),
+    "play": Stage(
+        "PlayConfig", "rlhf.stages.play:run_play", "an environment in the terminal, played by you or a model"
+    ),
     "score": Stage("ScoreConfig", "rlhf.stages.score:run_score", "every reward component for a file of completions"),
     "setup-render": Stage(
         "SetupRenderConfig", "rlhf.stages.setup_render:run_setup_render", "React, for the rewards that render (by npm)"

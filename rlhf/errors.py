@@ -18,6 +18,10 @@ class RewardError(ValueError):
     """A reward could not be loaded, or gave something that is not a reward. The message is one line."""
 
 
+class EpisodeError(UserError):
+    """An environment could not be loaded or could not go on, or gave something that is no step. One line."""
+
+
 class OtherRankError(UserError):
     """Another process has failed, and says so itself."""
 

@@ -278,7 +278,10 @@ def test_help_is_grouped_and_shows_choices(capsys):
     assert "\nsampling: Rollout sampling.\n  --sampling.max_new_tokens 96" in text
     assert "[gae, rloo," in text
     assert "--num_ppo_epochs 4              Passes over each rollout." in text
-    assert "--rewards (required)" in text
+    assert "--rewards null" in text  # not needed beside an environment
+    with pytest.raises(SystemExit):
+        main(["score", "--help"])
+    assert "--rewards (required)" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")

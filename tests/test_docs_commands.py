@@ -56,6 +56,9 @@ HERE = {
 
 # Run by another test.
 ELSEWHERE = {
+    "rlhf play --environment react_repair": "test_play.py::test_code_of_several_lines_is_a_turn",
+    "rlhf play --environment guess_number --model *": "test_play.py::test_a_model_plays",
+    "rlhf pipeline configs/environments/*": "test_environment_docs.py::test_the_shipped_config",
     "rlhf toy * --seeds 5": "test_tutorial.py::test_commands_run",
     "rlhf toy tiny-lm": "test_tutorial.py::test_commands_run",
     "rlhf toy figures": "test_tutorial.py::test_commands_run",
@@ -85,6 +88,7 @@ PYTHON = {
     "README.md": "test_readme.py::test_the_classic_loop_runs",
     "docs/guide/your-reward.md": "test_docs_commands.py::test_rewards_of_the_docs",
     "docs/how-to/reward-server.md": "test_rewards_remote.py::test_the_server_in_the_docs_runs",
+    "docs/how-to/multi-turn.md": "test_environment_docs.py::test_the_example_is_an_environment",
     "docs/reference/python.md": "test_docs_commands.py::test_the_names_of_the_python_page",
     "docs/how-to/change-the-algorithm.md": "test_extending.py::test_every_block_runs",
     "docs/how-to/migrate-from-trl.md": "test_from_trl.py::test_the_loop_and_the_checkpoints_run",

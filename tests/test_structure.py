@@ -28,6 +28,7 @@ ORDER = [
     "policy",
     "sampling",
     "rewards",
+    "environments",
     "watch",
     "report",
     "tracking",

@@ -16,6 +16,7 @@ from rlhf.config.common import (
     TrackingConfig,
 )
 from rlhf.config.data import DataConfig
+from rlhf.config.environment import EnvironmentSpec
 from rlhf.config.evaluation import PassConfig, PolicyEvaluation, RewardModelEvaluation, SFTEvaluation
 from rlhf.config.fetch import FetchConfig
 from rlhf.config.fine_tuning import FineTuningConfig, RewardModelConfig, SFTConfig
@@ -26,6 +27,7 @@ from rlhf.config.stages import (
     EvaluationSettings,
     GenerateConfig,
     PipelineConfig,
+    PlayConfig,
     ScoreConfig,
 )
 from rlhf.config.watch import WatchConfig
@@ -37,6 +39,7 @@ __all__ = [
     "Critic",
     "DType",
     "DataConfig",
+    "EnvironmentSpec",
     "EvaluateConfig",
     "EvaluationSettings",
     "FetchConfig",
@@ -50,6 +53,7 @@ __all__ = [
     "PPOConfig",
     "PassConfig",
     "PipelineConfig",
+    "PlayConfig",
     "PolicyEvaluation",
     "RewardModelConfig",
     "RewardModelEvaluation",

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from rlhf.config.checks import require, require_finite, require_not_negative, require_positive
 from rlhf.config.data import DataConfig
-from rlhf.config.rewards import RewardSpec
 
 EARLY_STOPPING = "early_stopping"
 """What warnings.jsonl calls the end of a run whose patience is over."""
@@ -82,9 +81,8 @@ class PolicyEvaluation(TrainingEvaluation):
         require_not_negative(self, "seed")
         require_positive(self, "prompts", "num_generations")
 
-    def require_measurable(self, rewards: Sequence[RewardSpec]) -> None:
-        """Raise UserError unless these rewards yield the metric, and pass@k where it is asked for."""
-        names = [spec.metric_name for spec in rewards]
+    def require_measurable(self, names: Sequence[str]) -> None:
+        """Raise UserError unless rewards of these names yield the metric, and pass@k where it is asked for."""
         require_passable(self.pass_at_k, self.num_generations, names, "evaluation.")
         scores = ["score", *(f"reward/{name}" for name in names)]
         passing = [f"pass@{k}" for k in pass_counts(self.num_generations)] if self.pass_at_k else []

@@ -2,11 +2,12 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from rlhf.config.checks import require
+from rlhf.config.environment import ENVIRONMENTS, EnvironmentSpec
 from rlhf.config.rewards import BUILTINS, RewardSpec
 
 MARKS_OF_A_RUN = (
@@ -21,8 +22,8 @@ CODE, SENDS = "which would run code that came with it", "which would send what i
 def require_own_code(config: Any, files: list[str]) -> None:
     """Raise UserError where a config from a run's folder leads to other people's code, or to other machines.
 
-    That is rewards that are not built in or have an address, trust in a model's code, a generation server, an upload.
-    Who has read the file copies it out of the run's folder.
+    That is rewards and environments that are not built in or have an address, trust in a model's code, a generation
+    server, an upload. Who has read the file copies it out of the run's folder.
     """
     foreign = next((file for file in files if came_with_a_run(Path(file))), None)
     what, why = next(demands(config), ("", "")) if foreign else ("", "")
@@ -43,7 +44,9 @@ def came_with_a_run(file: Path) -> bool:
 def demands(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """What in a config leads to code that is not ours or to another machine, and what that would do, in words."""
     if isinstance(config, RewardSpec):
-        yield from _of_a_reward(config)
+        yield from _of_plugin(f"the reward {config.path!r}", config.path, BUILTINS, config.args)
+    elif isinstance(config, EnvironmentSpec):
+        yield from _of_plugin(f"the environment {config.name!r}", config.name, ENVIRONMENTS, config.args)
     elif isinstance(config, list):
         for item in config:
             yield from demands(item, path)
@@ -57,15 +60,16 @@ def demands(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
             yield from demands(value, f"{name}.")
 
 
-def _of_a_reward(spec: RewardSpec) -> Iterator[tuple[str, str]]:
-    arguments = list(_leaves(spec.args))
-    if spec.path not in BUILTINS or any(key == "trust_remote_code" and value for key, value in arguments):
-        yield f"the reward {spec.path!r}", CODE
-    if spec.path in ASK_A_SERVER:
-        yield f"the reward {spec.path!r}", SENDS
+def _of_plugin(what: str, name: str, ours: Collection[str], args: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """A reward or an environment: whose code it is, and which addresses it is given."""
+    arguments = list(_leaves(args))
+    if name not in ours or any(key == "trust_remote_code" and value for key, value in arguments):
+        yield what, CODE
+    if name in ASK_A_SERVER:
+        yield what, SENDS
     for key, value in arguments:
         if isinstance(value, str) and value and (ADDRESS.search(key) or "://" in value):
-            yield f"the reward {spec.path!r} with {key}: {value!r}", SENDS
+            yield f"{what} with {key}: {value!r}", SENDS
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

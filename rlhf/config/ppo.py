@@ -15,6 +15,7 @@ from rlhf.config.checks import (
 )
 from rlhf.config.common import HubConfig, LoraConfig, ModelConfig, SamplingConfig, TrackingConfig
 from rlhf.config.data import DataConfig
+from rlhf.config.environment import EnvironmentSpec, names_of_rewards
 from rlhf.config.evaluation import PolicyEvaluation, require_held_out_data
 from rlhf.config.generation import GenerationConfig, require_samplable
 from rlhf.config.renamed import with_old_names
@@ -28,7 +29,8 @@ ImportanceCorrection = Literal["none", "token", "sequence"]
 KLEstimator = Literal["k1", "k2", "k3", "abs", "exact"]
 UPDATES, MINI_BATCH_SIZE = 100, 64
 DERIVED: Any = None
-"""The default of a setting that follows from others; the object itself always has a number."""
+"""The default of a setting that follows from others; the object itself always has a value."""
+NO_REWARDS = "rewards is not set; give it in the config file, or as --rewards react_heuristic, or set environment"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,9 @@ class PPOConfig:
         output_dir: Metrics, samples and the trained policy land here.
         model: The reference; a folder written by `rlhf sft`, or any causal language model.
         data: Prompts; a completion, where there is one, reaches the rewards as column `reference`.
-        rewards: Components of the score, summed with their weights.
+        rewards: Components of the score, summed with their weights; with an environment there need be none.
+        environment: Episodes of several turns with it, whose rewards are a component of the score; null is a response
+            to each prompt.
         lora: The policy's adapters (and the critic's, with critic=adapter); null trains all weights of the model, in
             float32, with a frozen copy as the reference: three times the memory, and a learning rate of 1e-6 to 1e-5.
         sampling: Rollout sampling.
@@ -148,7 +152,8 @@ class PPOConfig:
     output_dir: str = "runs/ppo"
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig
-    rewards: list[RewardSpec]
+    rewards: list[RewardSpec] = DERIVED
+    environment: EnvironmentSpec | None = None
     lora: LoraConfig | None = field(default_factory=LoraConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
@@ -214,7 +219,8 @@ class PPOConfig:
             f"mini_batch_size {self.mini_batch_size} is larger than batch_size {self.batch_size}; make it at most that",
         )
         require(
-            bool(self.rewards), "rewards is empty; name at least one, for example rewards: [{path: react_heuristic}]"
+            bool(self.rewards) or self.environment is not None,
+            "rewards is empty; name at least one, for example rewards: [{path: react_heuristic}], or an environment",
         )
         require(
             self.num_generations > 1 or self.advantage not in ("rloo", "group_relative"),
@@ -223,10 +229,16 @@ class PPOConfig:
         require(
             self.dual_clip is None or self.dual_clip > 1, f"dual_clip is {self.dual_clip}; it must be greater than 1"
         )
+        require(
+            self.environment is None or (self.score_normalization == "none" and self.score_clip is None),
+            "score_normalization and score_clip would change what an episode earned, but not what its turns earned; "
+            "with an environment leave them out (whiten_rewards scales both)",
+        )
         require_untrained_gold(self.watch, self.rewards)
         if self.evaluation is not None:
-            require_held_out_data(self.data)
-            self.evaluation.require_measurable(self.rewards)
+            if self.environment is None or self.data.train is not None:
+                require_held_out_data(self.data)
+            self.evaluation.require_measurable(names_of_rewards(self.environment, self.rewards))
         for name in ("gamma", "gae_lambda"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"{name} is {value}; it must be between 0 and 1")
@@ -243,6 +255,9 @@ class PPOConfig:
     def _derive(self) -> None:
         """Give the settings that nobody has set the value that follows from others."""
         require_positive(self, "batch_size", "total_episodes")
+        require(self.rewards is not None or self.environment is not None, NO_REWARDS)
+        if self.rewards is None:
+            object.__setattr__(self, "rewards", [])
         wanted = UPDATES if self.total_episodes is None else math.ceil(self.total_episodes / self.batch_size)
         derived = {"num_updates": wanted, "mini_batch_size": min(MINI_BATCH_SIZE, self.batch_size)}
         for name, value in derived.items():
@@ -253,6 +268,11 @@ class PPOConfig:
             f"num_updates is {self.num_updates}, but total_episodes {self.total_episodes} in batches of "
             f"{self.batch_size} are {wanted}; keep one of the two",
         )
+
+    @property
+    def response_limit(self) -> int:
+        """Tokens of its own after which the policy is cut off, over all turns."""
+        return self.sampling.max_new_tokens * (1 if self.environment is None else self.environment.max_turns)
 
     @property
     def uses_critic(self) -> bool:

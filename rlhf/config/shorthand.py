@@ -4,10 +4,11 @@ from typing import Any
 
 from rlhf.config.common import ModelConfig, TrackingConfig
 from rlhf.config.data import DataConfig
+from rlhf.config.environment import EnvironmentSpec
 from rlhf.config.rewards import RewardSpec
 from rlhf.config.sections import alternatives, hints, item_of, section_in, section_items
 
-TEXT_FOR = {ModelConfig: "name_or_path", DataConfig: "train", RewardSpec: "path"}
+TEXT_FOR = {ModelConfig: "name_or_path", DataConfig: "train", RewardSpec: "path", EnvironmentSpec: "name"}
 """The setting of a section that a text in the section's place stands for."""
 DTYPES = {
     "bf16": "bfloat16",

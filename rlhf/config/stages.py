@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from rlhf.config.checks import require, require_finite, require_not_negative, require_paths, require_positive
 from rlhf.config.common import ModelConfig, SamplingConfig
 from rlhf.config.data import DataConfig
+from rlhf.config.environment import EnvironmentSpec, names_of_rewards
 from rlhf.config.evaluation import PassConfig, require_passable
 from rlhf.config.fine_tuning import SFTConfig
-from rlhf.config.ppo import PPOConfig
+from rlhf.config.ppo import DERIVED, NO_REWARDS, PPOConfig
 from rlhf.config.renamed import with_old_names
 from rlhf.config.rewards import RewardSpec
 
@@ -24,8 +25,10 @@ class EvaluateConfig:
         model: A causal language model, or a folder written by `rlhf ppo`.
         data: Held-out prompts: data.eval, or data.train where that is not set; one of them is needed.
         rewards: As in PPO; a weight of 0 measures without adding to the reward.
+        environment: As in PPO.
         sampling: How responses are sampled.
-        prompts: How many prompts, from the start of the file; None takes all.
+        prompts: How many prompts, from the start of the file; None takes all, or 100 episodes of an environment that
+            has no data.
         num_generations: Responses per prompt.
         batch_size: Responses generated at once.
         pass_at_k: Report pass@1 to pass@num_generations, too.
@@ -36,7 +39,8 @@ class EvaluateConfig:
     output_dir: str = "runs/evaluation"
     model: ModelConfig
     data: DataConfig
-    rewards: list[RewardSpec]
+    rewards: list[RewardSpec] = DERIVED
+    environment: EnvironmentSpec | None = None
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     prompts: int | None = None
     num_generations: int = 1
@@ -46,18 +50,21 @@ class EvaluateConfig:
     seed: int = 1234
 
     def __post_init__(self) -> None:
+        require(self.rewards is not None or self.environment is not None, NO_REWARDS)
+        if self.rewards is None:
+            object.__setattr__(self, "rewards", [])
         require_finite(self)
         require_paths(self, "output_dir")
         require_not_negative(self, "seed")
         require_positive(self, "prompts", "num_generations", "batch_size")
-        require_passable(self.pass_at_k, self.num_generations, [spec.metric_name for spec in self.rewards])
+        require_passable(self.pass_at_k, self.num_generations, names_of_rewards(self.environment, self.rewards))
         require(
             not (self.greedy and self.sampling.temperature == 0),
             "greedy is true, but sampling.temperature is 0, which decodes greedily already; remove one of them",
         )
         require(self.model.name_or_path is not None, NO_MODEL)
         require(
-            self.data.eval is not None or self.data.train is not None,
+            self.data.eval is not None or self.data.train is not None or self.environment is not None,
             "data.eval is not set; name a file, a folder or a hub dataset of prompts (data.train does it too)",
         )
 
@@ -98,6 +105,34 @@ class GenerateConfig:
         require(self.model.name_or_path is not None, NO_MODEL)
         in_data = self.data is not None and (self.data.train is not None or self.data.eval is not None)
         require(bool(self.prompt) != in_data, "give either prompt or data.train, one of the two")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayConfig:
+    """An environment in the terminal.
+
+    Args:
+        environment: Who answers, by name or import path.
+        model: Who plays, while you watch; null lets you play.
+        data: Its `eval`, or its `train` where that is not set, has the prompts; none for an environment that begins on
+            its own.
+        sampling: Of the model's turns.
+        episodes: How many.
+        seed: Of the episodes and of the sampling.
+    """
+
+    environment: EnvironmentSpec
+    model: ModelConfig | None = None
+    data: DataConfig = field(default_factory=DataConfig)
+    sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(max_new_tokens=256, temperature=0.7))
+    episodes: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_finite(self)
+        require_not_negative(self, "seed")
+        require_positive(self, "episodes")
+        require(self.model is None or self.model.name_or_path is not None, NO_MODEL)
 
 
 @dataclass(frozen=True, kw_only=True)

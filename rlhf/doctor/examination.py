@@ -6,7 +6,8 @@ from rlhf.config import PPOConfig
 from rlhf.doctor import lengths, memory, numerics, rewards, tokens, update
 from rlhf.doctor.check import Check, failure
 from rlhf.doctor.trial import build_trial_trainer, run_trial, training_prompts
-from rlhf.errors import UserError
+from rlhf.environments.returns import reward_fn
+from rlhf.errors import EpisodeError, UserError
 from rlhf.rewards import RewardError, RewardSum, WeightedReward
 
 
@@ -16,9 +17,9 @@ def examine(config: PPOConfig) -> Iterator[Check]:
     Nothing is written, and no weight is changed for longer than a check takes.
     """
     try:
-        reward_sum = RewardSum.from_specs(config.rewards)
-    except RewardError as error:
-        yield failure("rewards", str(error), "fix the entry in rewards")
+        reward_sum = reward_fn(config.rewards, config.environment)
+    except (RewardError, EpisodeError) as error:
+        yield failure("rewards", str(error), "fix the entry in rewards or environment")
         reward_sum = None
     try:
         too_large = memory.check_weights_fit(config.model)

@@ -101,9 +101,12 @@ def rounding_of(trainer: PPOTrainer, responses: Responses, logprobs: Tensor) -> 
 
 
 def training_prompts(trainer: PPOTrainer) -> list[TokenizedExample]:
-    """All prompts of the data set."""
+    """All prompts of the data set; with an environment what it begins with."""
     assert isinstance(trainer.prompts, ShuffledPasses)  # the config names a data set
-    return trainer.prompts.prompts
+    prompts = trainer.prompts.prompts
+    if trainer.episodes is None:
+        return prompts
+    return [conversation.prompt for conversation in trainer.episodes.begin(trainer.seeded(prompts, "doctor"))]
 
 
 def run_trial(config: PPOConfig, trainer: PPOTrainer) -> Trial:

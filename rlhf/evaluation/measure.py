@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +12,7 @@ from rlhf.config import SamplingConfig
 from rlhf.config.evaluation import PassConfig
 from rlhf.data.examples import TokenizedExample, check_fits
 from rlhf.data.prompts import in_batches
+from rlhf.environments.episodes import Episodes, respond, seeded
 from rlhf.evaluation.pass_at_k import pass_rates
 from rlhf.maths.tensors import masked_mean
 from rlhf.models.shape import context_length
@@ -18,7 +20,8 @@ from rlhf.policy.policy import Policy
 from rlhf.ppo.rollout import policy_outputs
 from rlhf.rewards import RewardSum, Scores, reward_inputs
 from rlhf.rewards.explanation import explanation
-from rlhf.sampling.responses import Responses, sample_responses
+from rlhf.rewards.inputs import columns_of
+from rlhf.sampling.responses import Responses, continued
 from rlhf.tracking.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -65,14 +68,17 @@ def measure(
     seed: int,
     passing: PassConfig | None = None,
     greedy: bool = False,
+    episodes: Episodes | None = None,
 ) -> Measurement:
-    """Sample `num_generations` responses to every prompt and average what rewards and model measure."""
+    """Sample `num_generations` responses, or episodes, per prompt and average what rewards and model measure."""
     check_fits(prompts, sampling.max_new_tokens, context_length(policy.language_model))
+    if episodes is not None:
+        prompts = seeded(prompts, f"evaluation {seed}")
 
     def batches(sampling: SamplingConfig, num_generations: int) -> Iterator[Batch]:
         repeated = repeat(prompts, num_generations)
         with ProgressBar("evaluate", len(in_batches(repeated, batch_size))) as bar:
-            for batch in sample(policy, tokenizer, repeated, rewards, sampling, batch_size, batch_size, seed):
+            for batch in sample(policy, tokenizer, repeated, rewards, sampling, batch_size, batch_size, seed, episodes):
                 yield batch
                 bar.advance()
 
@@ -109,21 +115,23 @@ def sample(
     batch_size: int,
     micro_batch_size: int,
     seed: int,
+    episodes: Episodes | None = None,
 ) -> Iterator[Batch]:
-    """A response to each prompt, `batch_size` sampled at once, scored, and read `micro_batch_size` at a time.
+    """A response, or an episode, to each prompt: `batch_size` sampled at once, scored, `micro_batch_size` read at once.
 
     The random numbers are those of the seed alone.
     """
     generator = torch.Generator(device=policy.device).manual_seed(seed)
+    sampler = partial(continued, policy, tokenizer, sampling, generator)
     for some in in_batches(prompts, batch_size) if prompts else []:
-        responses = sample_responses(policy, tokenizer, some, sampling, generator)
+        responses = respond(some, sampler, tokenizer, episodes)
         scores = score_responses(rewards, responses)
         yield Batch(responses, scores, _numbers(policy, responses, scores, micro_batch_size, sampling.temperature or 1))
 
 
 def score_responses(rewards: RewardSum, responses: Responses) -> Scores:
     """The scores of each reward, given as at the end of a training."""
-    inputs = reward_inputs(responses.examples, responses.texts)
+    inputs = reward_inputs(responses.examples, responses.texts, responses.episodes)
     return rewards(*inputs, completion_ids=responses.all_response_ids())
 
 
@@ -178,13 +186,13 @@ def _described(batch: Batch, rewards: RewardSum) -> list[dict[str, Any]]:
     """The responses as texts, with what the rewards say of each, before the numbers."""
     responses, scores, numbers = batch
     examples, texts = responses.examples, responses.texts
-    prompts, completions, _ = reward_inputs(examples, texts)
+    prompts, completions, _ = reward_inputs(examples, texts, responses.episodes)
     return [
         {
             "prompt": examples[row].prompt,
             "response": texts[row],
             "explanation": explanation(
-                rewards.rewards, scores, row, prompts[row], completions[row], examples[row].columns
+                rewards.rewards, scores, row, prompts[row], completions[row], columns_of(responses, row)
             ),
             **({"extra": scores.extra(row)} if scores.logged.extra else {}),
             **numbers[row],

@@ -68,6 +68,7 @@ def _sampled(
         batch_size=config.rollout_batch_size or config.batch_size // ranks.count,
         micro_batch_size=config.micro_batch_size,
         seed=config.evaluation.seed + RANK_SEED_STRIDE * ranks.index,
+        episodes=trainer.episodes,
     )
     shares = ranks.exchange(lambda: [(batch.numbers, batch.scores) for batch in batches])
     gathered = [batch for share in shares for batch in share]

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 from rlhf.config import PPOConfig
-from rlhf.maths.advantages import gae, group_relative, kl_shaped_rewards, leave_one_out, reward_per_token
+from rlhf.maths.advantages import (
+    gae,
+    group_relative,
+    kl_shaped_rewards,
+    last_token_index,
+    leave_one_out,
+    reward_per_token,
+)
 from rlhf.maths.tensors import RunningMoments, masked_mean, scale_to_unit_variance, whiten, zero_outside
 from rlhf.ppo.rollout import Experience, Rollout
 from rlhf.ppo.spans import span_rewards
@@ -58,10 +65,12 @@ def assign_credit(
 ) -> Rollout:
     """Spread scores [B], the rewards' spans and the KL penalty over the tokens; advantages and returns from them.
 
+    A score lands on the last token, except for what an environment has paid for the turns before the last one.
     The values of a new critic are those that it should begin with, see `mean_return`.
     """
     mask = experience.response_mask
-    rewards = kl_shaped_rewards(scores, experience.kl, mask, kl_coef)
+    early = early_rewards(experience)
+    rewards = kl_shaped_rewards(scores - early.sum(-1), experience.kl, mask, kl_coef) + early
     rewards = rewards + span_rewards(component_scores.spans, experience, tokenizer)
     if config.whiten_rewards:
         rewards = scale_to_unit_variance(rewards, mask)
@@ -69,6 +78,14 @@ def assign_credit(
         experience = with_values(experience, mean_return(config, rewards, scores, mask))
     advantages, returns = advantages_and_returns(config, rewards, experience.old_values, mask)
     return Rollout(**vars(experience), scores=scores, rewards=rewards, advantages=advantages, returns=returns)
+
+
+def early_rewards(experience: Experience) -> Tensor:
+    """What an environment paid for all turns but the last, each at the last token of its turn: [B, T]."""
+    paid = experience.turn_rewards
+    if paid is None:
+        return torch.zeros_like(experience.kl)
+    return paid.scatter(-1, last_token_index(experience.response_mask).unsqueeze(-1), 0.0)
 
 
 def advantages_and_returns(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from rlhf.data.prompts import ShuffledPasses
+from rlhf.environments.episodes import respond
 from rlhf.ppo.credit import assign_credit, final_scores
 from rlhf.ppo.rollout import Rollout
 from rlhf.ppo.rollout_files import save_rollout
@@ -14,7 +15,7 @@ from rlhf.ppo.stopwatch import Stopwatch
 from rlhf.ppo.trainer import PPOTrainer
 from rlhf.rewards import Scores, reward_inputs
 from rlhf.rewards.explanation import explanation
-from rlhf.sampling.responses import sample_responses
+from rlhf.rewards.inputs import columns_of
 
 
 class Inspection:
@@ -33,9 +34,8 @@ class Inspection:
     def __init__(self, trainer: PPOTrainer, folder: Path) -> None:
         source, config = trainer.prompts, trainer.config
         prompts = source.prompts[: config.inspect.prompts] if isinstance(source, ShuffledPasses) else []
-        prompts = prompts if trainer.ranks.is_first else []
+        self.prompts = prompts if trainer.ranks.is_first else []
         self.trainer, self.folder = trainer, folder
-        self.prompts = [prompt for prompt in prompts for _ in range(config.num_generations)]
         self.pending: tuple[int, Rollout, Scores] | None = None
 
     def before_update(self, step: int) -> None:
@@ -57,12 +57,19 @@ class Inspection:
         trainer = self.trainer
         new = trainer.forward(rollout, with_values=False, with_entropy=False)
         rewards = trainer.reward_fn.rewards
-        prompts, completions, _ = reward_inputs(rollout.examples, rollout.texts)
+        prompts, completions, _ = reward_inputs(rollout.examples, rollout.texts, rollout.episodes)
         columns: list[dict[str, Any]] = [
             {
                 "rewards": {name: component[row] for name, component in scores.components.items()},
                 "extra": scores.extra(row),
-                "explanation": explanation(rewards, scores, row, prompts[row], completions[row], example.columns),
+                "explanation": explanation(
+                    rewards,
+                    scores,
+                    row,
+                    prompts[row],
+                    completions[row],
+                    columns_of(rollout, row),
+                ),
             }
             for row, example in enumerate(rollout.examples)
         ]
@@ -85,7 +92,9 @@ class Inspection:
         """Responses of the policy as it is, with credit assigned as in training."""
         trainer, config = self.trainer, self.trainer.config
         generator = torch.Generator(device=trainer.policy.device).manual_seed(config.seed)
-        responses = sample_responses(trainer.policy, trainer.tokenizer, self.prompts, config.sampling, generator)
+        prompts = trainer.seeded(self.prompts, "inspection")
+        repeated = [prompt for prompt in prompts for _ in range(config.num_generations)]
+        responses = respond(repeated, trainer.sampler(generator), trainer.tokenizer, trainer.episodes)
         experience = trainer.evaluate(responses, Stopwatch())
         component_scores = trainer.score(responses)
         scores = final_scores(config, component_scores, experience.has_eos, copy.copy(trainer.score_moments))

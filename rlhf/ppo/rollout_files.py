@@ -12,12 +12,15 @@ from rlhf.data.parsing import Example
 from rlhf.errors import UserError
 from rlhf.ppo.rollout import Rollout
 from rlhf.runs.files import read_jsonl, staged
+from rlhf.sampling.episode import Episode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 TENSORS_FILE, ROWS_FILE = "rollout.safetensors", "rows.jsonl"
-TENSOR_FIELDS = [field.name for field in fields(Rollout) if field.name not in ("texts", "examples")]
+TENSOR_FIELDS = [field.name for field in fields(Rollout) if field.name not in ("texts", "examples", "episodes")]
+OPTIONAL = ("sampler_logprobs", "turn_rewards")
+"""Not everybody says how probable its samples were, nor has everybody an environment."""
 
 
 def save_rollout(
@@ -35,7 +38,7 @@ def save_rollout(
     from safetensors.torch import save_file
 
     known = {name: getattr(rollout, name) for name in TENSOR_FIELDS} | more_tensors
-    tensors = {name: x for name, x in known.items() if x is not None}  # who samples need not say how probable it was
+    tensors = {name: x for name, x in known.items() if x is not None}
     with staged(folder) as staging:
         save_file({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, staging / TENSORS_FILE)
         with open(staging / ROWS_FILE, "w", encoding="utf-8") as file:
@@ -47,6 +50,7 @@ def save_rollout(
                     "messages": mask_secrets(list(example.turns)),  # none of a text
                     "columns": example.columns,
                     "origin": example.origin,
+                    **({"episode": rollout.episodes[row].plain()} if rollout.episodes else {}),
                     **(more_columns[row] if more_columns else {}),
                 }
                 file.write(json.dumps(entry, ensure_ascii=False, default=str) + "\n")
@@ -61,8 +65,10 @@ def load_rollout(folder: Path) -> Rollout:
         tensors = load_file(folder / TENSORS_FILE)
         rows = read_jsonl(folder / ROWS_FILE)
         return Rollout(
-            **{name: tensors[name] for name in TENSOR_FIELDS if name != "sampler_logprobs"},
+            **{name: tensors[name] for name in TENSOR_FIELDS if name not in OPTIONAL},
             sampler_logprobs=tensors.get("sampler_logprobs"),
+            turn_rewards=tensors.get("turn_rewards"),
+            episodes=[Episode.read(row["episode"]) for row in rows] if "episode" in rows[0] else None,
             texts=[row["response"] for row in rows],
             examples=[
                 Example(

@@ -84,7 +84,8 @@ def check_tokens(trainer: PPOTrainer) -> None:
 
 def largest_token(tokenizer: "PreTrainedTokenizerFast", prompts: Iterable[TokenizedExample]) -> int:
     """The largest id among the tokens of the prompts, padding and EOS."""
-    return max(tokenizer.pad_token_id, tokenizer.eos_token_id, *(max(prompt.prompt_ids) for prompt in prompts))
+    largest = (max(prompt.prompt_ids, default=0) for prompt in prompts)  # an environment may begin without data
+    return max(tokenizer.pad_token_id, tokenizer.eos_token_id, *largest)
 
 
 def embedding_rows(policy: Policy) -> int:

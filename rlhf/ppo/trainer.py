@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from rlhf.config import PPOConfig
 from rlhf.data.examples import TokenizedExample
 from rlhf.data.prompts import PromptSource, ShuffledPasses, in_batches
+from rlhf.environments.episodes import Sampler, episodes_of, respond, seeded
 from rlhf.maths.kl import AdaptiveKLController, FixedKLController, kl_estimate
 from rlhf.maths.tensors import RunningMoments, explained_variance
 from rlhf.parallel.ranks import Ranks
@@ -22,7 +24,7 @@ from rlhf.ppo.stopwatch import Stopwatch
 from rlhf.ppo.update import ClippedEpochs, Metrics
 from rlhf.rewards import RewardSum, Scores, TrainerState, reward_inputs
 from rlhf.rewards.calling import Background
-from rlhf.sampling.responses import Responses, sample_responses
+from rlhf.sampling.responses import Responses, continued
 from rlhf.sampling.vllm import VLLMSampler
 
 if TYPE_CHECKING:
@@ -94,6 +96,7 @@ class PPOTrainer:
         self.generator = torch.Generator(device=policy.device).manual_seed(seed)
         uses_vllm = config.generation.engine == "vllm"
         self.vllm = VLLMSampler(config, policy, tokenizer, accelerator) if uses_vllm else None
+        self.episodes = episodes_of(config, policy.language_model, tokenizer)
         self.epochs = ClippedEpochs(config, policy, self.ranks, shuffler)
         self.background = Background()
         self.warming_up = config.uses_critic and config.value_warmup.max_updates > 0
@@ -134,8 +137,12 @@ class PPOTrainer:
         """This rank's share of the update's prompts, each `num_generations` times."""
         config = self.config
         drawn = [next(self.prompts) for _ in range(config.batch_size // config.num_generations)]
-        mine = drawn[self.ranks.share(len(drawn))]
+        mine = self.seeded(drawn, f"update {self.updates_done + 1}")[self.ranks.share(len(drawn))]
         return [prompt for prompt in mine for _ in range(config.num_generations)]
+
+    def seeded(self, prompts: list[TokenizedExample], occasion: str) -> list[TokenizedExample]:
+        """The prompts with seeds for their episodes; as they are where there are none."""
+        return prompts if self.episodes is None else seeded(prompts, f"{occasion} of {self.config.seed}")
 
     def sample_and_score(self, prompts: list[TokenizedExample]) -> tuple[Responses, list[Future[Scores]]]:
         """Responses, sampled `rollout_batch_size` at a time, and the scores of each such batch, once they are there."""
@@ -149,14 +156,17 @@ class PPOTrainer:
         return Responses.concatenate(batches), scoring
 
     def sample(self, prompts: list[TokenizedExample]) -> Responses:
-        """One response to each prompt."""
-        if self.vllm is not None:
-            return self.vllm.sample(prompts, self.generator)
-        return sample_responses(self.policy, self.tokenizer, prompts, self.config.sampling, self.generator)
+        """One response to each prompt, or an episode that begins with it."""
+        by = self.sampler(self.generator) if self.vllm is None else partial(self.vllm.continued, self.generator)
+        return respond(prompts, by, self.tokenizer, self.episodes)
+
+    def sampler(self, generator: torch.Generator) -> Sampler:
+        """The decode loop of this package on the policy as it is."""
+        return partial(continued, self.policy, self.tokenizer, self.config.sampling, generator)
 
     def score(self, responses: Responses) -> Scores:
         """The scores of each reward."""
-        inputs = reward_inputs(responses.examples, responses.texts)
+        inputs = reward_inputs(responses.examples, responses.texts, responses.episodes)
         return self.reward_fn(*inputs, completion_ids=responses.all_response_ids(), state=self.state())
 
     def state(self) -> TrainerState:

@@ -72,7 +72,9 @@ def responses_of(folder: Path) -> Iterable[dict[str, Any]]:
         numbers = {name: pack(tensors[source][number, :length]) for name, source in CHANNELS.items()}
         if ratio is not None:
             numbers["log_ratio"] = pack(ratio[number, :length])
+        gaps = [t for t in range(length) if not tensors["response_mask"][number, t]]
         yield {
+            **({"gaps": gaps} if gaps else {}),
             "prompt": visible(str(row["prompt"])),
             "tokens": [visible(str(token)) for token in row["tokens"][:length]],
             "ended": bool(tensors["has_eos"][number]),

@@ -56,6 +56,8 @@ def ppo_card(config: PPOConfig, updates_done: int, metrics: Sequence[Row], warni
     kl = mean_of(metrics[-k:], "objective/kl") if updates_done else 0.0
     batches = NOT_HELD_OUT if config.evaluation is None else HELD_OUT_IN_METRICS
     rewards = [[spec.metric_name, f"`{spec.path}`", f"{spec.weight:g}"] for spec in config.rewards]
+    if config.environment is not None:
+        rewards.append([config.environment.metric_name, f"environment `{config.environment.name}`", "1"])
     state = (
         "" if updates_done >= config.num_updates else f", as it was after update {updates_done} of {config.num_updates}"
     )

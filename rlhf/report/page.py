@@ -5,6 +5,7 @@ from typing import Any
 
 from rlhf.report.charts import Chart, frontier, in_words, stage_charts
 from rlhf.report.compare import Group, differences, flatten
+from rlhf.report.conversations import conversations
 from rlhf.report.document import asset, document
 from rlhf.report.headline import headline, headline_tiles
 from rlhf.report.held_out import best_step
@@ -32,6 +33,7 @@ def page(groups: list[Group]) -> str:
         *curves,
         ("frontier", "Reward and distance", plane),
         ("samples", "Samples", _samples(groups)),
+        ("conversations", "Conversations", _conversations(groups)),
         ("inspector", "Token by token", _inspector(rollouts)),
         ("config", "Configuration", _config(groups)),
     ]
@@ -139,6 +141,18 @@ def _samples(groups: list[Group]) -> Markup | None:
         blocks += [element("h3", label)] if of_group and len(groups) > 1 else []
         blocks += of_group
     return join(blocks) if blocks else None
+
+
+def _conversations(groups: list[Group]) -> Markup | None:
+    """Episodes of several turns, where there was an environment."""
+    cards = conversations(groups[:MOST_GROUPS])
+    if not cards:
+        return None
+    lead = (
+        "Stored episodes turn by turn. What the model said is colored by the advantage of each token: blue was better "
+        "than the critic expected, orange worse. Everything else is the environment's, from which nothing is learned."
+    )
+    return join([element("p", lead, class_="lead"), *cards])
 
 
 def _inspector(rollouts: list[dict[str, Any]]) -> Markup | None:

@@ -3,10 +3,11 @@
 import asyncio
 import functools
 import inspect
+import math
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, wait
 from typing import Any
 
@@ -42,6 +43,28 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], seconds: float
     if inspect.isawaitable(output):
         return _within(_in_loop(output), deadline - time.monotonic())
     return output
+
+
+def call_each(
+    calls: Sequence[tuple[Callable[..., Any], dict[str, Any]]], seconds: float | None = None
+) -> list[Any | Exception]:
+    """What each call comes to, as `call` has it, or the exception that it raises.
+
+    Coroutine functions run at the same time, everything else one call after the other: what happens then does not
+    depend on who is faster.
+    """
+    deadline = math.inf if seconds is None else time.monotonic() + seconds
+    begun = [_in_loop(f(**given)) if inspect.iscoroutinefunction(f) else None for f, given in calls]
+
+    def outcome(function: Callable[..., Any], arguments: dict[str, Any], running: "Future[Any] | None") -> Any:
+        try:
+            if running is None:
+                return call(function, arguments, seconds)
+            return running.result() if seconds is None else _within(running, deadline - time.monotonic())
+        except Exception as error:
+            return error
+
+    return [outcome(*each, running) for each, running in zip(calls, begun, strict=True)]
 
 
 class Background:

@@ -35,21 +35,26 @@ def load_reward(spec: RewardSpec) -> Callable[..., Any]:
 
 
 def find(path: str) -> Any:
-    """What a path leads to; raises RewardError where that is nothing."""
-    module_name, _, attribute = BUILTINS.get(path.removeprefix(OURS), path).rpartition(".")
+    """What the path of a reward leads to; raises RewardError where that is nothing."""
+    return imported(BUILTINS.get(path.removeprefix(OURS), path), f"reward {path!r}", RewardError)
+
+
+def imported(path: str, what: str, error_class: type[Exception]) -> Any:
+    """What an import path leads to; raises an error that begins with `what` where that is nothing."""
+    module_name, _, attribute = path.rpartition(".")
     _make_current_folder_importable()
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
         if isinstance(error, ImportError) and error.name in EXTRAS:
-            require_extra(error.name, f"reward {path!r}", RewardError)
-        raise RewardError(f"reward {path!r}: cannot import {module_name!r}: {with_kind(error)}") from error
+            require_extra(error.name, what, error_class)
+        raise error_class(f"{what}: cannot import {module_name!r}: {with_kind(error)}") from error
     try:
         return getattr(module, attribute)
     except AttributeError:
         close = difflib.get_close_matches(attribute, dir(module), n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise RewardError(f"reward {path!r}: module {module_name!r} has no {attribute!r}{hint}") from None
+        raise error_class(f"{what}: module {module_name!r} has no {attribute!r}{hint}") from None
 
 
 def _make_current_folder_importable() -> None:

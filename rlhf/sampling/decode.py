@@ -44,15 +44,18 @@ def sample(
     generator: torch.Generator | None = None,
     is_stop: Callable[[Tensor], Tensor] | None = None,
     way: Way = "fast",
+    limits: Sequence[int] | None = None,
 ) -> Sampled:
     """Sample one response to each prompt (token ids).
 
     Rows share one forward pass per token; finished ones are dropped once they are more than a fifth of the batch. A
     response ends with one of the tokens of `eos_token_id`, of which the first fills what is behind it, or where
     `is_stop`, given the responses so far [n, t], says so [n]. `generator` must be on the model's device.
-    `way` is how the model is read: `way_of` finds one that is exact.
+    `way` is how the model is read: `way_of` finds one that is exact. `limits` are tokens for each row, where they are
+    not all max_new_tokens.
     """
-    n_rows, n_steps = len(prompts), sampling.max_new_tokens
+    limits = limits or [sampling.max_new_tokens] * len(prompts)
+    n_rows, n_steps, ends = len(prompts), max(limits), torch.tensor(limits, device=model.device)
     stop_ids = torch.tensor(as_ids(eos_token_id), device=model.device)
     eos = int(stop_ids[0])
     response_ids = torch.full((n_rows, n_steps), eos, device=model.device)
@@ -73,9 +76,9 @@ def sample(
         if is_stop is not None:
             done |= is_stop(response_ids[running, : step + 1])
         ended[running[done & alive]] = True
-        alive &= ~done
+        alive &= ~done & (step + 1 < ends[running])
         n_alive = int(alive.sum())
-        if n_alive == 0 or step == n_steps - 1:
+        if n_alive == 0:
             break
         if n_alive < COMPACT_BELOW * len(alive):
             batch.keep(alive)

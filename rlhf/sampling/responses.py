@@ -16,6 +16,7 @@ from rlhf.parallel.ranks import Ranks
 from rlhf.policy.merged import decoding
 from rlhf.policy.policy import Policy
 from rlhf.sampling.decode import Sampled, sample, stop_strings
+from rlhf.sampling.episode import Episode
 from rlhf.sampling.stopping import stop_token_ids
 from rlhf.sampling.trial import way_of
 
@@ -38,6 +39,8 @@ class Responses:
         texts: B responses, special tokens removed.
         examples: The B rows that the prompts come from.
         sampler_logprobs: [B, T] of each token as the sampler computed it; None where it did not say.
+        turn_rewards: [B, T] what an environment paid, at the last token of each turn; None without an environment.
+        episodes: B episodes as the environment saw them; None without one.
     """
 
     sequence_ids: Tensor
@@ -47,6 +50,8 @@ class Responses:
     texts: list[str]
     examples: list[Example]
     sampler_logprobs: Tensor | None = None
+    turn_rewards: Tensor | None = None
+    episodes: list[Episode] | None = None
 
     def __len__(self) -> int:
         return len(self.prompt_lengths)
@@ -137,19 +142,32 @@ def sample_responses(
     generator: torch.Generator | None = None,
 ) -> Responses:
     """One response to each prompt, sampled with the policy's adapters merged into the base."""
-    require_known_tokens(policy.language_model, tokenizer, [p.prompt_ids for p in prompts])
+    sampled = continued(policy, tokenizer, sampling, generator, [p.prompt_ids for p in prompts])
+    return collate_responses(prompts, sampled, tokenizer)
+
+
+def continued(
+    policy: Policy,
+    tokenizer: "PreTrainedTokenizerFast",
+    sampling: SamplingConfig,
+    generator: torch.Generator | None,
+    rows: list[list[int]],
+    limits: list[int] | None = None,
+) -> Sampled:
+    """What the policy says behind each row of token ids, with limits of their own in place of max_new_tokens."""
+    require_known_tokens(policy.language_model, tokenizer, rows)
     way = way_of(policy)
-    with decoding(policy, len(prompts)):
-        sampled = sample(
+    with decoding(policy, len(rows)):
+        return sample(
             policy.language_model,
-            [p.prompt_ids for p in prompts],
+            rows,
             sampling,
             stop_token_ids(policy.language_model, tokenizer),
             generator,
             stop_strings(sampling, tokenizer),
             way,
+            limits,
         )
-    return collate_responses(prompts, sampled, tokenizer)
 
 
 def collate_responses(

@@ -12,12 +12,10 @@ from torch import Tensor, nn
 
 from rlhf.config import PPOConfig, SamplingConfig
 from rlhf.config.checks import require
-from rlhf.data.examples import TokenizedExample
 from rlhf.parallel.launch import said_once
 from rlhf.policy.merged import require_mergeable
 from rlhf.policy.policy import Policy
 from rlhf.sampling.decode import Sampled, stop_strings
-from rlhf.sampling.responses import Responses, collate_responses
 from rlhf.sampling.stopping import stop_token_ids
 from rlhf.sampling.vllm_engine import Response, require_vllm, start_engine
 
@@ -62,14 +60,19 @@ class VLLMSampler:
         """Send vLLM the weights of the policy as it is now; all ranks have to call it."""
         self.engine.load()
 
-    def sample(self, prompts: list[TokenizedExample], generator: torch.Generator) -> Responses:
-        """One response to each prompt, whose seed is drawn from `generator`."""
-        seeds = torch.randint(2**31, (len(prompts),), generator=generator, device=generator.device).tolist()
+    def continued(self, generator: torch.Generator, rows: list[list[int]], limits: list[int] | None = None) -> Sampled:
+        """What the policy says behind each row of token ids, whose seeds are drawn from `generator`.
+
+        `limits` are tokens for each row in place of max_new_tokens. A conversation that goes on is sent as a whole; of
+        what vLLM has read before it has the keys and values still (prefix caching).
+        """
+        seeds = torch.randint(2**31, (len(rows),), generator=generator, device=generator.device).tolist()
         stop_ids = stop_token_ids(self.policy.language_model, self.tokenizer)
         ends = endings(self.sampling, stop_ids)
-        responses = self.engine.generate([p.prompt_ids for p in prompts], [ends | {"seed": seed} for seed in seeds])
-        sampled = as_sampled(responses, stop_ids, self.is_stop, self.policy.device)
-        return collate_responses(prompts, sampled, self.tokenizer)
+        settings = [ends | {"seed": seed} for seed in seeds]
+        if limits is not None:
+            settings = [each | {"max_tokens": limit} for each, limit in zip(settings, limits, strict=True)]
+        return as_sampled(self.engine.generate(rows, settings), stop_ids, self.is_stop, self.policy.device)
 
 
 def endings(sampling: SamplingConfig, stop_ids: list[int]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def start_engine(
             server_base_url=url,
             server_timeout=SERVER_PATIENCE,
             gpu_memory_utilization=settings.gpu_memory_utilization,
-            max_model_length=config.data.max_prompt_tokens + config.sampling.max_new_tokens,
+            max_model_length=longest(config),
             trust_remote_code=config.model.trust_remote_code,
         )
         return Colocated(generation) if url is None else Server(generation, Ranks.of(accelerator), url)
@@ -67,6 +67,13 @@ def start_engine(
         reason = with_kind(error)
         where = "in this process" if url is None else f"as a server at {url}"
         raise UserError(f"cannot use vllm {where} ({reason[:300]}); docs/how-to/vllm.md says what it needs") from error
+
+
+def longest(config: PPOConfig) -> int | None:
+    """Tokens that vLLM has to be able to read; None is the model's context."""
+    if config.environment is not None:
+        return config.environment.max_tokens
+    return config.data.max_prompt_tokens + config.sampling.max_new_tokens
 
 
 class Colocated:

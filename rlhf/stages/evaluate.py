@@ -2,12 +2,15 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf.config import EvaluateConfig, LoraConfig, ModelConfig
 from rlhf.config.checks import require
-from rlhf.data.examples import load_held_out, load_training, tokenize
+from rlhf.data.examples import TokenizedExample, load_held_out, load_training, tokenize
+from rlhf.environments.episodes import episodes_of, on_its_own
+from rlhf.environments.returns import reward_fn
 from rlhf.errors import UserError
 from rlhf.evaluation.measure import GREEDY, Measurement, measure
 from rlhf.models.load import load_causal_lm
@@ -19,7 +22,6 @@ from rlhf.policy.files import is_policy_folder, is_trained_in_full, load_policy
 from rlhf.policy.policy import Policy
 from rlhf.report.load import read_run
 from rlhf.report.tables import print_table
-from rlhf.rewards import RewardSum
 from rlhf.runs.files import write_atomically
 from rlhf.runs.folder import is_done, mark_done, open_run
 from rlhf.runs.locking import alone_in_its_folder
@@ -29,22 +31,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
+EPISODES = 100
+"""Of an environment without data, where the config does not say how many."""
+
+
 @alone_in_its_folder
 def run_evaluate(config: EvaluateConfig) -> Measurement:
     """The `evaluate` stage: writes evaluation.json and responses.jsonl into output_dir.
 
     A finished evaluation with the same config is read back instead of repeated.
     """
-    rewards = RewardSum.from_specs(config.rewards)
+    rewards = reward_fn(config.rewards, config.environment)
     folder = open_run(config.output_dir, config)
     if is_done(folder):
         say_finished(folder)
         return read_measurement(folder)
     started = time.monotonic()
     policy, tokenizer = policy_of(config.model)
-    examples = load_held_out(config.data) or load_training(config.data)
-    context = context_length(policy.language_model)
-    prompts = tokenize(examples, tokenizer, config.data, context, config.sampling.max_new_tokens)[: config.prompts]
+    prompts = held_out_prompts(config, tokenizer, context_length(policy.language_model))
     measurement = measure(
         policy,
         tokenizer,
@@ -56,12 +60,26 @@ def run_evaluate(config: EvaluateConfig) -> Measurement:
         seed=config.seed,
         passing=config.pass_at_k,
         greedy=config.greedy,
+        episodes=episodes_of(config, policy.language_model, tokenizer),
     )
     write_atomically(folder / "evaluation.json", json.dumps(measurement.means, indent=2) + "\n")
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in measurement.rows]
     write_atomically(folder / "responses.jsonl", "".join(lines))
     mark_done(folder, time.monotonic() - started)
     return measurement
+
+
+def held_out_prompts(
+    config: EvaluateConfig, tokenizer: "PreTrainedTokenizerFast", context: int
+) -> list[TokenizedExample]:
+    """The prompts to measure on; an environment without data begins so many episodes on its own."""
+    data, environment = config.data, config.environment
+    if environment is not None:
+        if data.eval is None and data.train is None:
+            return [on_its_own(environment)] * (config.prompts or EPISODES)
+        data = replace(data, as_chat=True)
+    examples = load_held_out(data) or load_training(data)
+    return tokenize(examples, tokenizer, data, context, config.sampling.max_new_tokens)[: config.prompts]
 
 
 def main(config: EvaluateConfig) -> None:

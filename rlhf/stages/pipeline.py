@@ -69,6 +69,7 @@ def evaluate(config: PipelineConfig, folder: Path, model: ModelConfig) -> Measur
             model=replace(model, gradient_checkpointing=False),
             data=config.ppo.data,
             rewards=[*config.ppo.rewards, *measured_only],
+            environment=config.ppo.environment,
             sampling=config.ppo.sampling,
             prompts=config.evaluation.prompts,
             num_generations=config.evaluation.num_generations,

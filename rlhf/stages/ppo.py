@@ -1,6 +1,7 @@
 """The PPO stage: from a config to a trained policy on disk."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from rlhf.data.examples import (
 )
 from rlhf.data.parsing import parse_row
 from rlhf.data.prompts import PromptSource, PromptStream, ShuffledPasses
+from rlhf.environments.episodes import on_its_own
+from rlhf.environments.returns import reward_fn
 from rlhf.evaluation.held_out import HeldOut
 from rlhf.evaluation.policy import held_out_policy
 from rlhf.fast.heap import return_large_blocks
@@ -36,6 +39,7 @@ from rlhf.ppo.state import POLICY_FOLDER
 from rlhf.ppo.trainer import Callback, PPOTrainer
 from rlhf.rewards import RewardSum
 from rlhf.sampling.vllm_engine import require_vllm
+from rlhf.stages.evaluate import EPISODES
 from rlhf.stages.frame import run_once
 
 if TYPE_CHECKING:
@@ -53,7 +57,7 @@ def run_ppo(config: PPOConfig, prompts: Iterable[Any] | None = None, callbacks: 
         prompts: Rows like those of a data file, made on the fly, instead of those of `config.data`; see PromptStream.
         callbacks: Called after each phase of every update.
     """
-    rewards = RewardSum.from_specs(config.rewards)  # first: a misspelled reward must not cost a model load
+    rewards = reward_fn(config.rewards, config.environment)  # first: a misspelled reward must not cost a model load
     accelerator = launch(config)
 
     def train_policy(folder: Path) -> None:
@@ -97,7 +101,7 @@ def build_trainer(
     """Load data, tokenizer and model, and put the trainer together; for the arguments see `run_ppo`."""
     import transformers
 
-    if prompts is None:
+    if prompts is None and config.environment is None:
         config.data.require_train()
     accelerator = accelerator or launch(config)
     transformers.set_seed(config.seed)  # before the adapters are drawn, alike on all ranks
@@ -122,10 +126,13 @@ def build_trainer(
 def held_out_of(trainer: PPOTrainer, folder: Path) -> HeldOut:
     """What measures the policy along the run; the prompts are those of `rlhf evaluate`."""
     config, prompts = trainer.config, []
-    if config.evaluation is not None:
+    if config.evaluation is not None and config.environment is not None and config.data.eval is None:
+        prompts = trainer.seeded([on_its_own(config.environment)] * (config.evaluation.prompts or EPISODES), "held out")
+    elif config.evaluation is not None:
         context, n_new = context_length(trainer.policy.language_model), config.sampling.max_new_tokens
-        prompts = tokenize(load_held_out(config.data), trainer.tokenizer, config.data, context, n_new)
-        prompts = prompts[: config.evaluation.prompts]
+        data = config.data if config.environment is None else replace(config.data, as_chat=True)
+        prompts = tokenize(load_held_out(data), trainer.tokenizer, data, context, n_new)
+        prompts = trainer.seeded(prompts[: config.evaluation.prompts], "held out")
         check_fits(prompts, n_new, context)
     return held_out_policy(trainer, prompts, folder)
 
@@ -161,7 +168,15 @@ def prompt_source(
     shuffler: torch.Generator,
     rows: Iterable[Any] | None,
 ) -> PromptSource:
-    """The data's prompts in shuffled passes, or those of `rows`."""
+    """The data's prompts in shuffled passes, or those of `rows`; with an environment they are conversations.
+
+    An environment without data begins on its own.
+    """
+    environment = config.environment
+    if environment is not None:
+        if rows is None and config.data.train is None:
+            return ShuffledPasses([on_its_own(environment)], shuffler)
+        config = replace(config, data=replace(config.data, as_chat=True))
     if rows is None:
         return ShuffledPasses(load_prompts(config, tokenizer, context), shuffler)
 

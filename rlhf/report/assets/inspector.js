@@ -95,9 +95,10 @@ class Pane {
 
   color(channel, scale) {
     const values = this.values[channel] ?? [];
+    const gaps = new Set(this.response.gaps ?? []); // what an environment said
     this.tokens.replaceChildren(...this.response.tokens.map((token, i) => {
       const value = values[i] ?? null, place = value === null ? 0 : scale.place(value);
-      const node = make("span", { role: "option", class: place < 0 ? "low" : "high", "data-index": i, tabindex: -1,
+      const node = make("span", { role: "option", class: gaps.has(i) ? "gap" : place < 0 ? "low" : "high", "data-index": i, tabindex: -1,
         "aria-selected": "false", "aria-label": `${inLine(token)}, ${CHANNELS[channel].name} ${format(value)}` },
         make("bdi", {}, shownToken(token)));
       node.style.setProperty("--weight", `${Math.round(100 * Math.abs(place))}%`);

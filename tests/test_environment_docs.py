@@ -26,7 +26,7 @@ def test_the_example_is_an_environment(tmp_path, monkeypatch):
     [(environment, messages)] = played.open([row.example])
     assert messages == [{"role": "user", "content": "Spell cat backwards."}]
     [wrong] = played.step([(environment, "tic")], [0], 1)
-    assert (wrong.observation[0]["content"], wrong.reward, wrong.done) == ("1 letters are in place.", -0.1, False)
+    assert (wrong.observation[0]["content"], wrong.reward, wrong.done) == ("2 letters are in place.", -0.1, False)
     [right] = played.step([(environment, " tac\n")], [0], 2)
     assert (right.reward, right.done, right.metrics) == (1.0, True, {"solved": 1.0})
 

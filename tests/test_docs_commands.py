@@ -78,6 +78,7 @@ NOT_RUN = {
     "rlhf fetch smollm2": "downloads a model; tests/test_fetch.py runs it against a folder of wheels and a small hub",
     "pip install -e *": "changes the environment that the tests run in; scripts/setup.sh installs the same project",
     "rlhf setup-render": "downloads from npm; tests/test_setup_render.py runs it wherever npm is there",
+    "bash scripts/react_smollm2.sh": "trains for 90 minutes; tests/test_configs.py reads its configs",
     "wandb login": "asks for a key",
     "vllm serve *": "needs a GPU and vLLM; tests/test_vllm.py has a stand-in",
     "python benchmarks/compare_*.py": "a study of an hour or more; tests/test_compare_scripts.py runs its parts",

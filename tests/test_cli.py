@@ -12,9 +12,11 @@ from rlhf.cli import STAGES, main
 from rlhf.config.command_line import parse
 
 CONFIGS = sorted(set(Path("configs").rglob("*.yaml")) - set(Path("configs/accelerate").iterdir()))
+STAGE_OF_FILE = {"reward.yaml": "reward", "react_repair_sft.yaml": "sft", "react_repair_ppo.yaml": "ppo"}
 STAGE_OF_FOLDER = {
     "configs": "pipeline",
     "smollm2": "pipeline",
+    "environments": "pipeline",
     "sft": "sft",
     "ppo": "ppo",
     "evaluate": "evaluate",
@@ -77,7 +79,7 @@ def test_maths_and_toys_load_no_library_but_torch():
 
 @pytest.mark.parametrize("file", CONFIGS, ids=str)
 def test_shipped_configs_are_accepted(file):
-    stage = "reward" if file.name == "reward.yaml" else STAGE_OF_FOLDER[file.parent.name]
+    stage = STAGE_OF_FILE.get(file.name) or STAGE_OF_FOLDER[file.parent.name]
     config = parse(STAGES[stage].config_class, ["--config", str(file)])
     assert config.output_dir.startswith("runs/")
 

@@ -23,7 +23,10 @@ from rlhf.config.sections import settings
 from rlhf.rewards import RewardSpec, SpanReward, load_reward
 
 MODEL = "--model.scratch.hidden_size 32 --model.scratch.layers 1 --model.scratch.heads 2"
-SCRATCH = "--sft.model.scratch.hidden_size 32 --sft.model.scratch.layers 1 --sft.model.scratch.heads 2"
+SCRATCH = (
+    "--sft.model.scratch.context_length 1200 --sft.model.scratch.hidden_size 32 --sft.model.scratch.layers 1 "
+    "--sft.model.scratch.heads 2"
+)
 PIPELINE = (
     "--sft.num_train_epochs 0.01 --sft.data.max_completion_tokens 800 --ppo.data.max_completion_tokens 800 "
     "--ppo.num_updates 1 --ppo.batch_size 4 --ppo.mini_batch_size 4 --ppo.micro_batch_size 4 "
@@ -152,6 +155,8 @@ def test_commands_run(documented, tiny_models, tmp_path, monkeypatch, capsys):
     (tmp_path / "preferences.jsonl").write_text("\n".join(few), encoding="utf-8")
     write_example(tmp_path, tiny_models["gpt2"])
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_rewards", raising=False)  # that of another page
     for pattern, options in HERE.items():
         for command in documented:
             if covers(pattern, command):

@@ -1,6 +1,7 @@
 """The blocks of docs/how-to/change-the-algorithm.md, run one after the other as a reader would."""
 
 import re
+import sys
 from pathlib import Path
 
 from tiny_data import write_jsonl
@@ -18,6 +19,8 @@ def test_every_block_runs(tiny_models, tmp_path, monkeypatch, capsys):
     [reward] = [block for block in blocks if "def politeness" in block]
     (tmp_path / "my_rewards.py").write_text(reward.replace('"please"', '"e"').replace("at + 6", "at + 1"))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_rewards", raising=False)  # that of another page
     names: dict = {}
     for block in blocks:
         if "load_rollout" in block:

@@ -323,7 +323,7 @@ def test_every_shell_and_command_is_known(capsys):
 def test_without_shtab_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "shtab", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'rlhf\[completion\]'"):
+    with pytest.raises(UserError, match=r"pip install 'rlhf-ppo\[completion\]'"):
         script("bash", {}, {})
 
 

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -248,3 +249,12 @@ def test_all_stages_run_on_a_plain_install(tiny_models, tmp_path):
     assert ppo.returncode == 0, ppo.stderr
     assert (tmp_path / "ppo/report.html").is_file()
     assert not (tmp_path / "ppo/tensorboard").exists()
+
+
+def test_no_page_or_message_names_the_distribution_of_somebody_else():
+    """`rlhf` on PyPI is another project; ours is `rlhf-ppo`."""
+    pages = [Path("README.md"), *(page for kind in ("md", "ipynb") for page in Path("docs").rglob(f"*.{kind}"))]
+    pages += Path("rlhf").rglob("*.py")
+    wrong = re.compile(r"pip install [^`\n]*\brlhf(\[|['\" ]|$)")
+    assert [str(page) for page in pages if wrong.search(page.read_text(encoding="utf-8"))] == []
+    assert wrong.search("pip install 'rlhf[react]'")

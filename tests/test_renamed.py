@@ -51,7 +51,8 @@ def test_old_names_in_a_file_and_on_the_command_line(tmp_path) -> None:
         assert read(configs.PipelineConfig, ["--ppo.updates=3"])[0] == {"ppo": {"num_updates": 3}}
 
 
-def test_the_command_line_says_it_once_in_plain_words(tmp_path, capsys) -> None:
+def test_the_command_line_says_it_once_in_plain_words(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # it would wait for a hub that is not there
     (tmp_path / "empty.jsonl").write_text("")
     common = ["ppo", "--data.train", str(tmp_path / "empty.jsonl"), "--rewards", '[{"path": "length"}]']
     with pytest.raises(SystemExit):

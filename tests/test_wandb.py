@@ -97,7 +97,7 @@ def test_a_server_that_never_answers_costs_seconds_not_the_run(tmp_path, server)
     assert list(tmp_path.rglob("offline-run-*"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_server_that_hangs_later_cannot_keep_a_run_from_ending(tmp_path, server):
     process = start_online(server, tmp_path, 0, 1, "hangs")
     assert process.stdout.readline() == "logged\n"

@@ -1,4 +1,4 @@
-"""The reward of the original experiment: looks for JSX by substring and compares lengths."""
+"""Looks for JSX by substring and compares lengths: cheap, and easily fooled."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Does a completion have the outline of a component at all? The check that the original experiment reported."""
+"""Does a completion have the outline of a component at all?"""
 
 from typing import Any
 

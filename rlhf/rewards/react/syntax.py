@@ -74,7 +74,7 @@ def error_free_share(code: str) -> float:
 def has_jsx_structure(code: str) -> bool:
     """True if `code` has the outline of a component: `return`, `<` and `/>` or `</` all occur.
 
-    A substring check, the "code structure" of the original experiment. It does not look at the order.
+    A substring check; it does not look at the order.
     """
     return "return" in code and "<" in code and ("/>" in code or "</" in code)
 

@@ -271,7 +271,7 @@ def test_what_does_not_go_together(tiny_models, pairs, options, message):
 
 
 def test_without_a_critic_there_is_nothing_to_choose(tiny_models, pairs):
-    make_config(tiny_models["gpt2"], pairs, advantage="rloo", **FULL)
+    assert not make_config(tiny_models["gpt2"], pairs, advantage="rloo", **FULL).uses_critic
 
 
 def test_float16_is_refused_and_bfloat16_is_warned_of(tiny_models):

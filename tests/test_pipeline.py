@@ -186,6 +186,13 @@ def test_without_sft_there_has_to_be_a_model(tmp_path):
         build(PipelineConfig, config)
 
 
+def test_the_model_of_ppo_is_not_ignored_in_silence(tmp_path):
+    config = pipeline_config(tmp_path / "run", write_pairs(tmp_path), "gpt2")
+    config["ppo"] |= {"model": {"name_or_path": "somewhere"}}
+    with pytest.raises(UserError, match=r"ppo\.model\.name_or_path is 'somewhere', but PPO starts from what SFT makes"):
+        build(PipelineConfig, config)
+
+
 @needs_render
 def test_the_summary_says_what_responses_render(finished):
     said = (finished / "summary.md").read_text()

@@ -199,9 +199,11 @@ def test_eight_bits_need_bitsandbytes(plain, hide_modules):
 
 
 def test_peft_config_for_a_folder_with_adapters_is_not_silent(plain, tmp_path):
-    trained_adapters(plain).save_pretrained(tmp_path)
+    trained = trained_adapters(plain)
+    trained.save_pretrained(tmp_path)
     with pytest.warns(UserWarning, match="peft_config has no effect: the model comes with adapters of its own"):
-        Model.from_pretrained(tmp_path, peft_config=lora(plain))
+        model = Model.from_pretrained(tmp_path, peft_config=lora(plain))
+    torch.testing.assert_close(model(TOKEN_IDS), trained(TOKEN_IDS), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("how", ["alone", "with state_dict", "with the head's state_dict"])

@@ -208,3 +208,8 @@ class PipelineConfig:
             self.sft is not None or self.ppo.model.name_or_path is not None,
             "sft is null and ppo.model.name_or_path is not set; one of the two has to say what PPO starts from",
         )
+        require(
+            self.sft is None or self.ppo.model.name_or_path is None,
+            f"ppo.model.name_or_path is {self.ppo.model.name_or_path!r}, but PPO starts from what SFT makes; "
+            "set sft.model.name_or_path, or sft: null",
+        )

@@ -77,7 +77,7 @@ def test_each_loss_reaches_the_parameters_it_should(tiny_models, critic):
     assert any(p.grad is not None for p in policy.policy_parameters()) == (critic == "shared")
 
 
-@pytest.mark.parametrize("critic", ["shared", "adapter"])
+@pytest.mark.parametrize("critic", ["shared", "adapter", "branch"])
 def test_gradient_checkpointing_changes_no_gradient(tiny_models, critic):
     gradients = []
     for checkpointing in (False, True):

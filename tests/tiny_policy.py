@@ -6,7 +6,7 @@ from rlhf.config import LoraConfig, ModelConfig
 from rlhf.models.load import load_causal_lm
 from rlhf.policy.policy import Policy
 
-CRITICS = ["shared", "detached", "adapter"]
+CRITICS = ["shared", "detached", "adapter", "branch"]
 
 
 def make_policy(folder, critic="adapter", stirred=True, **options) -> Policy:

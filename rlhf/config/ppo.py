@@ -22,7 +22,7 @@ from rlhf.config.renamed import with_old_names
 from rlhf.config.rewards import RewardSpec
 from rlhf.config.watch import WatchConfig, require_untrained_gold
 
-Critic = Literal["shared", "detached", "adapter", "separate"]
+Critic = Literal["shared", "detached", "adapter", "branch", "separate"]
 Advantage = Literal["gae", "rloo", "group_relative", "reward_per_token"]
 Aggregation = Literal["token_mean", "sequence_mean"]
 ImportanceCorrection = Literal["none", "token", "sequence"]
@@ -122,7 +122,9 @@ class PPOConfig:
         gae_lambda: Lambda of generalized advantage estimation.
         whiten_advantages: Whiten advantages over the batch: mean 0, variance 1.
         critic: shared (value gradients reach the policy's adapters), detached (a head on frozen features), adapter
-            (adapters of its own), separate (with lora null: a trunk of its own, at first a copy of the policy's).
+            (adapters of its own), branch (adapters of its own on the last critic_layers blocks, which go on from the
+            policy's hidden state), separate (with lora null: a trunk of its own, at first a copy of the policy's).
+        critic_layers: With critic branch, how many blocks are in the branch; null is a quarter of them, at least one.
         keep_critic: Start with the critic stored in the folder of the model by an earlier `rlhf ppo` (or TRL), instead
             of a new one.
         value_warmup: Critic-only updates at the start.
@@ -184,6 +186,7 @@ class PPOConfig:
     gae_lambda: float = 0.95
     whiten_advantages: bool = True
     critic: Critic = "adapter"
+    critic_layers: int | None = None
     keep_critic: bool = False
     value_warmup: ValueWarmup = field(default_factory=ValueWarmup)
     kl_coef: float = 0.05
@@ -213,6 +216,7 @@ class PPOConfig:
         require_positive(self, "micro_batch_size", "learning_rate", "critic_learning_rate", "max_grad_norm")
         require_positive(self, "clip_range", "value_clip_range", "adaptive_kl_target", "adaptive_kl_horizon")
         require_positive(self, "target_kl", "num_processes", "rollout_batch_size", "score_clip", "importance_cap")
+        require_positive(self, "critic_layers")
         require_divides("batch_size", self.batch_size, "num_generations", self.num_generations)
         require(
             self.mini_batch_size <= self.batch_size,
@@ -251,6 +255,10 @@ class PPOConfig:
         )
         require_samplable(self.generation, self.sampling, self.model)
         require_trainable(self.lora, self.critic, self.uses_critic, self.model)
+        require(
+            self.critic_layers is None or self.critic == "branch",
+            f"critic_layers is {self.critic_layers}, but critic is {self.critic}; it is for critic: branch",
+        )
 
     def _derive(self) -> None:
         """Give the settings that nobody has set the value that follows from others."""
@@ -289,8 +297,9 @@ def require_trainable(lora: LoraConfig | None, critic: Critic, uses_critic: bool
         )
         return
     require(
-        critic != "adapter" or not uses_critic,
-        "critic is adapter, but lora is null, so that there are no adapters; use critic: shared, detached or separate",
+        critic not in ("adapter", "branch") or not uses_critic,
+        f"critic is {critic}, but lora is null, so that there are no adapters; use critic: shared, detached or "
+        "separate",
     )
     require(
         model.dtype == "float32" and model.quantization is None,

@@ -18,9 +18,10 @@ from rlhf.models.adapters import ADAPTER_FILE, POLICY_FILE, locate
 from rlhf.models.pretrained import resolve_model_path
 from rlhf.policy.files import CRITIC_FOLDER, VALUE_HEAD_FILE, read_safetensors, read_strictly, read_weights
 from rlhf.policy.policy import Policy
-from rlhf.policy.value_head import CRITIC_ADAPTER
+from rlhf.policy.value_head import CRITIC_ADAPTER, WITH_ADAPTERS
 
 OURS, TRLS = "summary.", "v_head.summary."
+KINDS = {"adapter": "critic with adapters", "branch": "branch as its critic", "separate": "critic with a trunk"}
 
 
 def earlier_critic_lora(folder: str, critic: Critic) -> LoraConfig | None:
@@ -31,7 +32,7 @@ def earlier_critic_lora(folder: str, critic: Critic) -> LoraConfig | None:
     where = resolve_model_path(folder)
     file = Path(where) / POLICY_FILE
     if not file.is_file():
-        kind = {"adapter": "critic with adapters", "separate": "critic with a trunk"}.get(critic, "critic")
+        kind = KINDS.get(critic, "critic")
         require(
             critic in ("shared", "detached") and locate(where, "model.safetensors") is not None,
             f"keep_critic is true, but model {folder!r} has no {kind}; name the policy folder of a PPO run, or set "
@@ -43,7 +44,7 @@ def earlier_critic_lora(folder: str, critic: Critic) -> LoraConfig | None:
         said["critic"] == critic,
         f"keep_critic is true and critic is {critic!r}, but that of {folder!r} is {said['critic']!r}; make it that",
     )
-    if critic != "adapter":
+    if critic not in WITH_ADAPTERS:
         return None
     rank = said["lora"]["r"] + said.get("critic_lora", said["lora"])["r"]
     return LoraConfig(**{**said["lora"], "r": rank, "alpha": rank})
@@ -60,7 +61,7 @@ def take_critic(policy: Policy, folder: str) -> None:
         head.load_state_dict(read_strictly(where / VALUE_HEAD_FILE, head.state_dict()))
         if policy.critic == "separate":
             read_weights(policy.wrapper.critic_trunk, where / CRITIC_FOLDER)
-        if policy.critic == "adapter":
+        if policy.critic in WITH_ADAPTERS:
             _take_adapters(policy, where)
     else:
         file = locate(str(where), "model.safetensors")

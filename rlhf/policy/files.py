@@ -17,7 +17,7 @@ from rlhf.models.adapters import ADAPTER_CONFIG, ADAPTER_FILE, POLICY_FILE, find
 from rlhf.models.pretrained import load_pretrained
 from rlhf.models.quantization import is_quantized
 from rlhf.policy.policy import Policy
-from rlhf.policy.value_head import CRITIC_ADAPTER, POLICY_ADAPTER, wrap_in_full
+from rlhf.policy.value_head import CRITIC_ADAPTER, POLICY_ADAPTER, WITH_ADAPTERS, wrap_in_full
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,7 +36,7 @@ def save_policy(policy: Policy, folder: Path) -> None:
     from safetensors.torch import save_file
 
     if policy.is_peft:
-        adapters = [POLICY_ADAPTER, CRITIC_ADAPTER] if policy.critic == "adapter" else [POLICY_ADAPTER]
+        adapters = [POLICY_ADAPTER, CRITIC_ADAPTER] if policy.critic in WITH_ADAPTERS else [POLICY_ADAPTER]
         policy.wrapper.pretrained_model.save_pretrained(
             str(folder), selected_adapters=adapters, save_embedding_layers=False
         )
@@ -47,7 +47,9 @@ def save_policy(policy: Policy, folder: Path) -> None:
     save_file(policy.wrapper.v_head.state_dict(), folder / VALUE_HEAD_FILE)
     lora = None if policy.lora is None else asdict(policy.lora)
     description = {"base": policy.base_name, "critic": policy.critic, "lora": lora}
-    if policy.critic == "adapter" and policy.wrapper.critic_lora != policy.lora:
+    if policy.wrapper.branch is not None:
+        description["critic_layers"] = policy.wrapper.branch.n_blocks
+    if policy.critic in WITH_ADAPTERS and policy.wrapper.critic_lora != policy.lora:
         description["critic_lora"] = asdict(policy.wrapper.critic_lora)
     if policy.base_gguf_file is not None:
         description["gguf_file"] = policy.base_gguf_file
@@ -94,7 +96,13 @@ def load_policy(folder: Path, trust_remote_code: bool = False, dtype: DType = "f
         policy = Policy(wrap_in_full(model, critic), critic, reference)
     else:
         critic_lora = build(LoraConfig, description["critic_lora"]) if description.get("critic_lora") else None
-        policy = Policy.with_lora(reference, build(LoraConfig, description["lora"]), critic, critic_lora=critic_lora)
+        policy = Policy.with_lora(
+            reference,
+            build(LoraConfig, description["lora"]),
+            critic,
+            critic_lora=critic_lora,
+            critic_layers=description.get("critic_layers"),
+        )
     read_policy(policy, folder)
     return policy
 
@@ -107,6 +115,7 @@ class Description:
     critic: Critic
     lora: LoraConfig | None
     critic_lora: LoraConfig | None = None
+    critic_layers: int | None = None
     gguf_file: str | None = None
     quantization: Literal["4bit"] | None = None
 
@@ -135,7 +144,7 @@ def read_policy(policy: Policy, folder: Path) -> None:
 
     peft_model, head = policy.wrapper.pretrained_model, policy.wrapper.v_head
     files = {POLICY_ADAPTER: folder / ADAPTER_FILE} if policy.is_peft else {}
-    if policy.critic == "adapter":
+    if policy.critic in WITH_ADAPTERS:
         files[CRITIC_ADAPTER] = folder / CRITIC_ADAPTER / ADAPTER_FILE
     if not policy.is_peft:
         read_weights(policy.language_model, folder)

@@ -20,11 +20,13 @@ from rlhf.fast.install import install
 from rlhf.models.dropout import disable_dropout
 from rlhf.models.head import head_of, require_head, trunk_of
 from rlhf.models.private_names import loaded_from
+from rlhf.policy.branch import require_branch
 from rlhf.policy.logprobs import token_logprobs
 from rlhf.policy.shortcuts import Shortcuts
 from rlhf.policy.value_head import (
     CRITIC_ADAPTER,
     POLICY_ADAPTER,
+    WITH_ADAPTERS,
     belongs_to_critic,
     check_precision,
     wrap_in_full,
@@ -78,8 +80,8 @@ class Policy(nn.Module):
             "the model is trained in full and has no reference; give ref_model, a frozen copy of it",
         )
         require(
-            critic != "adapter" or (self.is_peft and CRITIC_ADAPTER in wrapper.pretrained_model.peft_config),
-            f"critic is 'adapter', but the model has no adapter called {CRITIC_ADAPTER!r}; use shared or detached",
+            critic not in WITH_ADAPTERS or (self.is_peft and CRITIC_ADAPTER in wrapper.pretrained_model.peft_config),
+            f"critic is {critic!r}, but the model has no adapter called {CRITIC_ADAPTER!r}; use shared or detached",
         )
         self.frozen_reference = None if reference is None else reference.requires_grad_(False).eval()
         self.reads_reference = False
@@ -93,6 +95,8 @@ class Policy(nn.Module):
         if fast_paths:
             install(self, self.language_model)
         require_head(self.language_model, outermost=self.wrapper.pretrained_model)
+        if critic == "branch":
+            require_branch(wrapper.branch, self.language_model)
         if reference is not None:
             require_head(reference)
         self.train()  # dropout is off; without train mode models ignore gradient checkpointing
@@ -106,18 +110,20 @@ class Policy(nn.Module):
         gradient_checkpointing: bool = False,
         fast_paths: bool = True,
         critic_lora: LoraConfig | None = None,
+        critic_layers: int | None = None,
     ) -> Self:
         """New adapters and a new value head on a frozen base, which without them is the reference, bit for bit.
 
         Args:
             model: The base.
             lora: Rank, scale and targets of the adapters.
-            critic: As above; `adapter` gives the critic adapters of its own.
+            critic: As above; `adapter` gives the critic adapters of its own, `branch` on its last blocks alone.
             gradient_checkpointing: Trade compute for activation memory.
             fast_paths: As above.
             critic_lora: Rank and scale of the critic's adapters, where they are not those of the policy's.
+            critic_layers: Blocks of the branch; None is a quarter of them.
         """
-        wrapper = wrap_with_value_head(model, lora, critic, critic_lora)
+        wrapper = wrap_with_value_head(model, lora, critic, critic_lora, critic_layers)
         policy = cls(wrapper, critic, new_critic=True, fast_paths=fast_paths)
         if gradient_checkpointing:
             policy._checkpoint_gradients(model)
@@ -205,11 +211,14 @@ class Policy(nn.Module):
         rows, steps = response_mask.nonzero(as_tuple=True)  # [N] valid response tokens
         before = prompt_lengths[rows] + steps - 1  # the position that predicts each of them
         token_ids = sequence_ids[rows, before + 1]
+        branch = self.wrapper.branch if with_values and self.critic == "branch" else None
         with torch.set_grad_enabled(torch.is_grad_enabled() and not critic_only):
-            features = self.features(sequence_ids)[rows, before]  # [N, H]
+            with branch.leaving() if branch else contextlib.nullcontext([]) as left:
+                features = self.features(sequence_ids)[rows, before]  # [N, H]
             head = head_of(self.reader)
             logprobs, entropy = token_logprobs(features, token_ids, head, temperature, with_entropy, self.fast_paths)
-        values = self._values(features, sequence_ids, rows, before) if with_values else torch.zeros_like(logprobs)
+        with branch.going_on(left) if branch else contextlib.nullcontext():
+            values = self._values(features, sequence_ids, rows, before) if with_values else torch.zeros_like(logprobs)
 
         def spread(x: Tensor) -> Tensor:  # [N] -> [B, T]
             return x.new_zeros(response_mask.shape).index_put((rows, steps), x)
@@ -251,7 +260,7 @@ class Policy(nn.Module):
         """The critic's estimate for each valid token: [N]."""
         if self.critic == "detached":
             features = features.detach()
-        elif self.critic == "adapter":
+        elif self.critic in WITH_ADAPTERS:
             with self._using(CRITIC_ADAPTER):
                 features = self.features(sequence_ids)[rows, before]
         elif self.critic == "separate":

@@ -13,12 +13,15 @@ from rlhf.config.checks import require
 from rlhf.errors import UserError, first_line
 from rlhf.models.head import trunk_of
 from rlhf.models.load import lora_adapters
+from rlhf.policy.branch import Branch
 
 if TYPE_CHECKING:
     import peft
     from transformers import PreTrainedModel
 
 POLICY_ADAPTER, CRITIC_ADAPTER = "default", "critic"
+WITH_ADAPTERS = ("adapter", "branch")
+"""Critics that have adapters of their own."""
 
 
 def check_precision(model: "PreTrainedModel", trained: list[nn.Parameter]) -> None:
@@ -84,6 +87,7 @@ class ValueHeadModel(nn.Module):
         self.pretrained_model, self.critic_trunk = pretrained_model, critic_trunk
         self.lora: LoraConfig | None = None
         self.critic_lora: LoraConfig | None = None
+        self.branch: Branch | None = None
         self.is_peft_model = hasattr(pretrained_model, "peft_config")
         self.v_head = ValueHead(lm_head.weight.shape[-1], dropout).to(lm_head.weight.device)
 
@@ -120,29 +124,35 @@ class ValueHeadModel(nn.Module):
 
 
 def wrap_with_value_head(
-    model: "PreTrainedModel", lora: LoraConfig, critic: Critic, critic_lora: LoraConfig | None = None
+    model: "PreTrainedModel",
+    lora: LoraConfig,
+    critic: Critic,
+    critic_lora: LoraConfig | None = None,
+    critic_layers: int | None = None,
 ) -> ValueHeadModel:
     """New adapters and a new value head around a causal language model; nothing but them is trained.
 
-    The critic's adapters, if it has any, are like the policy's unless critic_lora says what else.
+    The critic's adapters, if it has any, are like the policy's unless critic_lora says what else; those of a branch are
+    on the last critic_layers blocks (None: a quarter).
 
-    Raises UserError where PEFT has no adapters for a layer that is named.
+    Raises UserError where PEFT has no adapters for a layer that is named, and as `Branch` does.
     """
     import peft
 
     settings = lora_adapters(lora, model)
+    branch = Branch(model, critic_layers) if critic == "branch" else None
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*keys did not match any targeted")  # patterns of PEFT's own
             peft_model = peft.get_peft_model(model, settings, adapter_name=POLICY_ADAPTER)
-            if critic == "adapter":
-                peft_model.add_adapter(
-                    CRITIC_ADAPTER, settings if critic_lora is None else resized(settings, critic_lora)
-                )
+            if critic in WITH_ADAPTERS:
+                peft_model.add_adapter(CRITIC_ADAPTER, resized(settings, critic_lora or lora))
+            if branch is not None:
+                branch.keep_only_here(peft_model, CRITIC_ADAPTER)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise UserError(f"cannot put adapters on {type(model).__name__} ({first_line(error)})") from error
     wrapper = ValueHeadModel(peft_model)
-    wrapper.lora, wrapper.critic_lora = lora, critic_lora or lora
+    wrapper.lora, wrapper.critic_lora, wrapper.branch = lora, critic_lora or lora, branch
     for name, parameter in wrapper.named_parameters():
         parameter.requires_grad_("lora_" in name or name.startswith("v_head."))
     return wrapper.to(model.device)

@@ -146,7 +146,9 @@ def build_policy(config: PPOConfig, model: "PreTrainedModel") -> Policy:
     if config.lora is None:
         policy = Policy.in_full(model, config.critic, checkpointing, config.fast_paths)
     else:
-        policy = Policy.with_lora(model, config.lora, config.critic, checkpointing, config.fast_paths, critic_lora)
+        policy = Policy.with_lora(
+            model, config.lora, config.critic, checkpointing, config.fast_paths, critic_lora, config.critic_layers
+        )
     if config.keep_critic:
         take_critic(policy, name)
     return policy

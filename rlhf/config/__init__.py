@@ -15,12 +15,13 @@ from rlhf.config.common import (
     ScratchModel,
     TrackingConfig,
 )
+from rlhf.config.critic import WITH_ADAPTERS, Critic, ValueWarmup
 from rlhf.config.data import DataConfig
 from rlhf.config.environment import EnvironmentSpec
 from rlhf.config.evaluation import PassConfig, PolicyEvaluation, RewardModelEvaluation, SFTEvaluation
 from rlhf.config.fetch import FetchConfig
 from rlhf.config.fine_tuning import FineTuningConfig, RewardModelConfig, SFTConfig
-from rlhf.config.ppo import Advantage, Critic, InspectConfig, KLEstimator, PPOConfig, ValueWarmup
+from rlhf.config.ppo import Advantage, InspectConfig, KLEstimator, PPOConfig
 from rlhf.config.setup_render import SetupRenderConfig
 from rlhf.config.stages import (
     EvaluateConfig,
@@ -33,6 +34,7 @@ from rlhf.config.stages import (
 from rlhf.config.watch import WatchConfig
 
 __all__ = [
+    "WITH_ADAPTERS",
     "Advantage",
     "Architecture",
     "CheckpointConfig",

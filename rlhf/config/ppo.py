@@ -14,6 +14,7 @@ from rlhf.config.checks import (
     require_positive,
 )
 from rlhf.config.common import HubConfig, LoraConfig, ModelConfig, SamplingConfig, TrackingConfig
+from rlhf.config.critic import Critic, ValueWarmup, require_critic
 from rlhf.config.data import DataConfig
 from rlhf.config.environment import EnvironmentSpec, names_of_rewards
 from rlhf.config.evaluation import PolicyEvaluation, require_held_out_data
@@ -22,7 +23,6 @@ from rlhf.config.renamed import with_old_names
 from rlhf.config.rewards import RewardSpec
 from rlhf.config.watch import WatchConfig, require_untrained_gold
 
-Critic = Literal["shared", "detached", "adapter", "branch", "separate"]
 Advantage = Literal["gae", "rloo", "group_relative", "reward_per_token"]
 Aggregation = Literal["token_mean", "sequence_mean"]
 ImportanceCorrection = Literal["none", "token", "sequence"]
@@ -31,26 +31,6 @@ UPDATES, MINI_BATCH_SIZE = 100, 64
 DERIVED: Any = None
 """The default of a setting that follows from others; the object itself always has a value."""
 NO_REWARDS = "rewards is not set; give it in the config file, or as --rewards react_heuristic, or set environment"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValueWarmup:
-    """Updates that train only the critic, before the policy moves.
-
-    Ends as soon as the critic explains enough of the returns of a batch it has not seen, rather than after a fixed
-    count.
-
-    Args:
-        explained_variance: End the warm-up once the critic explains this share of the variance of the returns.
-        max_updates: Longest warm-up, in updates; 0 is no warm-up.
-    """
-
-    explained_variance: float = 0.3
-    max_updates: int = 0
-
-    def __post_init__(self) -> None:
-        require_finite(self)
-        require_not_negative(self, "max_updates")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +65,7 @@ class PPOConfig:
         rewards: Components of the score, summed with their weights; with an environment there need be none.
         environment: Episodes of several turns with it, whose rewards are a component of the score; null is a response
             to each prompt.
-        lora: The policy's adapters (and the critic's, with critic=adapter); null trains all weights of the model, in
+        lora: The policy's adapters (and the critic's, if it has any); null trains all weights of the model, in
             float32, with a frozen copy as the reference: three times the memory, and a learning rate of 1e-6 to 1e-5.
         sampling: Rollout sampling.
         generation: What decodes the responses: this package, or vLLM.
@@ -254,11 +234,8 @@ class PPOConfig:
             f"sampling.top_p is {self.sampling.top_p}; PPO must sample from the distribution it optimizes: 1.0",
         )
         require_samplable(self.generation, self.sampling, self.model)
-        require_trainable(self.lora, self.critic, self.uses_critic, self.model)
-        require(
-            self.critic_layers is None or self.critic == "branch",
-            f"critic_layers is {self.critic_layers}, but critic is {self.critic}; it is for critic: branch",
-        )
+        require_critic(self.critic, self.critic_layers, with_adapters=self.lora is not None, is_used=self.uses_critic)
+        require_trainable(self.lora, self.model)
 
     def _derive(self) -> None:
         """Give the settings that nobody has set the value that follows from others."""
@@ -288,21 +265,10 @@ class PPOConfig:
         return self.advantage == "gae"
 
 
-def require_trainable(lora: LoraConfig | None, critic: Critic, uses_critic: bool, model: ModelConfig) -> None:
-    """Raise UserError for a critic that the policy has no place for, or weights that cannot be trained as they are."""
-    if lora is not None:
-        require(
-            critic != "separate",
-            "critic is separate, a copy of the whole model, which goes with lora: null; use critic: adapter",
-        )
-        return
+def require_trainable(lora: LoraConfig | None, model: ModelConfig) -> None:
+    """Raise UserError for weights that cannot be trained as they are."""
     require(
-        critic not in ("adapter", "branch") or not uses_critic,
-        f"critic is {critic}, but lora is null, so that there are no adapters; use critic: shared, detached or "
-        "separate",
-    )
-    require(
-        model.dtype == "float32" and model.quantization is None,
+        lora is not None or (model.dtype == "float32" and model.quantization is None),
         f"lora is null, which trains all weights, but model.dtype is {model.dtype}"
         f"{f' and model.quantization {model.quantization}' if model.quantization else ''}; steps would be lost to "
         "rounding: use float32 without quantization, or lora",

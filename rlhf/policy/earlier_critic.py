@@ -8,26 +8,34 @@ C - D, where the old ones held C, in the sum of both ranks.
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from rlhf.config import Critic, LoraConfig
+from rlhf.config import WITH_ADAPTERS, Critic, LoraConfig
 from rlhf.config.checks import require
 from rlhf.models.adapters import ADAPTER_FILE, POLICY_FILE, locate
 from rlhf.models.pretrained import resolve_model_path
 from rlhf.policy.files import CRITIC_FOLDER, VALUE_HEAD_FILE, read_safetensors, read_strictly, read_weights
 from rlhf.policy.policy import Policy
-from rlhf.policy.value_head import CRITIC_ADAPTER, WITH_ADAPTERS
+from rlhf.policy.value_head import CRITIC_ADAPTER
 
 OURS, TRLS = "summary.", "v_head.summary."
 KINDS = {"adapter": "critic with adapters", "branch": "branch as its critic", "separate": "critic with a trunk"}
 
 
-def earlier_critic_lora(folder: str, critic: Critic) -> LoraConfig | None:
-    """Rank and scale that a critic's adapters need to go on where those in a policy's folder were; None without any.
+class Adapters(NamedTuple):
+    """Of a critic: rank and scale (None: the policy's), and how many blocks of a branch (None: a quarter)."""
 
-    Raises UserError unless the folder holds a critic of that kind.
+    lora: LoraConfig | None
+    layers: int | None
+
+
+def earlier_adapters(folder: str, critic: Critic, layers: int | None) -> Adapters | None:
+    """The adapters that a critic needs to go on where those in a policy's folder were; None where it had none.
+
+    Raises UserError unless the folder holds a critic of that kind, with as many layers (None: as it has).
     """
     where = resolve_model_path(folder)
     file = Path(where) / POLICY_FILE
@@ -47,7 +55,12 @@ def earlier_critic_lora(folder: str, critic: Critic) -> LoraConfig | None:
     if critic not in WITH_ADAPTERS:
         return None
     rank = said["lora"]["r"] + said.get("critic_lora", said["lora"])["r"]
-    return LoraConfig(**{**said["lora"], "r": rank, "alpha": rank})
+    there = said.get("critic_layers")
+    require(
+        layers in (None, there),
+        f"keep_critic is true and critic_layers is {layers}, but that of {folder!r} is {there}; make it that",
+    )
+    return Adapters(LoraConfig(**{**said["lora"], "r": rank, "alpha": rank}), there)
 
 
 def take_critic(policy: Policy, folder: str) -> None:
@@ -65,7 +78,7 @@ def take_critic(policy: Policy, folder: str) -> None:
             _take_adapters(policy, where)
     else:
         file = locate(str(where), "model.safetensors")
-        assert file is not None  # `earlier_critic_lora` has looked
+        assert file is not None  # `earlier_adapters` has looked
         stored = {k.replace(TRLS, OURS): v for k, v in read_safetensors(file).items() if k.startswith(TRLS)}
         require(sorted(stored) == sorted(head.state_dict()), f"keep_critic is true, but {file} has no {TRLS}weight")
         head.load_state_dict(stored)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from torch import Tensor
 
-from rlhf.config import Critic, DType, LoraConfig, ModelConfig
+from rlhf.config import WITH_ADAPTERS, Critic, DType, LoraConfig, ModelConfig
 from rlhf.config.checks import require
 from rlhf.config.command_line import build
 from rlhf.config.expected import what_is_wrong
@@ -17,7 +17,7 @@ from rlhf.models.adapters import ADAPTER_CONFIG, ADAPTER_FILE, POLICY_FILE, find
 from rlhf.models.pretrained import load_pretrained
 from rlhf.models.quantization import is_quantized
 from rlhf.policy.policy import Policy
-from rlhf.policy.value_head import CRITIC_ADAPTER, POLICY_ADAPTER, WITH_ADAPTERS, wrap_in_full
+from rlhf.policy.value_head import CRITIC_ADAPTER, POLICY_ADAPTER, wrap_in_full
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from rlhf.config import Critic, LoraConfig
+from rlhf.config import WITH_ADAPTERS, Critic, LoraConfig
 from rlhf.config.checks import require
 from rlhf.fast.install import install
 from rlhf.models.dropout import disable_dropout
@@ -26,7 +26,6 @@ from rlhf.policy.shortcuts import Shortcuts
 from rlhf.policy.value_head import (
     CRITIC_ADAPTER,
     POLICY_ADAPTER,
-    WITH_ADAPTERS,
     belongs_to_critic,
     check_precision,
     wrap_in_full,

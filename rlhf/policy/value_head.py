@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rlhf.config import Critic, LoraConfig
+from rlhf.config import WITH_ADAPTERS, Critic, LoraConfig
 from rlhf.config.checks import require
 from rlhf.errors import UserError, first_line
 from rlhf.models.head import trunk_of
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 POLICY_ADAPTER, CRITIC_ADAPTER = "default", "critic"
-WITH_ADAPTERS = ("adapter", "branch")
-"""Critics that have adapters of their own."""
 
 
 def check_precision(model: "PreTrainedModel", trained: list[nn.Parameter]) -> None:

@@ -30,7 +30,7 @@ from rlhf.models.shape import context_length
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.parallel.launch import engine, join_processes, require_fsdp2_or_ddp, said_once
 from rlhf.parallel.ranks import Ranks, require_same_weights
-from rlhf.policy.earlier_critic import earlier_critic_lora, take_critic
+from rlhf.policy.earlier_critic import Adapters, earlier_adapters, take_critic
 from rlhf.policy.files import is_policy_folder
 from rlhf.policy.policy import Policy
 from rlhf.policy.sharding import shard_base
@@ -139,16 +139,14 @@ def held_out_of(trainer: PPOTrainer, folder: Path) -> HeldOut:
 
 def build_policy(config: PPOConfig, model: "PreTrainedModel") -> Policy:
     """New adapters and a critic, new or an earlier run's, on a base."""
-    name, critic_lora = str(config.model.name_or_path), None
+    name, of_critic = str(config.model.name_or_path), Adapters(None, config.critic_layers)
     if config.keep_critic:
-        critic_lora = earlier_critic_lora(name, config.critic)
+        of_critic = earlier_adapters(name, config.critic, config.critic_layers) or of_critic
     checkpointing = config.model.gradient_checkpointing
     if config.lora is None:
         policy = Policy.in_full(model, config.critic, checkpointing, config.fast_paths)
     else:
-        policy = Policy.with_lora(
-            model, config.lora, config.critic, checkpointing, config.fast_paths, critic_lora, config.critic_layers
-        )
+        policy = Policy.with_lora(model, config.lora, config.critic, checkpointing, config.fast_paths, *of_critic)
     if config.keep_critic:
         take_critic(policy, name)
     return policy

@@ -1,7 +1,7 @@
 """How fast is PPO? This library against TRL's PPOTrainer on equal work, and against the arithmetic floor.
 
     python benchmarks/bench_ppo.py --setting a|b|llama|ragged [--threads 1]
-        [--dtype fp32|bf16] [--critic shared|adapter]
+        [--dtype fp32|bf16] [--critic shared|branch|adapter]
     python benchmarks/bench_ppo.py --table FILE [FILE ...]      the Markdown tables of earlier runs (--json)
 
 Model shape, prompts, response tokens, epochs, minibatches and LoRA (r=16) are the same; the model cannot end a response
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--against", choices=("trl", "nothing"), default="trl")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32")
-    parser.add_argument("--critic", choices=("shared", "adapter"), default="shared")
+    parser.add_argument("--critic", choices=("shared", "branch", "adapter"), default="shared")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--micro_batch", type=int, help="responses per forward pass of the update, on both sides")
     parser.add_argument("--peak_tflops", type=float, help="of the GPU; measured with a large product if not given")

@@ -31,6 +31,7 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
     "critic": {
         "adapter": {},
         "adapter, no warm-up": {"value_warmup": ValueWarmup()},
+        "branch": {"critic": "branch"},
         "detached": {"critic": "detached"},
         "shared": {"critic": "shared"},
     },

@@ -42,13 +42,18 @@ def work_of_update(setting: Setting, lengths: list[int], critic: Critic) -> Work
     sequences = [setting.prompt_tokens + length - 1 for length in lengths]
     prefill, whole = forward(setting, prompts), forward(setting, sequences)
     head = 2 * setting.hidden * setting.vocabulary * sum(lengths)
-    trunks = 2 if critic == "adapter" else 1  # adapters of its own send the critic through the base once more
+    trunks = 1 + blocks_of_critic(setting, critic) / setting.layers
     return Work(
         tokens=prefill + (1 + trunks) * whole + setting.epochs * trunks * (whole + backward(setting, sequences)),
         decoding=whole - prefill,
         head=2 * head + setting.epochs * 2 * head,
         head_decoding=head,
     )
+
+
+def blocks_of_critic(setting: Setting, critic: Critic) -> int:
+    """Blocks of the base that a critic with adapters of its own goes through once more."""
+    return {"shared": 0, "branch": max(1, round(setting.layers / 4)), "adapter": setting.layers}[critic]
 
 
 def forward(setting: Setting, lengths: list[int]) -> float:

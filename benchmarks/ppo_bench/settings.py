@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Critic = Literal["shared", "adapter"]
+Critic = Literal["shared", "branch", "adapter"]
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 

@@ -127,7 +127,7 @@ def test_decoding_does_not_touch_the_base_and_training_goes_on_after_it(folder):
 
 
 @needs_bitsandbytes
-@pytest.mark.parametrize("critic", ["shared", "detached", "adapter"])
+@pytest.mark.parametrize("critic", ["shared", "detached", "adapter", "branch"])
 def test_updates_with_gradient_checkpointing(folder, pairs, critic):
     config = make_config(folder, pairs, critic=critic)
     model = dataclasses.replace(four_bit(folder, "bfloat16"), gradient_checkpointing=True)

@@ -19,6 +19,7 @@ VARIANTS = {
     "gpt2": {"architecture": "gpt2", "mini_batch_size": 3, "micro_batch_size": 1},
     "llama": {"architecture": "llama", "mini_batch_size": 4, "micro_batch_size": 2, "critic": "shared"},
     "gpt2_checkpointing": {"architecture": "gpt2", "gradient_checkpointing": True},
+    "llama_branch": {"architecture": "llama", "critic": "branch"},
     "llama_checkpointing": {"architecture": "llama", "gradient_checkpointing": True, "critic": "detached"},
 }
 

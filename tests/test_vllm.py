@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import sys
 
 import pytest
 import torch
@@ -31,21 +29,6 @@ from rlhf.stages.ppo import build_trainer
 
 COLOCATED = GenerationConfig(engine="vllm")
 NEARLY_GREEDY = 0.01
-
-
-@pytest.fixture
-def vllm(monkeypatch):
-    """vLLM, as far as this process can tell."""
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):  # TRL sets them for vLLM
-        monkeypatch.setitem(os.environ, name, "")
-        del os.environ[name]  # what was there before comes back at the end
-    vllm_standin.install(
-        lambda name, module: monkeypatch.setitem(sys.modules, name, module),
-        lambda name: monkeypatch.delitem(sys.modules, name),
-    )
-    from trl.generation.vllm_client import VLLMClient
-
-    vllm_standin.send_from_cpu(VLLMClient, monkeypatch.setattr)
 
 
 def make_policy(folder, dtype: str = "float32") -> Policy:

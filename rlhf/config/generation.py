@@ -21,12 +21,15 @@ class GenerationConfig:
             other GPUs, for all processes.
         gpu_memory_utilization: Share of each GPU's memory that a colocated engine reserves.
         server_url: Address of the server, such as http://localhost:8000.
+        overlap: Have the server sample the next batch while the policy learns from this one. Every batch but the first
+            is then one update old; importance_correction makes up for it.
     """
 
     engine: Literal["transformers", "vllm"] = "transformers"
     mode: Literal["colocate", "server"] = "colocate"
     gpu_memory_utilization: float = 0.3
     server_url: str | None = None
+    overlap: bool = False
 
     def __post_init__(self) -> None:
         require_finite(self)
@@ -42,6 +45,11 @@ class GenerationConfig:
             (self.mode == "server") == (self.server_url is not None),
             f"generation.mode is {self.mode} and server_url is {self.server_url!r}; "
             "mode server needs the address of one, mode colocate has none",
+        )
+        require(
+            not self.overlap or self.mode == "server",
+            f"generation.overlap is true, but generation.mode is {self.mode}: only a server samples while the policy "
+            "learns; set mode: server and server_url",
         )
         require(
             self.server_url is None or self.server_url.startswith(("http://", "https://")),

@@ -234,6 +234,7 @@ class PPOConfig:
             f"sampling.top_p is {self.sampling.top_p}; PPO must sample from the distribution it optimizes: 1.0",
         )
         require_samplable(self.generation, self.sampling, self.model)
+        self._check_overlap()
         require_critic(self.critic, self.critic_layers, with_adapters=self.lora is not None, is_used=self.uses_critic)
         require_trainable(self.lora, self.model)
 
@@ -252,6 +253,21 @@ class PPOConfig:
             self.total_episodes is None or self.num_updates == wanted,
             f"num_updates is {self.num_updates}, but total_episodes {self.total_episodes} in batches of "
             f"{self.batch_size} are {wanted}; keep one of the two",
+        )
+
+    def _check_overlap(self) -> None:
+        """Raise UserError for settings that sampling one batch ahead cannot follow."""
+        if not self.generation.overlap:
+            return
+        require(
+            self.importance_correction != "none",
+            "generation.overlap is true, so that responses are one update old, but importance_correction is none; "
+            "set importance_correction: token (or sequence)",
+        )
+        require(
+            self.environment is None and self.rollout_batch_size is None,
+            "generation.overlap is true, with which a batch is requested as a whole; leave out environment and "
+            "rollout_batch_size",
         )
 
     @property

@@ -18,7 +18,8 @@ POLICY_FOLDER, STATE = "policy", "trainer"
 
 def training_state(trainer: PPOTrainer, watch: Watch, held_out: "HeldOut") -> dict[str, Any]:
     """Everything but the weights; all ranks have to call it."""
-    ours = {"sampling": trainer.generator.get_state().cpu(), "globals": rng_state()}
+    ahead = None if trainer.ahead is None else trainer.ahead.state_dict()  # first: until it is there, seeds are drawn
+    ours = {"sampling": trainer.generator.get_state().cpu(), "globals": rng_state(), "ahead": ahead}
     return {
         "updates_done": trainer.updates_done,
         "warming_up": trainer.warming_up,
@@ -64,12 +65,17 @@ def read_training(folder: Path, trainer: PPOTrainer, watch: Watch, held_out: "He
     trainer.updates_done, trainer.warming_up = state["updates_done"], state["warming_up"]
     trainer.kl_controller.load_state_dict(state["kl_controller"])
     trainer.score_moments.load_state_dict(state["score_moments"])
+    ours = state["random"][trainer.ranks.index]
+    if trainer.ahead is not None and ours.get("ahead") is not None:  # no key in an earlier release
+        drawn_from = ours["ahead"]["drawn_from"]
+        trainer.prompts.load_state_dict(drawn_from["prompts"])
+        trainer.shuffler.set_state(drawn_from["shuffler"])
+        trainer.ahead.load_state_dict(ours["ahead"], trainer.next_prompts(), trainer.policy.device)
     trainer.prompts.load_state_dict(state["prompts"])
     trainer.shuffler.set_state(state["shuffler"])
     trainer.epochs.optimizer.load_state_dict(state["optimizer"])
     trainer.epochs.skipped_in_a_row = state["skipped_in_a_row"]
     watch.load_state_dict(state["watch"])
     held_out.load_state_dict(state.get("held_out"))  # none of an earlier release
-    ours = state["random"][trainer.ranks.index]
     trainer.generator.set_state(ours["sampling"])
     restore_rng_state(ours["globals"])  # last: what comes before may have drawn numbers

@@ -24,6 +24,7 @@ from rlhf.ppo.stopwatch import Stopwatch
 from rlhf.ppo.update import ClippedEpochs, Metrics
 from rlhf.rewards import RewardSum, Scores, TrainerState, reward_inputs
 from rlhf.rewards.calling import Background
+from rlhf.sampling.ahead import Ahead
 from rlhf.sampling.responses import Responses, continued
 from rlhf.sampling.vllm import VLLMSampler
 
@@ -96,6 +97,7 @@ class PPOTrainer:
         self.generator = torch.Generator(device=policy.device).manual_seed(seed)
         uses_vllm = config.generation.engine == "vllm"
         self.vllm = VLLMSampler(config, policy, tokenizer, accelerator) if uses_vllm else None
+        self.ahead = Ahead(self.sample) if config.generation.overlap else None
         self.episodes = episodes_of(config, policy.language_model, tokenizer)
         self.epochs = ClippedEpochs(config, policy, self.ranks, shuffler)
         self.background = Background()
@@ -107,7 +109,10 @@ class PPOTrainer:
         clock = Stopwatch()
         with self.ranks.failing_together():
             # 1. Sample a response to each prompt; those that are there are scored while the next are sampled.
-            responses, scoring = self.sample_and_score(self.next_prompts())
+            if self.ahead is None:
+                responses, scoring = self.sample_and_score(self.next_prompts())
+            else:
+                responses, scoring = self.take_and_request(self.ahead)
             clock.lap("rollout")
 
             # 2. Evaluate them: log-probabilities under reference and policy, entropy, values.
@@ -154,6 +159,22 @@ class PPOTrainer:
             batches.append(responses)
             scoring.append(self.background.submit(self.score, responses=responses))
         return Responses.concatenate(batches), scoring
+
+    def take_and_request(self, ahead: Ahead) -> tuple[Responses, list[Future[Scores]]]:
+        """The batch that was requested one update ago, and its scores to come; the next one is requested."""
+        if ahead.pending is None:  # in the first update
+            self.request(ahead)
+        responses = self.called_back("after_sampling", ahead.take(self.updates_done))
+        if self.updates_done + 1 < self.config.num_updates:
+            self.request(ahead)
+        return responses, [self.background.submit(self.score, responses=responses)]
+
+    def request(self, ahead: Ahead) -> None:
+        """Have the policy as it is now sample responses to the next prompts."""
+        assert self.vllm is not None  # the config says so
+        drawn_from = {"prompts": self.prompts.state_dict(), "shuffler": self.shuffler.get_state()}
+        self.vllm.load_policy()
+        ahead.request(self.next_prompts(), drawn_from, self.updates_done)
 
     def sample(self, prompts: list[TokenizedExample]) -> Responses:
         """One response to each prompt, or an episode that begins with it."""
@@ -229,6 +250,8 @@ class PPOTrainer:
         """The update with its metrics; the KL coefficient follows the KL that was measured."""
         kl_coef = self.kl_controller.kl_coef
         measured = rollout_metrics(rollout, component_scores, kl_coef, self.config.uses_critic)
+        if self.ahead is not None:
+            measured["sampling/staleness"] = float(self.ahead.staleness)
         update = Update(rollout, component_scores, measured | trained)
         # During the warm-up the KL cannot follow the coefficient; one that is not finite would spoil it for good.
         if not trained["policy/warmup"] and math.isfinite(measured["objective/kl"]):

@@ -24,6 +24,7 @@ PUBLIC = {  # modules below the first level that the libraries document
     "torch.utils.checkpoint",
     "torch.utils.data",
     "torch.utils.tensorboard",
+    "transformers.modeling_outputs",
 }
 OURS = {
     "_asdict",

@@ -70,11 +70,6 @@ NAMES = {
         "a key/value cache whose memory is taken once",
         "return transformers.DynamicCache() from growing_cache: more copies, the same tokens",
     ),
-    "ChunkedLossOutput": Private(
-        "trl.trainer.sft_trainer:_ChunkedCELMHeadOutput",
-        "SFT whose logits are never there at once",
-        "let _with_token_loss in rlhf/stages/fast_forward.py return plain: slower, and the same",
-    ),
     "Conv1D": Private(
         "transformers.pytorch_utils:Conv1D",
         "GPT-2's transposed linear layers",

@@ -57,8 +57,8 @@ class ByLength:
         self: Any, model: "nn.Module", inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """What a part adds to the loss of its micro-batch."""
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)  # type: ignore[misc]
-        return (self.share * loss, outputs) if return_outputs else self.share * loss
+        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[misc]
+        return (self.share * result[0], result[1]) if return_outputs else self.share * result
 
     def _n_parts(self: Any, inputs: Batch) -> int:
         """As many on every rank, since they exchange metrics after each; a loss of whole batches is not divided."""

@@ -2,10 +2,12 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from transformers.modeling_outputs import CausalLMOutput
 
 from rlhf.fast.install import install
 from rlhf.fast.token_loss import token_loss
@@ -17,8 +19,32 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Forward = Callable[..., Any]
-UNDERSTOOD = {"input_ids", "attention_mask", "labels", "num_items_in_batch", "use_cache"}
+UNDERSTOOD = {"input_ids", "attention_mask", "labels", "num_items_in_batch", "use_cache", "fused_lm_head"}
 """Inputs of a forward pass with a loss; with any other it is the model's own."""
+
+
+@dataclass
+class LossOutput(CausalLMOutput):
+    """What TRL's `compute_loss` reads of a model that makes no logits: 1.12 the first four, 1.16 the others.
+
+    Attributes:
+        loss: Mean over the labels.
+        num_correct_tokens: Labels that are the most probable token.
+        num_valid_tokens: Labels.
+        entropy_sum: NaN: nobody reads it, and it would cost a pass over the vocabulary.
+        log_probs: Their sum over the labels; TRL adds up whatever is there.
+        label_mask: [B, L] where there is a label.
+        is_top1: `num_correct_tokens`.
+        entropy: `entropy_sum`.
+    """
+
+    num_correct_tokens: Tensor | None = None
+    num_valid_tokens: Tensor | None = None
+    entropy_sum: Tensor | None = None
+    log_probs: Tensor | None = None
+    label_mask: Tensor | None = None
+    is_top1: Tensor | None = None
+    entropy: Tensor | None = None
 
 
 @contextlib.contextmanager
@@ -49,30 +75,34 @@ def _without_mask(plain: Forward) -> Forward:
 
 
 def _with_token_loss(model: "PreTrainedModel", plain: Forward) -> Forward:
-    """A forward pass with the output that TRL's own has for `loss_type: chunked_nll`, its default.
+    """A forward pass with the output that TRL's own has for its default loss.
 
     loss = -sum log p(label) / num_items_in_batch, over the labels of this batch that are not IGNORED; without
-    num_items_in_batch their mean. The entropy, which TRL would log and nobody reads, is not computed.
+    num_items_in_batch their mean.
     """
     head = head_of(model)
     if type(head.linear) is not nn.Linear or not makes_the_logits(model, head):
         return plain
-    from rlhf.models.private_names import ChunkedLossOutput
 
     def forward(**inputs: Any) -> Any:
         labels = inputs.get("labels")
         if labels is None or any(value is not None for name, value in inputs.items() if name not in UNDERSTOOD):
             return plain(**inputs)
-        rows, before = (labels[:, 1:] != IGNORED).nonzero(as_tuple=True)  # the position that predicts each label
+        is_label = labels[:, 1:] != IGNORED
+        rows, before = is_label.nonzero(as_tuple=True)  # the position that predicts each label
         features = trunk_of(model)(input_ids=inputs["input_ids"], use_cache=False).last_hidden_state
-        loss, hits = token_loss(features[rows, before], labels[rows, before + 1], head)
-        n_labels = torch.tensor(len(rows), device=loss.device)
+        total, hits = token_loss(features[rows, before], labels[rows, before + 1], head)
+        n_labels, hits, unknown = is_label.sum(), hits.float(), torch.full_like(total, torch.nan).detach()
         n_items = inputs.get("num_items_in_batch")
-        return ChunkedLossOutput(
-            loss=loss / (n_labels.clamp(min=1) if n_items is None else n_items),
-            num_correct_tokens=hits.float(),
+        return LossOutput(
+            loss=total / (n_labels.clamp(min=1) if n_items is None else n_items),
+            num_correct_tokens=hits,
             num_valid_tokens=n_labels,
-            entropy_sum=torch.full_like(loss, torch.nan).detach(),
+            entropy_sum=unknown,
+            log_probs=-total,
+            label_mask=is_label,
+            is_top1=hits,
+            entropy=unknown,
         )
 
     return forward

@@ -11,7 +11,7 @@ from rlhf.config.generation import GenerationConfig
 from rlhf.doctor import memory
 from rlhf.doctor.footprint import footprint
 from rlhf.doctor.remedies import candidates, of_weights
-from rlhf.policy.room import amount
+from rlhf.models.device_memory import amount
 from rlhf.ppo.sizes import longest_row, per_process, rows_decoded
 from rlhf.sampling.memory import chosen_from
 

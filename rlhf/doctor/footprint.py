@@ -10,12 +10,12 @@ from torch import Tensor
 
 from rlhf.config import PPOConfig
 from rlhf.fast.lm_head import LOGIT_ROWS
+from rlhf.models.device_memory import resident
 from rlhf.models.head import trunk_of
 from rlhf.models.shape import context_length, text_config
 from rlhf.policy.merged import copies, size_of_copy
 from rlhf.policy.policy import Policy
-from rlhf.policy.room import resident
-from rlhf.ppo.sizes import choose_copies_for, longest_row, per_process, rows_decoded
+from rlhf.ppo.sizes import GRADIENT_AND_MOMENTS, choose_copies_for, longest_row, per_process, rows_decoded, trained
 from rlhf.sampling.memory import FLOAT, cached_of_one_token, chosen_from
 from rlhf.sampling.trial import way_of
 
@@ -102,7 +102,7 @@ def footprint(
     return Footprint(
         process=process,
         weights=int(precision(config, policy) * (everything - trainable)),
-        training=4 * trainable,
+        training=trainable + GRADIENT_AND_MOMENTS * size_of(trained(config, policy)),
         engine=size_of_engine(config, policy),
         sampling=size_of_sampling(config, policy, prompt_tokens, n_tokens, widest // (rows * n_tokens)),
         activations=sum(blocks) + saved_by_head(model, rows * response_tokens, with_entropy=config.entropy_coef > 0),

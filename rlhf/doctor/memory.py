@@ -6,11 +6,11 @@ from rlhf.config import PPOConfig
 from rlhf.doctor.check import Check, failure, ok, warning
 from rlhf.doctor.footprint import footprint
 from rlhf.doctor.remedies import of_peak, of_weights
+from rlhf.models.device_memory import NEARLY_FULL, amount, room
 from rlhf.models.load import default_device
 from rlhf.models.pretrained import load_pretrained
 from rlhf.policy.merged import copies
 from rlhf.policy.policy import Policy
-from rlhf.policy.room import NEARLY_FULL, amount, room
 
 
 def check_weights_fit(config: PPOConfig) -> Check | None:

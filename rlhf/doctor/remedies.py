@@ -6,8 +6,8 @@ from functools import cache, partial
 
 from rlhf.config import PPOConfig
 from rlhf.doctor.footprint import Footprint, footprint, saved_by_one_row
+from rlhf.models.device_memory import amount
 from rlhf.policy.policy import Policy
-from rlhf.policy.room import amount
 from rlhf.ppo.sizes import per_process
 
 WORTH_IT = 0.01

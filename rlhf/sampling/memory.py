@@ -13,10 +13,10 @@ import torch
 
 from rlhf.config.checks import require
 from rlhf.config.common import MergeAdapters
+from rlhf.models.device_memory import NEARLY_FULL, amount, held, room
 from rlhf.parallel.ranks import Ranks
 from rlhf.policy.merged import in_eval_mode, lora_layers, obstacle, size_of_copy, storage_obstacle
 from rlhf.policy.policy import Policy
-from rlhf.policy.room import NEARLY_FULL, amount, held, room
 from rlhf.sampling.batch import DecodingBatch
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Memory that is left, on the device of the policy."""
+"""Memory that is left, on an accelerator or on this machine."""
 
 import os
 from pathlib import Path

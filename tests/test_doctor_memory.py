@@ -1,9 +1,12 @@
 """Every setting moves the doctor's estimate where it moves the memory, and remedies are those that help."""
 
 import dataclasses
+import itertools
 import re
 
 import pytest
+import torch
+from peak_memory import never_end
 from tiny_runs import make_config, make_trainer
 
 from rlhf.config import InspectConfig, ModelConfig, PolicyEvaluation, SamplingConfig
@@ -153,3 +156,37 @@ def test_candidates_are_settings_that_a_config_accepts(trainer):
         asked = getattr(getattr(changed, section) if section else changed, key)
         assert str(asked).lower() == value
         assert changed != config
+
+
+def allocated_at_most(work) -> int:
+    """Bytes that torch's allocator has given out at the peak of some work, beyond those at its beginning."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return max(itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize("setting", ["auto", "never"])
+def test_each_phase_takes_what_was_estimated(tmp_path, pairs, monkeypatch, architecture, setting):
+    """Counted by torch's allocator, on a model whose activations and weights outweigh the rest."""
+    from rlhf.config import ScratchModel
+    from rlhf.models.load import build_from_scratch
+    from rlhf.sampling import decode
+
+    scratch = ScratchModel(architecture=architecture, hidden_size=192, layers=4, heads=4, vocab_size=512)
+    for part in build_from_scratch(scratch, ["Show a button saying Save."]):
+        part.save_pretrained(tmp_path / "model")
+    trainer = make_trainer({architecture: tmp_path / "model"}, pairs, architecture, fast_paths=False, critic="detached",
+                           sampling=SamplingConfig(max_new_tokens=60, merge_adapters=setting))  # fmt: skip
+    monkeypatch.setattr(decode, "choose", decode.choose)  # put back afterwards
+    never_end(trainer.tokenizer)
+    longest = max(len(prompt.prompt_ids) for prompt in trainer.prompts.prompts)
+    estimate = footprint(config_of(trainer), trainer.policy, longest)
+    prompts = trainer.next_prompts()
+    assert allocated_at_most(lambda: trainer.sample(prompts)) == pytest.approx(estimate.sampling, rel=0.15)
+    rollout = trainer.update().rollout
+    trainer.epochs.optimizer.zero_grad()
+    measured = allocated_at_most(lambda: trainer.epochs.gradient(rollout.rows(torch.arange(4)), critic_only=False))
+    assert measured == pytest.approx(estimate.update, rel=0.15)

@@ -1,11 +1,11 @@
 """Every setting moves the doctor's estimate where it moves the memory, and remedies are those that help."""
 
 import dataclasses
-import itertools
 import re
 
 import pytest
 import torch
+from allocated import allocated_at_most
 from peak_memory import never_end
 from tiny_runs import make_config, make_trainer
 
@@ -156,14 +156,6 @@ def test_candidates_are_settings_that_a_config_accepts(trainer):
         asked = getattr(getattr(changed, section) if section else changed, key)
         assert str(asked).lower() == value
         assert changed != config
-
-
-def allocated_at_most(work) -> int:
-    """Bytes that torch's allocator has given out at the peak of some work, beyond those at its beginning."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
-        work()
-    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
-    return max(itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
 
 
 @pytest.mark.long

@@ -16,7 +16,6 @@ from rlhf.doctor.footprint import footprint
 from rlhf.doctor.remedies import candidates, of_weights
 from rlhf.models.device_memory import amount
 from rlhf.ppo.sizes import longest_row, per_process, rows_decoded
-from rlhf.sampling.memory import chosen_from
 
 VLLM = GenerationConfig(engine="vllm", mode="server", server_url="http://localhost:8000")
 LARGE = {"batch_size": 4096, "mini_batch_size": 4, "micro_batch_size": 4}
@@ -65,7 +64,9 @@ def test_a_row_is_no_longer_than_the_context(trainer):
 def test_sampling_by_its_settings(trainer):
     """At 4096 rows of 20 + 10 tokens, of which every second has a prompt of its own."""
     large = sampling_of(trainer, **LARGE)
-    one_row = 30 * 2 * 2 * 32 * 4 + max(chosen_from(trainer.policy), 20 * 3 * 4 * 32 * 4 // 2)  # cache, and reading
+    cache, logits, reading = 30 * 2 * 2 * 32 * 4, 320 * (4 + 4 + 8), 20 * 3 * (4 * 32 * 4)  # three of the MLP's inner
+    one_row = max(cache + logits, (cache + reading) // 2)
+    assert one_row > cache + logits
     copy = (2 * 12 * 32**2 + 320 * 32) * 4
     assert large == 4096 * one_row + copy
     assert sampling_of(trainer, **LARGE, rollout_batch_size=1024) == 1024 * one_row + copy

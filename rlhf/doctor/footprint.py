@@ -157,16 +157,18 @@ def saved_by_head(model: "PreTrainedModel", n_tokens: int, with_entropy: bool) -
 
 
 def size_of_sampling(config: PPOConfig, policy: Policy, prompt_tokens: int, n_tokens: int, widest_of_one: int) -> int:
-    """Bytes while responses are decoded: a copy of weights, keys and values; and one token's logits, or activations.
+    """Bytes while responses are decoded: a copy of weights, keys and values, and one token's logits of each row.
 
-    The latter while the prompts are read, of which those that stand several times in a row are read once.
+    Or activations while the prompts are read, if that is more; of samples of one prompt one is read.
     """
     rows = rows_decoded(config)
     merging = copies(policy) and config.sampling.merge_adapters != "never"
     copied = size_of_copy(policy) if rows and merging else 0
-    cache = rows * n_tokens * cached_of_one_token(policy)
-    reading = -(-rows // config.num_generations) * prompt_tokens * LIVE_WHILE_READING * widest_of_one
-    return int(precision(config, policy) * (copied + cache)) + max(rows * chosen_from(policy), reading)
+    finer = precision(config, policy)
+    cache = int(finer * n_tokens * cached_of_one_token(policy))
+    reading = prompt_tokens * LIVE_WHILE_READING * widest_of_one
+    read = -(-rows // config.num_generations)
+    return int(finer * copied) + max(rows * (cache + chosen_from(policy)), read * (cache + reading))
 
 
 def size_of_engine(config: PPOConfig, policy: Policy) -> int:

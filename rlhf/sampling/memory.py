@@ -102,8 +102,8 @@ def cached_of_one_token(policy: Policy) -> int:
 
 
 def _cached_by(model: "PreTrainedModel") -> int:
-    batch = DecodingBatch(model, [[0, 0]], 0, 0, "plain")
     try:
+        batch = DecodingBatch(model, [[0, 0]], 0, 0, "plain")
         batch.read_prompts()
     except Exception:  # a cache of another kind, which fails in a way of its own: it is not decoded with
         return 0

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache, partial
+from typing import Any
 
 from rlhf.config import PPOConfig
 from rlhf.doctor.footprint import Footprint, footprint, saved_by_one_row
@@ -61,9 +62,9 @@ def can_be_halved(config: PPOConfig) -> bool:
     return config.model.dtype == "float32" and config.lora is not None and config.model.quantization is None
 
 
-def _with_model(config: PPOConfig, **changes: object) -> PPOConfig:
-    return replace(config, model=replace(config.model, **changes))  # type: ignore[arg-type]
+def _with_model(config: PPOConfig, **changes: Any) -> PPOConfig:
+    return replace(config, model=replace(config.model, **changes))
 
 
-def _with_sampling(config: PPOConfig, **changes: object) -> PPOConfig:
-    return replace(config, sampling=replace(config.sampling, **changes))  # type: ignore[arg-type]
+def _with_sampling(config: PPOConfig, **changes: Any) -> PPOConfig:
+    return replace(config, sampling=replace(config.sampling, **changes))

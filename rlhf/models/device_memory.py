@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import torch
 
 NEARLY_FULL = 0.9
@@ -16,8 +17,6 @@ def room(device: torch.device) -> int:
 
 def free(device: torch.device) -> int:
     """Bytes that this process may still take; on a CPU its share among the processes of this machine."""
-    import psutil  # type: ignore[import-untyped]
-
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - held(device)
     available = psutil.virtual_memory().available
@@ -35,8 +34,6 @@ def held(device: torch.device) -> int:
 
 def resident() -> int:
     """Bytes of memory that this process holds on the machine."""
-    import psutil
-
     return int(psutil.Process().memory_info().rss)
 
 

@@ -53,20 +53,10 @@ def test_the_same_tokens_either_way(trainer):
 
 
 def test_without_merging_no_copy_is_made(trainer):
-    """Packed weights are oneDNN's own; everything else is torch's allocator's."""
-    model, packed = trainer.policy.language_model, []
-
-    def count(*_):
-        products = [vars(module)["forward"] for module in model.modules() if "forward" in vars(module)]
-        packed.append(sum(p.blocks.numel() * p.blocks.element_size() for p in products))
-
     copied = {}
-    hook = model.get_input_embeddings().register_forward_hook(count)
     for setting in ("always", "never"):
         sampled(trainer, setting, 1, 3)  # what is tried out only once
-        packed.clear()
-        copied[setting] = allocated_at_most(partial(sampled, trainer, setting, 1, 3)) + max(packed)
-    hook.remove()
+        copied[setting] = allocated_at_most(partial(sampled, trainer, setting, 1, 3))
     expected = BLOCKS + HEAD if trainer.policy.fast_paths else BLOCKS
     assert expected <= copied["always"] < 1.6 * expected
     assert copied["never"] < 0.5 * expected  # the cache of 40 tokens, activations

@@ -79,7 +79,8 @@ def in_one_line(url: str | None) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        reason = with_kind(error)
+        cause = error.__cause__ if isinstance(error, ImportError) else None  # the name that this vLLM does not have
+        reason = with_kind(cause or error)
         where = "in this process" if url is None else f"as a server at {url}"
         raise UserError(f"cannot use vllm {where} ({reason[:300]}); docs/how-to/vllm.md says what it needs") from error
 

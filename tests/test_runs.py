@@ -7,7 +7,7 @@ import subprocess
 import pytest
 import yaml
 
-from rlhf.config import DataConfig, EvaluateConfig, ModelConfig, TrackingConfig
+from rlhf.config import DataConfig, EvaluateConfig, ModelConfig, SamplingConfig, TrackingConfig
 from rlhf.config.secrets import mask_secrets
 from rlhf.errors import UserError
 from rlhf.rewards import RewardSpec
@@ -115,6 +115,19 @@ def test_difference_names_the_nested_key():
     assert difference({"a": [{"b": 1}]}, {"a": [{"b": 1, "later": None}]}) == ""
     assert difference({"a": 1}, {"a": 1}) == ""
     assert difference({"a": 1, "b": 2}, {"a": 1}) == "b was 2 and is None"
+
+
+def test_a_setting_that_came_later_does_not_make_an_old_run_a_different_one(tmp_path):
+    """It was run as if the setting had had its default; with another value it would be a different run."""
+    old = SamplingConfig(max_new_tokens=7)
+    file = open_run(str(tmp_path), old) / "config.yaml"
+    settings = yaml.safe_load(file.read_text())
+    assert settings.pop("merge_adapters") == "auto"
+    file.write_text(yaml.safe_dump(settings))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')  # it has begun
+    assert open_run(str(tmp_path), old) == tmp_path
+    with pytest.raises(UserError, match=r"\(merge_adapters was 'auto' and is 'never'\)"):
+        open_run(str(tmp_path), dataclasses.replace(old, merge_adapters="never"))
 
 
 def test_a_run_that_was_killed_while_it_was_opened_can_be_opened(tmp_path):

@@ -214,6 +214,37 @@ def test_engine_that_does_not_start_is_one_line(tiny_models, pairs, vllm):
         trainer_with(tiny_models, pairs, max_prompt_tokens=256)
 
 
+def test_another_vllm_than_trl_was_written_for_is_one_line(tiny_models, pairs, vllm, monkeypatch):
+    """It has a class less that TRL imports."""
+    monkeypatch.delattr(sys.modules["vllm"], "SamplingParams")
+    monkeypatch.delitem(sys.modules, "trl.generation.vllm_generation", raising=False)  # which imports it
+    with pytest.raises(UserError, match=r"^cannot use vllm in this process \(ImportError: .*SamplingParams.*\); "):
+        trainer_with(tiny_models, pairs)
+
+
+def test_weights_that_are_not_taken_are_one_line(tiny_models, pairs, vllm, monkeypatch):
+    """The first sync is at the start; one that fails later is the same line."""
+
+    def refuse(*_):
+        raise ValueError("There is no module or parameter named 'wte'")
+
+    trainer = trainer_with(tiny_models, pairs)
+    monkeypatch.setattr(vllm_standin.WorkerModel, "load_weights", refuse)
+    line = r"^cannot use vllm in this process \(ValueError: There is no module or parameter named 'wte'\); docs/"
+    with pytest.raises(UserError, match=line):
+        trainer.update()
+    with pytest.raises(UserError, match=line):
+        trainer_with(tiny_models, pairs)
+
+
+def test_a_server_that_fails_later_is_one_line(tiny_models, pairs, vllm):
+    served = vllm_standin.Serve(tiny_models["gpt2"])
+    trainer = trainer_with(tiny_models, pairs, GenerationConfig(engine="vllm", mode="server", server_url=served.url))
+    served.completions = lambda **body: (400, {"error": "the engine is dead"})
+    with pytest.raises(UserError, match=rf"^cannot use vllm as a server at {served.url} \(.*400"):
+        trainer.update()
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [

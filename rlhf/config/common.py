@@ -10,6 +10,7 @@ from rlhf.config.renamed import with_old_names
 
 Architecture = Literal["gpt2", "llama"]
 DType = Literal["float32", "bfloat16"]
+MergeAdapters = Literal["auto", "always", "never"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,12 +123,16 @@ class SamplingConfig:
         top_p: Keep the smallest set of tokens with this much probability (not for training: the distribution that
             is sampled from has to be the one that is optimized).
         stop: Strings that end a response, besides EOS; the token that completes one stays part of it.
+        merge_adapters: Decode from a copy of the weights with the adapters merged in, which is faster: auto where the
+            memory allows it, as decided when a run begins; always; or never, which takes no second copy of the weights.
+            The model is the same either way, but not its rounding: in bfloat16 other tokens may be sampled.
     """
 
     max_new_tokens: int = 96
     temperature: float = 1.0
     top_p: float = 1.0
     stop: list[str] = field(default_factory=list)
+    merge_adapters: MergeAdapters = "auto"
 
     def __post_init__(self) -> None:
         require_finite(self)

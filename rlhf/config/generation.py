@@ -61,6 +61,11 @@ def require_samplable(generation: GenerationConfig, sampling: SamplingConfig, mo
     """Raise UserError for settings that vLLM would refuse, or follow with other probabilities than ours."""
     if generation.engine != "vllm":
         return
+    require(
+        sampling.merge_adapters != "never",
+        "sampling.merge_adapters is never, but generation.engine is vllm, which receives merged weights; "
+        "set merge_adapters: auto",
+    )
     lowest, highest = VLLM_TEMPERATURES
     require(
         lowest <= sampling.temperature <= highest,

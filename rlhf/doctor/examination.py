@@ -22,7 +22,7 @@ def examine(config: PPOConfig) -> Iterator[Check]:
         yield failure("rewards", str(error), "fix the entry in rewards or environment")
         reward_sum = None
     try:
-        too_large = memory.check_weights_fit(config.model)
+        too_large = memory.check_weights_fit(config)
         if too_large:
             yield too_large
             return

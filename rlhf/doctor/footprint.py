@@ -1,6 +1,8 @@
 """An estimate of the memory that a run takes at its peak, from the shapes of its model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -8,22 +10,25 @@ from torch import Tensor
 
 from rlhf.config import PPOConfig
 from rlhf.fast.lm_head import LOGIT_ROWS
+from rlhf.models.device_memory import resident
 from rlhf.models.head import trunk_of
-from rlhf.models.shape import text_config
-from rlhf.policy.merged import in_eval_mode, packs
+from rlhf.models.shape import context_length, text_config
+from rlhf.policy.merged import copies, size_of_copy
 from rlhf.policy.policy import Policy
-from rlhf.sampling.batch import DecodingBatch
+from rlhf.ppo.sizes import GRADIENT_AND_MOMENTS, choose_copies_for, longest_row, per_process, rows_decoded, trained
+from rlhf.sampling.memory import FLOAT, cached_of_one_token, chosen_from
 from rlhf.sampling.trial import way_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-FLOAT, DOUBLE = 4, 8
 WARM_UP = 40 * 2**20
 """What the process gains in its first update besides tensors: pages of the libraries' code that runs there, their own
 buffers, threads; 30 to 45 MiB were measured on a CPU."""
 
 TRAINED_LOGITS = 4
+LIVE_WHILE_READING = 3
+"""Of the widest activation, without gradients: a gated MLP has both factors and their product."""
 LIVE_GRADIENTS = 4
 """Of the widest activation: a gated MLP has the gradients of its product, of both factors and of the activation."""
 
@@ -36,6 +41,7 @@ class Footprint:
         process: Python and its libraries; 0 on an accelerator, where they do not live.
         weights: The frozen base, or the reference of a model that is trained in full.
         training: Adapters (or all weights) and value head, their gradients, and two moments of AdamW each.
+        engine: What vLLM reserves beside the policy, on an accelerator.
         sampling: While responses are decoded: copies of the adapted weights, key/value cache, logits.
         activations: What the backward pass needs of one micro-batch.
         logits: A block of the same micro-batch's, when all activations are there.
@@ -45,6 +51,7 @@ class Footprint:
     process: int
     weights: int
     training: int
+    engine: int = 0
     sampling: int
     activations: int
     logits: int
@@ -53,7 +60,7 @@ class Footprint:
     @property
     def peak(self) -> int:
         """The larger of the two phases, on top of what is always there."""
-        return self.process + self.weights + self.training + max(self.sampling, self.update)
+        return self.process + self.weights + self.training + self.engine + max(self.sampling, self.update)
 
     @property
     def update(self) -> int:
@@ -61,17 +68,32 @@ class Footprint:
         return self.activations + max(self.logits, self.gradients)
 
 
-def footprint(config: PPOConfig, policy: Policy, prompt_tokens: int) -> Footprint:
-    """Estimate of the peak, if the longest prompts get the longest responses."""
-    model, response_tokens = policy.language_model, config.sampling.max_new_tokens
+def footprint(
+    config: PPOConfig, policy: Policy, prompt_tokens: int, saved: Callable[[int], list[int]] | None = None
+) -> Footprint:
+    """Estimate of the peak, if the longest prompts get the longest responses.
+
+    Decides whether decoding copies the weights, where that is open, as the run would.
+
+    Args:
+        config: May ask for something else than the policy at hand: for another batch, or `merge_adapters: never`.
+        policy: On its device, not trained yet.
+        prompt_tokens: Of the longest prompt.
+        saved: `saved_by_one_row` of the policy's model, where it has been asked before.
+    """
+    model = policy.language_model
+    n_tokens = longest_row(config, prompt_tokens, context_length(model))
+    response_tokens = n_tokens - prompt_tokens
     everything = size_of([*policy.parameters(), *policy.buffers()])
     process = max(0, resident() - everything) + WARM_UP if policy.device.type == "cpu" else 0  # before it is tried out
+    if policy.shortcuts.copies is None:
+        choose_copies_for(config, policy, prompt_tokens)
+    way_of(policy)  # whether there is a cache
     trainable = size_of([parameter for _, parameter in policy.trainable])
     rows = min(config.micro_batch_size, per_process(config, config.mini_batch_size))
-    n_tokens = prompt_tokens + response_tokens
-    blocks = [rows * block for block in saved_by_one_row(model, n_tokens)]
+    blocks = [rows * block for block in (saved or partial(saved_by_one_row, model))(n_tokens)]
     widest = max(blocks)
-    if model.is_gradient_checkpointing:
+    if config.model.gradient_checkpointing:
         blocks = with_checkpointing(model, blocks, rows * n_tokens)
     logits = logits_of_update(model, rows * response_tokens, with_entropy=config.entropy_coef > 0)
     if config.uses_critic and config.critic in ("adapter", "separate"):
@@ -79,9 +101,10 @@ def footprint(config: PPOConfig, policy: Policy, prompt_tokens: int) -> Footprin
         blocks = 2 * blocks
     return Footprint(
         process=process,
-        weights=everything - trainable,
-        training=4 * trainable,
-        sampling=size_of_sampling(config, policy, prompt_tokens),
+        weights=int(precision(config, policy) * (everything - trainable)),
+        training=trainable + GRADIENT_AND_MOMENTS * size_of(trained(config, policy)),
+        engine=size_of_engine(config, policy),
+        sampling=size_of_sampling(config, policy, prompt_tokens, n_tokens, widest // (rows * n_tokens)),
         activations=sum(blocks) + saved_by_head(model, rows * response_tokens, with_entropy=config.entropy_coef > 0),
         logits=logits,
         gradients=LIVE_GRADIENTS * widest,
@@ -133,42 +156,32 @@ def saved_by_head(model: "PreTrainedModel", n_tokens: int, with_entropy: bool) -
     return (1 + with_entropy) * n_tokens * head.shape[1] * head.dtype.itemsize
 
 
-def size_of_sampling(config: PPOConfig, policy: Policy, prompt_tokens: int) -> int:
-    """Bytes while a batch is decoded: a second copy of weights, key/value cache, one token's logits."""
-    model, rows = policy.language_model, per_process(config, config.batch_size)
-    cache = rows * (prompt_tokens + config.sampling.max_new_tokens) * cached_of_one_token(policy)
-    # of one token the logits, their probabilities in float32, and the sums of these in float64
-    one_token = len(model.get_output_embeddings().weight) * (model.dtype.itemsize + FLOAT + DOUBLE)
-    return copied_weights(policy) + cache + rows * one_token
+def size_of_sampling(config: PPOConfig, policy: Policy, prompt_tokens: int, n_tokens: int, widest_of_one: int) -> int:
+    """Bytes while responses are decoded: a copy of weights, keys and values, and one token's logits of each row.
+
+    Or activations while the prompts are read, if that is more; of samples of one prompt one is read.
+    """
+    rows = rows_decoded(config)
+    merging = copies(policy) and config.sampling.merge_adapters != "never"
+    copied = size_of_copy(policy) if rows and merging else 0
+    finer = precision(config, policy)
+    cache = int(finer * n_tokens * cached_of_one_token(policy))
+    reading = prompt_tokens * LIVE_WHILE_READING * widest_of_one
+    read = -(-rows // config.num_generations)
+    return int(finer * copied) + max(rows * (cache + chosen_from(policy)), read * (cache + reading))
 
 
-@torch.no_grad()
-def cached_of_one_token(policy: Policy) -> int:
-    """Bytes of the key/value cache that one token takes: measured, by reading two. 0 for a model that needs none."""
-    way = way_of(policy)
-    if way == "uncached":
+def size_of_engine(config: PPOConfig, policy: Policy) -> int:
+    """Bytes that vLLM reserves on the device of the training."""
+    generation = config.generation
+    if generation.engine != "vllm" or generation.mode != "colocate" or policy.device.type != "cuda":
         return 0
-    with in_eval_mode(policy):
-        batch = DecodingBatch(policy.language_model, [[0, 0]], 0, 0, way)
-        batch.read_prompts()
-    states = [getattr(layer, name, None) for layer in batch.cache.layers for name in ("keys", "values")]
-    return sum(x.nbytes // x.shape[2] for x in states if torch.is_tensor(x) and x.ndim == 4)
+    return int(generation.gpu_memory_utilization * torch.cuda.get_device_properties(policy.device).total_memory)
 
 
-def copied_weights(policy: Policy) -> int:
-    """Bytes of the weights that decoding copies: packed ones of all linear layers, or those with adapters."""
-    from rlhf.models.private_names import Conv1D, LoraLayer
-
-    adapted = [module.get_base_layer() for module in policy.modules() if isinstance(module, LoraLayer)]
-    if not packs(policy):
-        return size_of([layer.weight for layer in adapted])
-    linear = [module for module in policy.language_model.modules() if isinstance(module, torch.nn.Linear | Conv1D)]
-    return sum(layer.weight.nbytes for layer in linear if not (policy.is_peft and layer.weight.requires_grad))
-
-
-def per_process(config: PPOConfig, rows: int) -> int:
-    """The largest share of a batch, on the number of processes that the config asks for."""
-    return -(-rows // (config.num_processes or 1))
+def precision(config: PPOConfig, policy: Policy) -> float:
+    """Bytes of a base weight as the config asks for it, in those of the model at hand: 1 but where one is tried."""
+    return getattr(torch, config.model.dtype).itemsize / policy.language_model.dtype.itemsize
 
 
 def size_of(tensors: list[Tensor]) -> int:
@@ -178,10 +191,3 @@ def size_of(tensors: list[Tensor]) -> int:
 
 def storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
-
-
-def resident() -> int:
-    """Bytes of memory that this process holds."""
-    import psutil  # type: ignore[import-untyped]
-
-    return int(psutil.Process().memory_info().rss)

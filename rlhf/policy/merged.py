@@ -23,27 +23,68 @@ STIR = 0.02
 
 
 def merges(policy: Policy) -> bool:
-    """Whether there is anything to gain from merging, and nothing to lose.
+    """Whether the adapters can be merged into the weights."""
+    return not obstacle(policy)
 
-    The copy of a base that is divided among processes would take the memory which that saves. A quantized one would be
-    quantized again, to other weights than those that are trained. And a model may not be the same with its adapters
-    merged in: where they are on one of two tied weights, say. That is tried out, once, on 16 tokens.
+
+def obstacle(policy: Policy) -> str:
+    """Why the adapters cannot be merged into the weights, in words; empty where they can.
+
+    A model may not be the same with its adapters merged in: where they are on one of two tied weights, say. That is
+    tried out, once, on 16 tokens, and takes a copy of the weights.
     """
-    if policy.divided_blocks or is_quantized(policy.language_model):
-        return False
+    if storage_obstacle(policy):
+        return storage_obstacle(policy)
     if policy.shortcuts.merges is None:
         policy.shortcuts.merges = _merging_changes_nothing(policy)
-    return policy.shortcuts.merges
+    return "" if policy.shortcuts.merges else "with them merged in the model computes something else"
+
+
+def storage_obstacle(policy: Policy) -> str:
+    """Why the way in which weights are stored keeps adapters from being merged into them; empty if it does not.
+
+    The copy of a base that is divided among processes would take the memory which that saves. A quantized one would be
+    quantized again, to other weights than those that are trained.
+    """
+    if policy.divided_blocks:
+        return "the base is divided among processes, and a copy would take the memory which that saves"
+    if is_quantized(policy.language_model):
+        return "the base is quantized, and merged weights would be rounded once more"
+    return ""
+
+
+def copies(policy: Policy) -> bool:
+    """Whether decoding works on a copy of weights, with the adapters (if any) merged in.
+
+    Not where that was decided against (see `rlhf.sampling.memory`), nor where they cannot be merged.
+    """
+    return policy.shortcuts.copies is not False and merges(policy)
 
 
 def packs(policy: Policy) -> bool:
     """Whether decoding works on packed copies of the weights."""
+    return _could_pack(policy) and copies(policy)
+
+
+def _could_pack(policy: Policy) -> bool:
     if not policy.fast_paths or policy.shortcuts.decoding not in (None, "fast") or autocasts(policy):
         return False
     from rlhf.fast.lora import is_plain
 
     are_plain = all(is_plain(layer, POLICY_ADAPTER) for layer in lora_layers(policy.language_model))
-    return are_plain and merges(policy) and can_pack(policy.language_model.get_output_embeddings().weight)
+    return are_plain and can_pack(policy.language_model.get_output_embeddings().weight)
+
+
+def size_of_copy(policy: Policy) -> int:
+    """Bytes of the weights that decoding would copy: packed ones of all linear layers, or those with adapters."""
+    from rlhf.models.private_names import Conv1D
+
+    adapted = lora_layers(policy.language_model)
+    if not _could_pack(policy):
+        return sum({p: p.nbytes for layer in adapted for p in _own_parameters(layer)}.values())
+    parts = {part for layer in adapted for part in layer.modules()} - {layer.get_base_layer() for layer in adapted}
+    linear = (m for m in policy.language_model.modules() if isinstance(m, nn.Linear | Conv1D) and m not in parts)
+    return sum(layer.weight.nbytes for layer in linear)
 
 
 def require_mergeable(policy: Policy) -> None:
@@ -83,15 +124,15 @@ def merged(policy: Policy) -> Iterator[None]:
     """Within this context the policy's adapters (if any) are merged into the base weights.
 
     Afterwards the base weights are what they were, bit for bit (subtracting the update again would not do). Where
-    nothing merges, the adapters stay what they are.
+    decoding makes no copy, the adapters stay what they are.
     """
-    with _merged(policy, lora_layers(policy) if merges(policy) else []):
+    with _merged(policy, lora_layers(policy) if copies(policy) else []):
         yield
 
 
 @contextlib.contextmanager
 def _merged(policy: Policy, layers: "list[LoraLayer]") -> Iterator[None]:
-    weights = {p for layer in layers for p in layer.get_base_layer().parameters(recurse=False)}
+    weights = {p for layer in layers for p in _own_parameters(layer)}
     originals = {weight: weight.detach().clone() for weight in weights}
     with in_eval_mode(policy):
         if layers:
@@ -138,6 +179,10 @@ def lora_layers(model: nn.Module) -> "list[LoraLayer]":
     from rlhf.models.private_names import LoraLayer
 
     return [module for module in model.modules() if isinstance(module, LoraLayer)]
+
+
+def _own_parameters(layer: "LoraLayer") -> Iterator[nn.Parameter]:
+    yield from layer.get_base_layer().parameters(recurse=False)
 
 
 @contextlib.contextmanager

@@ -43,6 +43,7 @@ def train(trainer: PPOTrainer, folder: Path, held_out: "HeldOut") -> Path:
     inspection = Inspection(trainer, folder / ROLLOUTS_FOLDER)
     resumed_at = resume(trainer, watch, held_out, checkpoints)
     check_tokens(trainer)
+    trainer.choose_copies()
     trainer.callbacks = [StartChecks(), *trainer.callbacks]
     with (
         Tracker(folder, "ppo", config.tracking, as_plain(config), ranks.is_first, resumed_at) as tracker,

@@ -23,6 +23,7 @@ def training_state(trainer: PPOTrainer, watch: Watch, held_out: "HeldOut") -> di
     return {
         "updates_done": trainer.updates_done,
         "warming_up": trainer.warming_up,
+        "copies": trainer.policy.shortcuts.copies,
         "kl_controller": trainer.kl_controller.state_dict(),
         "score_moments": trainer.score_moments.state_dict(),
         "prompts": trainer.prompts.state_dict(),
@@ -63,6 +64,7 @@ def read_training(folder: Path, trainer: PPOTrainer, watch: Watch, held_out: "He
         )
     read_policy(trainer.policy, folder / POLICY_FOLDER)
     trainer.updates_done, trainer.warming_up = state["updates_done"], state["warming_up"]
+    trainer.policy.shortcuts.copies = state.get("copies", True)  # as in earlier releases
     trainer.kl_controller.load_state_dict(state["kl_controller"])
     trainer.score_moments.load_state_dict(state["score_moments"])
     ours = state["random"][trainer.ranks.index]

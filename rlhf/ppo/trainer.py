@@ -20,6 +20,7 @@ from rlhf.policy.sharding import sharded
 from rlhf.ppo.credit import assign_credit, final_scores
 from rlhf.ppo.metrics import rollout_metrics
 from rlhf.ppo.rollout import Experience, Rollout, exact_kl, policy_outputs
+from rlhf.ppo.sizes import choose_copies_for
 from rlhf.ppo.stopwatch import Stopwatch
 from rlhf.ppo.update import ClippedEpochs, Metrics
 from rlhf.rewards import RewardSum, Scores, TrainerState, reward_inputs
@@ -106,6 +107,8 @@ class PPOTrainer:
 
     def update(self) -> Update:
         """One round of PPO."""
+        if self.policy.shortcuts.copies is None:
+            self.choose_copies()
         clock = Stopwatch()
         with self.ranks.failing_together():
             # 1. Sample a response to each prompt; those that are there are scored while the next are sampled.
@@ -137,6 +140,12 @@ class PPOTrainer:
 
         # 7. Report, and steer the KL coefficient.
         return self.report(rollout, component_scores, trained | clock.metrics(int(rollout.lengths.sum())))
+
+    def choose_copies(self) -> None:
+        """Decide, once per run and on all ranks alike, whether decoding merges the adapters into a copy of weights."""
+        known = self.prompts.prompts if isinstance(self.prompts, ShuffledPasses) else []
+        longest = max((len(prompt.prompt_ids) for prompt in known), default=0)
+        choose_copies_for(self.config, self.policy, longest, self.ranks)
 
     def next_prompts(self) -> list[TokenizedExample]:
         """This rank's share of the update's prompts, each `num_generations` times."""

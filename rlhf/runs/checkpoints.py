@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from rlhf.config.secrets import mask_secrets
 from rlhf.errors import UserError
-from rlhf.runs.folder import difference, identity, written_before
+from rlhf.runs.folder import difference, essence, identity, written_before
 
 CHECKPOINTS_FOLDER, MANIFEST = "checkpoints", "manifest.json"
 STAGING, REPLACED = ".staging-", ".replaced"
@@ -102,7 +102,7 @@ class CheckpointManager:
         if damaged or self.identity is None:
             return damaged
         theirs = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8")).get("run")
-        changed = difference(mask_secrets(written_before(type(self.config), theirs)), self.identity) if theirs else ""
+        changed = difference(essence(mask_secrets(written_before(type(self.config), theirs))), self.identity) if theirs else ""
         return f"it is another run's: {changed} here" if changed else None
 
     def _put_in_place(self, staging: Path, target: Path) -> None:

@@ -16,6 +16,7 @@ import yaml
 from rlhf import __version__
 from rlhf.config.renamed import renamed
 from rlhf.config.secrets import MASK, mask_secrets
+from rlhf.config.sections import REQUIRED, default_of, section_of
 from rlhf.errors import UserError, one_line
 from rlhf.runs.files import UNFINISHED, saving, write_atomically
 
@@ -134,10 +135,22 @@ def identity(config: Any) -> dict[str, Any]:
 
 
 def written_before(config_class: type, config: dict[str, Any]) -> dict[str, Any]:
-    """A plain config of an earlier release with the present names of its settings."""
+    """A plain config of an earlier release with the present names of its settings, and those that came later."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # the user did not write it
-        return renamed(config_class, config)
+        return with_defaults(config_class, renamed(config_class, config))
+
+
+def with_defaults(section: type, plain: dict[str, Any]) -> dict[str, Any]:
+    """A plain section with the defaults of the settings that it lacks; one that has to be set stays away."""
+    found = dict(plain)
+    for field in dataclasses.fields(section):
+        below, value, default = section_of(section, field.name), found.get(field.name), default_of(field)
+        if below is not None and isinstance(value, dict):
+            found[field.name] = with_defaults(below, value)
+        elif field.name not in found and default is not REQUIRED:
+            found[field.name] = as_plain(default) if dataclasses.is_dataclass(default) else default
+    return found
 
 
 def is_done(folder: Path) -> bool:
@@ -178,7 +191,7 @@ def as_plain(config: Any) -> Any:
 def difference(before: Any, now: Any, path: str = "") -> str:
     """The first key in which two configs differ, with both values; empty if they are equal.
 
-    A key that one of them lacks counts as None: an option that came later does not make an old run a different one.
+    A key that one of them lacks counts as None.
     A secret that was masked equals any other.
     """
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):

@@ -17,6 +17,7 @@ from rlhf.policy.merged import decoding
 from rlhf.policy.policy import Policy
 from rlhf.sampling.decode import Sampled, sample, stop_strings
 from rlhf.sampling.episode import Episode
+from rlhf.sampling.memory import choose_copies
 from rlhf.sampling.stopping import stop_token_ids
 from rlhf.sampling.trial import way_of
 
@@ -141,7 +142,7 @@ def sample_responses(
     sampling: SamplingConfig,
     generator: torch.Generator | None = None,
 ) -> Responses:
-    """One response to each prompt, sampled with the policy's adapters merged into the base."""
+    """One response to each prompt."""
     sampled = continued(policy, tokenizer, sampling, generator, [p.prompt_ids for p in prompts])
     return collate_responses(prompts, sampled, tokenizer)
 
@@ -156,6 +157,9 @@ def continued(
 ) -> Sampled:
     """What the policy says behind each row of token ids, with limits of their own in place of max_new_tokens."""
     require_known_tokens(policy.language_model, tokenizer, rows)
+    if policy.shortcuts.copies is None:
+        n_tokens = max(map(len, rows)) + max(limits or [sampling.max_new_tokens])
+        choose_copies(policy, sampling.merge_adapters, len(rows), n_tokens)
     way = way_of(policy)
     with decoding(policy, len(rows)):
         return sample(

@@ -20,6 +20,7 @@ from rlhf.models.head import head_of, relative_error, tolerance, trunk_of
 from rlhf.policy.merged import autocasts, decoding, merged, stirred
 from rlhf.policy.policy import Policy
 from rlhf.sampling.batch import Way, open_batch
+from rlhf.sampling.memory import choose_copies
 
 PROMPTS = (5, 5, 3)
 """Tokens of the prompts that are tried: two equal ones, which are read once, and one that is padded."""
@@ -84,6 +85,8 @@ def generating(policy: Policy, batch_size: int) -> Iterator[None]:
     Raises UserError where it would sample from another distribution than the update optimizes: a model may read prompts
     of different length, padded on the left, as other prompts. One at a time, without padding, it may be right.
     """
+    if policy.shortcuts.copies is None:
+        choose_copies(policy, "auto", batch_size, max(PROMPTS) + STEPS)
     with merged(policy):
         if batch_size not in policy.shortcuts.generates:
             policy.shortcuts.generates[batch_size] = _generating_error(policy, batch_size)

@@ -17,7 +17,7 @@ from rlhf.policy.merged import require_mergeable
 from rlhf.policy.policy import Policy
 from rlhf.sampling.decode import Sampled, stop_strings
 from rlhf.sampling.stopping import stop_token_ids
-from rlhf.sampling.vllm_engine import Response, require_vllm, start_engine
+from rlhf.sampling.vllm_engine import Response, in_one_line, require_vllm, start_engine
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -33,7 +33,7 @@ class VLLMSampler:
         tokenizer: With the policy it says which tokens end responses.
         accelerator: Knows the other processes.
 
-    Raises UserError if vLLM is not installed or does not start, or the base is divided among processes.
+    Raises UserError if vLLM is not installed, does not start or fails later, or the base is divided among processes.
     """
 
     @said_once()
@@ -53,12 +53,14 @@ class VLLMSampler:
         require_mergeable(policy)
         self.sampling, self.tokenizer, self.policy = config.sampling, tokenizer, policy
         self.is_stop = stop_strings(config.sampling, tokenizer)
+        self.url = config.generation.server_url
         self.engine = start_engine(config, policy, tokenizer, accelerator)
         self.load_policy()  # a server may still have the weights of another run
 
     def load_policy(self) -> None:
         """Send vLLM the weights of the policy as it is now; all ranks have to call it."""
-        self.engine.load()
+        with in_one_line(self.url):
+            self.engine.load()
 
     def continued(self, generator: torch.Generator, rows: list[list[int]], limits: list[int] | None = None) -> Sampled:
         """What the policy says behind each row of token ids, whose seeds are drawn from `generator`.
@@ -72,7 +74,9 @@ class VLLMSampler:
         settings = [ends | {"seed": seed} for seed in seeds]
         if limits is not None:
             settings = [each | {"max_tokens": limit} for each, limit in zip(settings, limits, strict=True)]
-        return as_sampled(self.engine.generate(rows, settings), stop_ids, self.is_stop, self.policy.device)
+        with in_one_line(self.url):
+            said = self.engine.generate(rows, settings)
+        return as_sampled(said, stop_ids, self.is_stop, self.policy.device)
 
 
 def endings(sampling: SamplingConfig, stop_ids: list[int]) -> dict[str, Any]:

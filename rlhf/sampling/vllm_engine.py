@@ -4,6 +4,7 @@ Engine, memory and the transport of the weights are TRL's (`trl.generation`, wri
 sent are exact merged weights, which TRL's own way would cost us the reference.
 """
 
+import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
@@ -47,10 +48,10 @@ def start_engine(
     accelerator: "Accelerator",
 ) -> Engine:
     """Start vLLM in this process, or meet the server; raises UserError with the reason if that fails."""
-    from rlhf.models.private_names import VLLMGeneration
-
     settings, url = config.generation, config.generation.server_url
-    try:
+    with in_one_line(url):
+        from rlhf.models.private_names import VLLMGeneration
+
         generation = VLLMGeneration(
             MergedWeights(policy),
             accelerator,
@@ -62,9 +63,24 @@ def start_engine(
             max_model_length=longest(config),
             trust_remote_code=config.model.trust_remote_code,
         )
-        return Colocated(generation) if url is None else Server(generation, Ranks.of(accelerator), url)
-    except Exception as error:  # vLLM, its server and TRL raise whatever they please, some of it a bare Exception
-        reason = with_kind(error)
+        engine: Engine = Colocated(generation) if url is None else Server(generation, Ranks.of(accelerator), url)
+    return engine
+
+
+@contextlib.contextmanager
+def in_one_line(url: str | None) -> Iterator[None]:
+    """Raise UserError for whatever fails between here and vLLM, a server at that address or in this process.
+
+    vLLM, its server and TRL raise whatever they please, some of it a bare Exception; another version of vLLM than TRL
+    was written for may fail at the import, at the first weights that it is sent, or later.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, ImportError) else None  # the name that this vLLM does not have
+        reason = with_kind(cause or error)
         where = "in this process" if url is None else f"as a server at {url}"
         raise UserError(f"cannot use vllm {where} ({reason[:300]}); docs/how-to/vllm.md says what it needs") from error
 

@@ -1,11 +1,12 @@
 """What it saves that a conversation's next turn reads only what is new in it: the same rollouts with and without.
 
-    python benchmarks/bench_turns.py [--model FOLDER] [--episodes 16] [--turns 3] [--prompt 40] [--answer 100]
-        [--observation 50] [--threads 1] [--rounds 3]
+    python benchmarks/bench_turns.py [--model FOLDER] [--episodes 64] [--turns 3] [--prompt 48] [--answer 66]
+        [--observation 36] [--threads 1] [--rounds 3]
 
-Episodes of `turns` turns of exactly `answer` tokens each, sampled by the decode loop with new adapters; lengths are by
-default about those of the repair traces of data/environments in tokens of SmolLM2. The model is a folder, or a random
-Llama of four layers. Both ways alternate in one process; the last line is JSON.
+Episodes of `turns` turns of exactly `answer` tokens each, sampled by the decode loop with new adapters. By default they
+are as many as in configs/environments/react_repair_ppo.yaml, with the mean lengths of its repair traces in tokens of
+SmolLM2. The model is a folder, or a random Llama of four layers. Both ways alternate in one process; the last line is
+JSON.
 """
 
 import argparse
@@ -35,7 +36,7 @@ NEVER = -1
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model")
-    for name, default in {"episodes": 16, "turns": 3, "prompt": 40, "answer": 100, "observation": 50}.items():
+    for name, default in {"episodes": 64, "turns": 3, "prompt": 48, "answer": 66, "observation": 36}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)

@@ -9,7 +9,7 @@ from torch import Tensor
 from rlhf.config import SamplingConfig
 from rlhf.errors import UserError
 from rlhf.models.head import head_of
-from rlhf.sampling.batch import Way, open_batch
+from rlhf.sampling.batch import DecodingBatch, Way, open_batch
 from rlhf.sampling.stopping import as_ids
 from rlhf.sampling.turn_cache import TurnCache
 
@@ -83,6 +83,7 @@ def sample(
         n_alive = int(alive.sum())
         drops = n_alive < COMPACT_BELOW * len(alive)
         if drops and turns is not None:
+            assert isinstance(batch, DecodingBatch)
             turns.put(running[~alive].tolist(), batch.states(~alive))
         if n_alive == 0:
             break

@@ -19,7 +19,7 @@ from rlhf.models.dropout import ordinary_tokens
 from rlhf.models.head import head_of, relative_error, tolerance, trunk_of
 from rlhf.policy.merged import autocasts, decoding, merged, stirred
 from rlhf.policy.policy import Policy
-from rlhf.sampling.batch import Way, open_batch
+from rlhf.sampling.batch import DecodingBatch, Way, open_batch
 from rlhf.sampling.turn_cache import TurnCache
 
 PROMPTS = (5, 5, 3)
@@ -98,7 +98,7 @@ def _continuing_changes_nothing(policy: Policy) -> bool:
         try:
             with decoding(policy, len(PROMPTS)):
                 for ids in (prompts, rows):
-                    batch = open_batch(model, ids, 1, int(sequence_ids[0, 0]), "fast", turns)
+                    batch = DecodingBatch(model, ids, 1, int(sequence_ids[0, 0]), "fast", turns)
                     found = head_of(model)(batch.read_prompts())
                     turns.put([0, 1, 2], batch.states(torch.ones(len(ids), dtype=torch.bool)))
                     turns.close(ids)

@@ -1,8 +1,10 @@
 """docs/how-to/multi-turn.md and configs/environments: the example, the shipped configs, and the command of the page."""
 
 import json
+import random
 from pathlib import Path
 
+import guess_number
 import pytest
 from documents import blocks
 
@@ -10,7 +12,9 @@ from rlhf.cli import main
 from rlhf.config import EnvironmentSpec, PPOConfig
 from rlhf.config.command_line import parse
 from rlhf.environments.episodes import on_its_own, seeded
+from rlhf.environments.guess_number import GuessNumber
 from rlhf.environments.stepping import Environments
+from rlhf.runs.files import read_jsonl
 
 PAGE = "docs/how-to/multi-turn.md"
 
@@ -29,6 +33,23 @@ def test_the_example_is_an_environment(tmp_path, monkeypatch):
     assert (wrong.observation[0]["content"], wrong.reward, wrong.done) == ("2 letters are in place.", -0.1, False)
     [right] = played.step([(environment, " tac\n")], [0], 2)
     assert (right.reward, right.done, right.metrics) == (1.0, True, {"solved": 1.0})
+
+
+def test_the_data_of_guess_number_is_what_its_builder_writes():
+    generator = random.Random(0)
+    games = [guess_number.game(generator) for _ in range(guess_number.GAMES)]
+    assert [row["messages"] for row in read_jsonl(guess_number.FILE)] == games
+
+
+@pytest.mark.long
+def test_guess_number_is_learned(tmp_path):
+    """From a careless player to nine tenths of what nobody can exceed, on held-out games."""
+    run = ["--seed", "1", "--output_dir", str(tmp_path / "run")]
+    main(["pipeline", "configs/environments/guess_number.yaml", *run])
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    best = GuessNumber(largest=7, guesses=4, cost=0.2).best_return
+    assert summary["sft"]["guess_number"] < 0.5 * best
+    assert summary["ppo"]["guess_number"] > 0.9 * best
 
 
 @pytest.mark.long

@@ -13,8 +13,10 @@ from tiny_runs import make_config
 
 import rlhf.sampling.vllm_engine
 from rlhf.cli import main
-from rlhf.config import LoraConfig, ModelConfig, PPOConfig, SamplingConfig
+from rlhf.config import EnvironmentSpec, LoraConfig, ModelConfig, PPOConfig, SamplingConfig
 from rlhf.config.generation import GenerationConfig
+from rlhf.environments.episodes import respond
+from rlhf.environments.returns import reward_fn
 from rlhf.errors import UserError
 from rlhf.models.load import load_causal_lm
 from rlhf.policy.merged import merged
@@ -139,6 +141,39 @@ def test_responses_end_where_those_of_the_decode_loop_end(tiny_models, pairs, mo
     for name in ("sequence_ids", "prompt_lengths", "response_mask", "has_eos"):
         assert torch.equal(getattr(theirs, name), getattr(ours, name)), name
     assert theirs.texts == ours.texts
+
+
+def test_a_conversation_goes_on_from_what_was_sampled(tiny_models, pairs, mode):
+    """Every turn is sent with all before it, whose prefix nobody has dropped; the episodes are the decode loop's."""
+    generation, engine_of = mode
+    config = make_config(
+        tiny_models["gpt2"], pairs, generation=generation, rewards=None,
+        environment=EnvironmentSpec(name="talkers.Echo", args={"turns": 2}),
+        sampling=SamplingConfig(max_new_tokens=5, temperature=NEARLY_GREEDY),
+    )  # fmt: skip
+    trainer = build_trainer(config, reward_fn([], config.environment))
+    model, llm = trainer.policy.language_model, engine_of(trainer)
+    model.transformer.ln_f.weight.data.mul_(20)  # logits far apart
+    model.generation_config.eos_token_id = list(range(2, 320, 2))  # so that some turns end
+    trainer.vllm.load_policy()
+    prompts = trainer.next_prompts()
+    llm.asked.clear()
+    responses = trainer.sample(prompts)
+    expected = respond(prompts, trainer.sampler(torch.Generator()), trainer.tokenizer, trainer.episodes)
+    assert torch.equal(responses.sequence_ids, expected.sequence_ids)
+    assert torch.equal(responses.response_mask, expected.response_mask)
+    assert [each.ending for each in responses.episodes] == [each.ending for each in expected.episodes]
+    torch.testing.assert_close(responses.sampler_logprobs, expected.sampler_logprobs, rtol=0, atol=1e-4)
+    sent = [ids for ids, _ in llm.asked]
+    going_on = [row for row, each in enumerate(responses.episodes) if len(each.rewards) == 2]
+    assert 0 < len(going_on) == len(sent) - len(prompts)
+    for row in going_on:
+        n_prompt, n_response = int(responses.prompt_lengths[row]), int(responses.extents[row])
+        heard = int((~responses.response_mask[row, :n_response]).nonzero().max()) + 1  # tokens before the second turn
+        whole = responses.sequence_ids[row].tolist()
+        assert whole[: n_prompt + heard] in sent[len(prompts) :]
+        assert whole[:n_prompt] in sent[: len(prompts)]
+        assert tuple(whole[:n_prompt]) in llm.known
 
 
 def test_every_response_has_a_seed_of_its_own_from_the_trainers_generator(tiny_models, pairs, mode):

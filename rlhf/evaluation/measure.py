@@ -22,6 +22,7 @@ from rlhf.rewards import RewardSum, Scores, reward_inputs
 from rlhf.rewards.explanation import explanation
 from rlhf.rewards.inputs import columns_of
 from rlhf.sampling.responses import Responses, continued
+from rlhf.sampling.turn_cache import TurnCache
 from rlhf.tracking.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -122,8 +123,9 @@ def sample(
     The random numbers are those of the seed alone.
     """
     generator = torch.Generator(device=policy.device).manual_seed(seed)
-    sampler = partial(continued, policy, tokenizer, sampling, generator)
     for some in in_batches(prompts, batch_size) if prompts else []:
+        turns = None if episodes is None else TurnCache()
+        sampler = partial(continued, policy, tokenizer, sampling, generator, turns=turns)
         responses = respond(some, sampler, tokenizer, episodes)
         scores = score_responses(rewards, responses)
         yield Batch(responses, scores, _numbers(policy, responses, scores, micro_batch_size, sampling.temperature or 1))

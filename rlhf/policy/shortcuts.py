@@ -14,10 +14,12 @@ class Shortcuts:
             (`rlhf.sampling.memory`), because what rounds differently samples other tokens.
         decoding: How it reads token by token what it reads at once: from packed weights with a cache that is filled in
             place (fast), with transformers' own (plain), or from the first token again every time (uncached).
+        continues: Whether a conversation may go on from the keys and values of its last turn.
         generates: What is wrong with transformers' `generate` of so many prompts at a time; empty if nothing is.
     """
 
     merges: bool | None = None
     copies: bool | None = None
     decoding: Literal["fast", "plain", "uncached"] | None = None
+    continues: bool | None = None
     generates: dict[int, str] = field(default_factory=dict)

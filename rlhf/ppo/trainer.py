@@ -27,6 +27,7 @@ from rlhf.rewards import RewardSum, Scores, TrainerState, reward_inputs
 from rlhf.rewards.calling import Background
 from rlhf.sampling.ahead import Ahead
 from rlhf.sampling.responses import Responses, continued
+from rlhf.sampling.turn_cache import TurnCache
 from rlhf.sampling.vllm import VLLMSampler
 
 if TYPE_CHECKING:
@@ -191,8 +192,9 @@ class PPOTrainer:
         return respond(prompts, by, self.tokenizer, self.episodes)
 
     def sampler(self, generator: torch.Generator) -> Sampler:
-        """The decode loop of this package on the policy as it is."""
-        return partial(continued, self.policy, self.tokenizer, self.config.sampling, generator)
+        """The decode loop of this package on the policy as it is, for responses or for the turns of one batch."""
+        turns = None if self.episodes is None else TurnCache()
+        return partial(continued, self.policy, self.tokenizer, self.config.sampling, generator, turns=turns)
 
     def score(self, responses: Responses) -> Scores:
         """The scores of each reward."""

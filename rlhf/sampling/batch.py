@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rlhf.models.head import trunk_of
 from rlhf.models.shape import text_config
+from rlhf.sampling.turn_cache import States, TurnCache, padded_left
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,7 +26,7 @@ class DecodingBatch:
     """Rows that a model reads together: their prompts first, then one token of each at a time.
 
     Prompts are padded on the left, with positions counted from the first real token. One that stands several times in a
-    row is read once.
+    row is read once, and of one that goes on from the turn before no more than is new.
 
     Args:
         model: A causal language model in eval mode.
@@ -33,11 +34,19 @@ class DecodingBatch:
         n_steps: Tokens after the prompts, at most.
         pad_id: Any token.
         way: fast or plain.
+        turns: What is known of the prompts from the turn before; for the fast way.
     """
 
     def __init__(
-        self, model: "PreTrainedModel", prompts: list[list[int]], n_steps: int, pad_id: int, way: Way = "fast"
+        self,
+        model: "PreTrainedModel",
+        prompts: list[list[int]],
+        n_steps: int,
+        pad_id: int,
+        way: Way = "fast",
+        turns: TurnCache | None = None,
     ) -> None:
+        assert turns is None or way == "fast", "another cache may hold more than keys and values"
         self.trunk = trunk_of(model)
         takes = inspect.signature(type(self.trunk).forward).parameters
         self.takes_positions = "position_ids" in takes
@@ -47,9 +56,14 @@ class DecodingBatch:
         prompt_ids, is_prompt = pad_left([torch.tensor(prompt) for prompt, _ in repeats], pad_id)
         self.prompt_ids, is_prompt = prompt_ids.to(model.device), is_prompt.to(model.device)
         self.n_seen = self.prompt_ids.shape[1]
+        n_read, known = (self.n_seen, []) if turns is None else turns.known([prompt for prompt, _ in repeats])
         self.attention = torch.nn.functional.pad(is_prompt, (0, n_steps), value=True)  # [n, P + T]
         self.positions = is_prompt.long().cumsum(-1).sub(1).clamp(min=0)  # of the tokens that are read next
+        self.prompt_ids, self.positions = self.prompt_ids[:, -n_read:], self.positions[:, -n_read:]
         self.cache = growing_cache(model, self.n_seen + n_steps) if way == "fast" else dynamic_cache(model)
+        if n_read < self.n_seen:
+            for layer, states in zip(self.cache.layers, zip(*known, strict=True), strict=True):
+                layer.update(*(padded_left(list(rows)) for rows in zip(*states, strict=True)))
 
     def read_prompts(self) -> Tensor:
         """Last hidden state of each of the B rows, [B, H]."""
@@ -71,6 +85,14 @@ class DecodingBatch:
         rows = rows.nonzero().squeeze(-1) if rows.dtype == torch.bool else rows
         self.cache.reorder_cache(rows)  # which layers with a recurrent state have too, unlike batch_select_indices
         self.attention, self.positions = self.attention[rows], self.positions[rows]
+
+    def states(self, rows: Tensor) -> list[States]:
+        """Keys and values of some rows, given as a mask: of their prompts, and of all that was read since."""
+        starts, layers = self.attention.long().argmax(-1).tolist(), self.cache.layers
+        return [
+            [tuple(x[row, :, starts[row] :].clone() for x in (layer.keys, layer.values)) for layer in layers]
+            for row in rows.nonzero().squeeze(-1).tolist()
+        ]
 
     def _read(self, input_ids: Tensor) -> Tensor:
         options = {"position_ids": self.positions} if self.takes_positions else {}
@@ -112,12 +134,17 @@ class UncachedBatch:
 
 
 def open_batch(
-    model: "PreTrainedModel", prompts: list[list[int]], n_steps: int, pad_id: int, way: Way
+    model: "PreTrainedModel",
+    prompts: list[list[int]],
+    n_steps: int,
+    pad_id: int,
+    way: Way,
+    turns: TurnCache | None = None,
 ) -> DecodingBatch | UncachedBatch:
     """A batch that reads token by token in a certain way."""
     if way == "uncached":
         return UncachedBatch(model, prompts, pad_id)
-    return DecodingBatch(model, prompts, n_steps, pad_id, way)
+    return DecodingBatch(model, prompts, n_steps, pad_id, way, turns)
 
 
 def pad_left(rows: list[Tensor], pad_id: int) -> tuple[Tensor, Tensor]:

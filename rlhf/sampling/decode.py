@@ -9,8 +9,9 @@ from torch import Tensor
 from rlhf.config import SamplingConfig
 from rlhf.errors import UserError
 from rlhf.models.head import head_of
-from rlhf.sampling.batch import Way, open_batch
+from rlhf.sampling.batch import DecodingBatch, Way, open_batch
 from rlhf.sampling.stopping import as_ids
+from rlhf.sampling.turn_cache import TurnCache
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -45,6 +46,7 @@ def sample(
     is_stop: Callable[[Tensor], Tensor] | None = None,
     way: Way = "fast",
     limits: Sequence[int] | None = None,
+    turns: TurnCache | None = None,
 ) -> Sampled:
     """Sample one response to each prompt (token ids).
 
@@ -52,7 +54,8 @@ def sample(
     response ends with one of the tokens of `eos_token_id`, of which the first fills what is behind it, or where
     `is_stop`, given the responses so far [n, t], says so [n]. `generator` must be on the model's device.
     `way` is how the model is read: `way_of` finds one that is exact. `limits` are tokens for each row, where they are
-    not all max_new_tokens.
+    not all max_new_tokens. `turns`, for the fast way alone, knows rows that go on from the turn before and learns these
+    for the next one.
     """
     limits = limits or [sampling.max_new_tokens] * len(prompts)
     n_rows, n_steps, ends = len(prompts), max(limits), torch.tensor(limits, device=model.device)
@@ -64,7 +67,7 @@ def sample(
     ended = torch.zeros(n_rows, dtype=torch.bool, device=model.device)
     running = torch.arange(n_rows, device=model.device)  # where each row of the batch stands in the results
     alive = torch.ones(n_rows, dtype=torch.bool, device=model.device)
-    batch = open_batch(model, prompts, n_steps, eos, way)
+    batch = open_batch(model, prompts, n_steps, eos, way, turns)
     head = head_of(model)
     hidden = batch.read_prompts()
     for step in range(n_steps):
@@ -78,12 +81,19 @@ def sample(
         ended[running[done & alive]] = True
         alive &= ~done & (step + 1 < ends[running])
         n_alive = int(alive.sum())
+        drops = n_alive < COMPACT_BELOW * len(alive)
+        if drops and turns is not None:
+            assert isinstance(batch, DecodingBatch)
+            turns.put(running[~alive].tolist(), batch.states(~alive))
         if n_alive == 0:
             break
-        if n_alive < COMPACT_BELOW * len(alive):
+        if drops:
             batch.keep(alive)
             running, tokens, alive = running[alive], tokens[alive], alive[alive]
         hidden = batch.read(tokens)
+    if turns is not None:
+        said = [ids[own].tolist() for ids, own in zip(response_ids, response_mask, strict=True)]
+        turns.close([[*prompt, *ids[:-1]] for prompt, ids in zip(prompts, said, strict=True)])  # none reads its last
     longest = int(response_mask.sum(-1).max())
     response_ids, response_mask, logprobs = (x[:, :longest].clone() for x in (response_ids, response_mask, logprobs))
     return Sampled(response_ids, response_mask, ended, logprobs)

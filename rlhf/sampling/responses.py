@@ -19,7 +19,8 @@ from rlhf.sampling.decode import Sampled, sample, stop_strings
 from rlhf.sampling.episode import Episode
 from rlhf.sampling.memory import choose_copies
 from rlhf.sampling.stopping import stop_token_ids
-from rlhf.sampling.trial import way_of
+from rlhf.sampling.trial import continues, way_of
+from rlhf.sampling.turn_cache import TurnCache
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -154,13 +155,19 @@ def continued(
     generator: torch.Generator | None,
     rows: list[list[int]],
     limits: list[int] | None = None,
+    turns: TurnCache | None = None,
 ) -> Sampled:
-    """What the policy says behind each row of token ids, with limits of their own in place of max_new_tokens."""
+    """What the policy says behind each row of token ids, with limits of their own in place of max_new_tokens.
+
+    Of rows that go on from the turn before, in `turns`, only what is new is read, where that changes nothing.
+    """
     require_known_tokens(policy.language_model, tokenizer, rows)
     if policy.shortcuts.copies is None:
         n_tokens = max(map(len, rows)) + max(limits or [sampling.max_new_tokens])
         choose_copies(policy, sampling.merge_adapters, len(rows), n_tokens)
     way = way_of(policy)
+    if turns is not None and not continues(policy):
+        turns = None
     with decoding(policy, len(rows)):
         return sample(
             policy.language_model,
@@ -171,6 +178,7 @@ def continued(
             stop_strings(sampling, tokenizer),
             way,
             limits,
+            turns,
         )
 
 

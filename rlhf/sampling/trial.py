@@ -19,12 +19,15 @@ from rlhf.models.dropout import ordinary_tokens
 from rlhf.models.head import head_of, relative_error, tolerance, trunk_of
 from rlhf.policy.merged import autocasts, decoding, merged, stirred
 from rlhf.policy.policy import Policy
-from rlhf.sampling.batch import Way, open_batch
+from rlhf.sampling.batch import DecodingBatch, Way, open_batch
 from rlhf.sampling.memory import choose_copies
+from rlhf.sampling.turn_cache import TurnCache
 
 PROMPTS = (5, 5, 3)
 """Tokens of the prompts that are tried: two equal ones, which are read once, and one that is padded."""
 STEPS = 3
+NEW = (3, 2, 3)
+"""Tokens of their second turn."""
 NOISES = 3
 """An error of as many times the model's own rounding is none."""
 
@@ -69,6 +72,40 @@ def _find_way(policy: Policy) -> Way:
         f"{type(model).__name__} is another model when it is read token by token than when it is read at once "
         f"({reason}); PPO would optimize other probabilities than those sampled, so it is not supported"
     )
+
+
+def continues(policy: Policy) -> bool:
+    """Whether a turn that reads only what is new in it has the logits of reading at once; found once per policy.
+
+    For the fast way alone: in the other caches there may be more than keys and values.
+    """
+    if way_of(policy) != "fast":
+        return False
+    if policy.shortcuts.continues is None:
+        policy.shortcuts.continues = _continuing_changes_nothing(policy)
+    return policy.shortcuts.continues
+
+
+@torch.no_grad()
+def _continuing_changes_nothing(policy: Policy) -> bool:
+    model = policy.language_model
+    prompts, sequence_ids = _rows(policy)
+    rows = [ids[: n + new].tolist() for ids, n, new in zip(sequence_ids, PROMPTS, NEW, strict=True)]
+    with stirred(policy), torch.autocast(policy.device.type, enabled=False):
+        at_once = head_of(model)(trunk_of(model)(input_ids=sequence_ids, use_cache=False).last_hidden_state)
+        expected = torch.stack([logits[len(row) - 1] for logits, row in zip(at_once, rows, strict=True)])
+        limit = max(tolerance(expected.dtype), NOISES * _own_noise(policy, sequence_ids, at_once))
+        turns = TurnCache()
+        try:
+            with decoding(policy, len(PROMPTS)):
+                for ids in (prompts, rows):
+                    batch = DecodingBatch(model, ids, 1, int(sequence_ids[0, 0]), "fast", turns)
+                    found = head_of(model)(batch.read_prompts())
+                    turns.put([0, 1, 2], batch.states(torch.ones(len(ids), dtype=torch.bool)))
+                    turns.close(ids)
+        except Exception:  # as above
+            return False
+    return relative_error(found, expected) < limit
 
 
 def _own_noise(policy: Policy, sequence_ids: Tensor, at_once: Tensor) -> float:

@@ -17,6 +17,7 @@ from rlhf.errors import visible
 from rlhf.models.shape import context_length
 from rlhf.sampling.episode import ENDINGS
 from rlhf.sampling.responses import continued
+from rlhf.sampling.turn_cache import TurnCache
 from rlhf.stages.evaluate import policy_of
 
 FENCE = "```"
@@ -71,10 +72,10 @@ def by_model(config: PlayConfig, examples: list[Example]) -> Iterator[float]:
     context = context_length(policy.language_model)
     episodes = Episodes(config.environment, config.data, config.sampling, tokenizer, context)
     generator = torch.Generator(device=policy.device).manual_seed(config.seed)
-    sampler = partial(continued, policy, tokenizer, config.sampling, generator)
     for number, example in enumerate(examples):
         [conversation] = episodes.begin([replace(on_its_own(config.environment), example=example)])
         show(conversation.prompt.example.turns)
+        sampler = partial(continued, policy, tokenizer, config.sampling, generator, turns=TurnCache())
         for turn in range(1, config.environment.max_turns + 1):
             before = len(conversation.messages)
             episodes.take_turn(turn, [(number, conversation)], sampler)

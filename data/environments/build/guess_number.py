@@ -6,24 +6,23 @@ from pathlib import Path
 
 from rlhf.environments.guess_number import GuessNumber
 
-GAMES, LARGEST, FORGETS = 2048, 7, 0.5
+GAMES, LARGEST, FORGETS = 2048, 7, 0.2
 FILE = Path(__file__).parents[1] / "guess_number.jsonl"
 
 
 def game(rng: random.Random) -> list[dict[str, str]]:
-    """The beginning of a game through one of its guesses; half of them forget what was said before."""
+    """A game to its end; a guess in five forgets what was said before."""
     environment = GuessNumber(largest=LARGEST)
     messages = [{"role": "user", "content": environment.reset(seed=rng.randrange(2**31))}]
     low, high = 1, LARGEST
-    for left in reversed(range(rng.randint(1, environment.guesses))):
+    while True:
         guess = rng.randint(1, LARGEST) if rng.random() < FORGETS else rng.randint(low, high)
         messages.append({"role": "assistant", "content": str(guess)})
         step = environment.step(str(guess))
-        if step.done or not left:
-            break
+        if step.done:
+            return messages
         messages.append({"role": "user", "content": str(step.observation)})
         low, high = (max(low, guess + 1), high) if step.observation == "higher" else (low, min(high, guess - 1))
-    return messages
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from rlhf.doctor import memory
 from rlhf.doctor.footprint import footprint
 from rlhf.doctor.remedies import candidates, of_weights
 from rlhf.models.device_memory import amount
-from rlhf.ppo.sizes import longest_row, per_process, rows_decoded
+from rlhf.sampling.sizes import longest_row, per_process, rows_decoded
 
 VLLM = GenerationConfig(engine="vllm", mode="server", server_url="http://localhost:8000")
 LARGE = {"batch_size": 4096, "mini_batch_size": 4, "micro_batch_size": 4}

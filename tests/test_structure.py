@@ -149,7 +149,7 @@ def lines_of(folder: str) -> int:
 
 
 def test_the_core_is_as_short_as_the_readme_says():
-    assert lines_of("ppo") < 1350
+    assert lines_of("ppo") < 1400
     assert lines_of("maths") < 600
     readme = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
     said = re.search(r"`rlhf/ppo/`,\s.* about\s+([\d,]+) lines, and `rlhf/maths/`, .* about ([\d,]+)\.", readme)

@@ -15,8 +15,8 @@ from rlhf.models.head import trunk_of
 from rlhf.models.shape import context_length, text_config
 from rlhf.policy.merged import copies, size_of_copy
 from rlhf.policy.policy import Policy
-from rlhf.ppo.sizes import GRADIENT_AND_MOMENTS, choose_copies_for, longest_row, per_process, rows_decoded, trained
 from rlhf.sampling.memory import FLOAT, cached_of_one_token, chosen_from
+from rlhf.sampling.sizes import GRADIENT_AND_MOMENTS, choose_copies_for, longest_row, per_process, rows_decoded, trained
 from rlhf.sampling.trial import way_of
 
 if TYPE_CHECKING:

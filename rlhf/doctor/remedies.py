@@ -9,7 +9,7 @@ from rlhf.config import PPOConfig
 from rlhf.doctor.footprint import Footprint, footprint, saved_by_one_row
 from rlhf.models.device_memory import amount
 from rlhf.policy.policy import Policy
-from rlhf.ppo.sizes import per_process
+from rlhf.sampling.sizes import per_process
 
 WORTH_IT = 0.01
 """Share of the peak that a remedy has to save."""

@@ -20,13 +20,13 @@ from rlhf.policy.sharding import sharded
 from rlhf.ppo.credit import assign_credit, final_scores
 from rlhf.ppo.metrics import rollout_metrics
 from rlhf.ppo.rollout import Experience, Rollout, exact_kl, policy_outputs
-from rlhf.ppo.sizes import choose_copies_for
 from rlhf.ppo.stopwatch import Stopwatch
 from rlhf.ppo.update import ClippedEpochs, Metrics
 from rlhf.rewards import RewardSum, Scores, TrainerState, reward_inputs
 from rlhf.rewards.calling import Background
 from rlhf.sampling.ahead import Ahead
 from rlhf.sampling.responses import Responses, continued
+from rlhf.sampling.sizes import choose_copies_for
 from rlhf.sampling.turn_cache import TurnCache
 from rlhf.sampling.vllm import VLLMSampler
 

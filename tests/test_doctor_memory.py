@@ -90,6 +90,7 @@ def test_no_copy_where_none_was_chosen(tiny_models, pairs):
         ({"micro_batch_size": 2}, "activations"),
         ({"mini_batch_size": 2}, "activations"),
         ({"critic": "detached"}, "activations"),
+        ({"critic": "branch"}, "activations"),
         ({"model": ModelConfig(name_or_path="x", gradient_checkpointing=True)}, "activations"),
         ({"model": ModelConfig(name_or_path="x", dtype="bfloat16")}, "weights"),
         ({"sampling": SamplingConfig(max_new_tokens=5)}, "activations"),

@@ -13,6 +13,7 @@ from rlhf.fast.lm_head import LOGIT_ROWS
 from rlhf.models.device_memory import resident
 from rlhf.models.head import trunk_of
 from rlhf.models.shape import context_length, text_config
+from rlhf.policy.branch import Branch
 from rlhf.policy.merged import copies, size_of_copy
 from rlhf.policy.policy import Policy
 from rlhf.sampling.memory import FLOAT, cached_of_one_token, chosen_from
@@ -96,9 +97,9 @@ def footprint(
     if config.model.gradient_checkpointing:
         blocks = with_checkpointing(model, blocks, rows * n_tokens)
     logits = logits_of_update(model, rows * response_tokens, with_entropy=config.entropy_coef > 0)
-    if config.uses_critic and config.critic in ("adapter", "separate"):
-        logits = max(0, logits - sum(blocks))  # they are gone before the critic's activations are there
-        blocks = 2 * blocks
+    of_critic = saved_by_critic(config, model, blocks)
+    logits = max(0, logits - sum(of_critic))  # they are gone before the critic's activations are there
+    blocks += of_critic
     return Footprint(
         process=process,
         weights=int(precision(config, policy) * (everything - trainable)),
@@ -130,6 +131,17 @@ def saved_by_one_row(model: "PreTrainedModel", n_tokens: int) -> list[int]:
     finally:
         model.train(was_training)
     return list(blocks.values())
+
+
+def saved_by_critic(config: PPOConfig, model: "PreTrainedModel", blocks: list[int]) -> list[int]:
+    """What is kept of the critic's way through the trunk: as much as of the policy's, of a branch the last share."""
+    if not config.uses_critic or config.critic in ("shared", "detached"):
+        return []
+    if config.critic != "branch":
+        return blocks
+    branch = Branch(model, config.critic_layers)
+    share = len(branch.blocks) / (len(branch.blocks) + len(branch.below))
+    return blocks[len(blocks) - round(share * len(blocks)) :]
 
 
 def with_checkpointing(model: "PreTrainedModel", blocks: list[int], n_tokens: int) -> list[int]:

@@ -48,7 +48,9 @@ def candidates(config: PPOConfig) -> Iterator[tuple[str, PPOConfig]]:
         yield "inspect.prompts 0", replace(config, inspect=replace(config.inspect, prompts=0))
     if not config.model.gradient_checkpointing:
         yield "model.gradient_checkpointing true", _with_model(config, gradient_checkpointing=True)
-    if config.uses_critic and config.critic in ("adapter", "separate"):
+    if config.uses_critic and config.critic == "adapter":
+        yield "critic branch", replace(config, critic="branch")
+    if config.uses_critic and config.critic in ("adapter", "branch", "separate"):
         yield "critic detached", replace(config, critic="detached")
     if can_be_halved(config):
         yield "model.dtype bfloat16", _with_model(config, dtype="bfloat16")

@@ -24,5 +24,5 @@ else
 fi
 [ $# -gt 0 ] || set -- tests/test_private_names.py tests/test_value_head.py tests/test_checkpoint.py tests/test_classic.py \
   tests/test_fast_paths.py tests/test_fast_stages.py tests/test_held_out_fine_tuning.py tests/test_policy.py \
-  tests/test_reward_model.py tests/test_sft_resume.py tests/test_trainer.py tests/test_vllm.py
+  tests/test_reward_model.py tests/test_sft_resume.py tests/test_trainer.py
 OMP_WAIT_POLICY=PASSIVE $venv/bin/python -m pytest "$@"

@@ -268,7 +268,7 @@ def test_every_stage_merges_adapters(tiny_models, tmp_path, pairs):
     expected = elsewhere(input_ids=IDS, output_hidden_states=True).hidden_states[-1]
     for trunk in (from_sft.base_model, from_reward.base_model, from_evaluate.language_model.base_model):
         torch.testing.assert_close(trunk(input_ids=IDS).last_hidden_state, expected, **CLOSE)
-    assert check_weights_fit(model) is None
+    assert check_weights_fit(make_config(model.name_or_path, data.train)) is None
 
 
 def test_a_language_model_is_no_reward_model(tiny_models, tmp_path):

@@ -176,8 +176,9 @@ def test_stages_that_merge_refuse_it(build):
 
 def test_size_of_the_unpacked_weights_says_nothing(folder, monkeypatch):
     monkeypatch.setattr("rlhf.doctor.memory.room", lambda device: 1000)
-    assert check_weights_fit(four_bit(folder)) is None
-    assert check_weights_fit(ModelConfig(name_or_path=str(folder))).verdict == "failure"
+    config = make_config(folder, "unused")
+    assert check_weights_fit(dataclasses.replace(config, model=four_bit(folder))) is None
+    assert check_weights_fit(config).verdict == "failure"
 
 
 @needs_bitsandbytes

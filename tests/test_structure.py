@@ -104,6 +104,12 @@ def test_every_room_imports_only_from_those_before_it() -> None:
     assert wrong == []
 
 
+def test_every_folder_says_what_it_is_for():
+    """A folder without an `__init__` still imports, which hides that a pattern of .gitignore has left it out."""
+    for folder in {path.parent for path in PACKAGE.rglob("*.py")}:
+        assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))), folder
+
+
 def test_the_package_itself_holds_few_modules_and_no_file_is_long() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= 8
     assert [name for name, path in MODULES.items() if len(path.read_text(encoding="utf-8").splitlines()) > 300] == []

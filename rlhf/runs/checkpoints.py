@@ -102,7 +102,10 @@ class CheckpointManager:
         if damaged or self.identity is None:
             return damaged
         theirs = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8")).get("run")
-        changed = difference(essence(mask_secrets(written_before(type(self.config), theirs))), self.identity) if theirs else ""
+        if not theirs:
+            return None
+        written = mask_secrets(written_before(type(self.config), theirs))
+        changed = difference(essence(written), self.identity)
         return f"it is another run's: {changed} here" if changed else None
 
     def _put_in_place(self, staging: Path, target: Path) -> None:

@@ -7,14 +7,16 @@ import pytest
 import torch
 from allocated import allocated_at_most
 from peak_memory import never_end
+from tiny_data import TEXTS
 from tiny_runs import make_config, make_trainer
 
-from rlhf.config import InspectConfig, ModelConfig, PolicyEvaluation, SamplingConfig
+from rlhf.config import InspectConfig, ModelConfig, PolicyEvaluation, SamplingConfig, ScratchModel
 from rlhf.config.generation import GenerationConfig
 from rlhf.doctor import memory
 from rlhf.doctor.footprint import footprint
 from rlhf.doctor.remedies import candidates, of_weights
 from rlhf.models.device_memory import amount
+from rlhf.models.load import build_from_scratch
 from rlhf.sampling.sizes import longest_row, per_process, rows_decoded
 
 VLLM = GenerationConfig(engine="vllm", mode="server", server_url="http://localhost:8000")
@@ -128,6 +130,19 @@ def test_remedies_are_those_of_the_larger_phase(trainer, monkeypatch):
         assert other in update
     assert "critic detached (about" in update
     assert "rollout_batch_size" not in update
+
+
+def test_remedies_that_a_model_cannot_take_are_left_out(pairs, tmp_path, monkeypatch):
+    """A branch of the only block there is; and blocks of a branch mean nothing to another critic."""
+    size = {"hidden_size": 32, "layers": 1, "heads": 2, "context_length": 96, "vocab_size": 320}
+    for part in build_from_scratch(ScratchModel(architecture="llama", **size), TEXTS):
+        part.save_pretrained(tmp_path / "model")
+    update = {"batch_size": 2**15, "mini_batch_size": 2**15, "micro_batch_size": 2**15, "rollout_batch_size": 4}
+    small = make_trainer({"llama": tmp_path / "model"}, pairs, "llama")
+    assert "critic detached" in remedies(small, monkeypatch, **update)
+    assert "critic branch" not in remedies(small, monkeypatch, **update)
+    of_a_branch = dataclasses.replace(small.config, critic="branch", critic_layers=1)
+    assert "critic detached" in [text for text, _ in candidates(of_a_branch)]
 
 
 def test_a_remedy_says_what_it_would_leave(trainer, monkeypatch):

@@ -218,7 +218,7 @@ def test_two_processes(tiny_models, pairs, tmp_path):
     result = launch("tests/vllm_ranks.py", str(tmp_path))
     assert result.returncode == 0, result.stderr[-3000:]
     assert sorted(path.name for path in tmp_path.glob("done_*")) == [
-        f"done_{mode}_{rank}" for mode in ("colocate", "server") for rank in (0, 1)
+        f"done_{part}_{rank}" for part in ("ahead", "colocate", "server") for rank in (0, 1)
     ]
 
 

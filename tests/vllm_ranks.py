@@ -50,6 +50,31 @@ def run(generation: GenerationConfig, served: vllm_standin.Serve | None) -> None
     ranks.exchange(lambda: None)  # the server lives in the first process
 
 
+def fail_ahead(generation: GenerationConfig) -> None:
+    """The second rank's share of the second batch fails while the first one is learned from: both hear of it."""
+    config = make_config(given["model"], given["data"], generation=generation, importance_correction="token")
+    config = replace(config, data=replace(config.data, max_prompt_tokens=64))
+    trainer = build_trainer(config, RewardSum.from_specs(config.rewards), launch(config))
+    ranks, generate, calls = trainer.ranks, trainer.vllm.engine.generate, []
+
+    def failing(prompts, settings):
+        calls.append(prompts)
+        if not ranks.is_first and len(calls) == 2:
+            raise RuntimeError("the server is gone")
+        return generate(prompts, settings)
+
+    trainer.vllm.engine.generate = failing
+    trainer.update()
+    try:
+        trainer.update()
+    except Exception as error:
+        heard = str(error)
+    assert "the server is gone" in heard
+    assert heard.startswith("rank 1 failed" if ranks.is_first else "cannot use vllm")
+    (Path(sys.argv[1]) / f"done_ahead_{ranks.index}").touch()
+    ranks.exchange(lambda: None)
+
+
 def engine_weights(trainer, served):
     """The weights that this rank's vLLM has; None where it is in another process."""
     llm = getattr(trainer.vllm.engine.generation, "llm", None) or getattr(served, "llm", None)
@@ -73,3 +98,4 @@ if __name__ == "__main__":
         sampled = [len(list(group)) for call, group in groupby(calls) if call == "/v1/completions"]
         assert sampled == [20, 20], sampled
         assert calls[0] == calls[-1] == "/finish_weight_update"
+    fail_ahead(GenerationConfig(engine="vllm", mode="server", server_url=url, overlap=True))

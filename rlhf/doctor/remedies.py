@@ -1,5 +1,6 @@
 """What would lower the memory of a run: only settings that do so by the estimate itself."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache, partial
@@ -7,6 +8,7 @@ from typing import Any
 
 from rlhf.config import PPOConfig
 from rlhf.doctor.footprint import Footprint, footprint, saved_by_one_row
+from rlhf.errors import UserError
 from rlhf.models.device_memory import amount
 from rlhf.policy.policy import Policy
 from rlhf.sampling.sizes import per_process
@@ -27,9 +29,10 @@ def of_peak(estimate: Footprint, config: PPOConfig, policy: Policy, prompt_token
     saved = cache(partial(saved_by_one_row, policy.language_model))
     found = []
     for text, changed in candidates(config):
-        after = replace(footprint(changed, policy, prompt_tokens, saved), process=estimate.process).peak
-        if after < (1 - WORTH_IT) * estimate.peak:
-            found.append(f"{text} (about {amount(after)})")
+        with contextlib.suppress(UserError):  # of a setting that this model cannot take: a branch of its only block
+            after = replace(footprint(changed, policy, prompt_tokens, saved), process=estimate.process).peak
+            if after < (1 - WORTH_IT) * estimate.peak:
+                found.append(f"{text} (about {amount(after)})")
     return ", or ".join([*found, SMALLER_MODEL])
 
 
@@ -51,7 +54,7 @@ def candidates(config: PPOConfig) -> Iterator[tuple[str, PPOConfig]]:
     if config.uses_critic and config.critic == "adapter":
         yield "critic branch", replace(config, critic="branch")
     if config.uses_critic and config.critic in ("adapter", "branch", "separate"):
-        yield "critic detached", replace(config, critic="detached")
+        yield "critic detached", replace(config, critic="detached", critic_layers=None)
     if can_be_halved(config):
         yield "model.dtype bfloat16", _with_model(config, dtype="bfloat16")
     shorter = config.sampling.max_new_tokens // 2

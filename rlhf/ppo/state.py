@@ -18,7 +18,8 @@ POLICY_FOLDER, STATE = "policy", "trainer"
 
 def training_state(trainer: PPOTrainer, watch: Watch, held_out: "HeldOut") -> dict[str, Any]:
     """Everything but the weights; all ranks have to call it."""
-    ahead = None if trainer.ahead is None else trainer.ahead.state_dict()  # first: until it is there, seeds are drawn
+    with trainer.ranks.failing_together():  # first: until it is there, seeds are drawn
+        ahead = None if trainer.ahead is None else trainer.ahead.state_dict()
     ours = {"sampling": trainer.generator.get_state().cpu(), "globals": rng_state(), "ahead": ahead}
     return {
         "updates_done": trainer.updates_done,

@@ -145,8 +145,7 @@ class PPOTrainer:
     def choose_copies(self) -> None:
         """Decide, once per run and on all ranks alike, whether decoding merges the adapters into a copy of weights."""
         known = self.prompts.prompts if isinstance(self.prompts, ShuffledPasses) else []
-        longest = max((len(prompt.prompt_ids) for prompt in known), default=0)
-        choose_copies_for(self.config, self.policy, longest, self.ranks)
+        choose_copies_for(self.config, self.policy, max((len(p.prompt_ids) for p in known), default=0), self.ranks)
 
     def next_prompts(self) -> list[TokenizedExample]:
         """This rank's share of the update's prompts, each `num_generations` times."""
@@ -174,7 +173,8 @@ class PPOTrainer:
         """The batch that was requested one update ago, and its scores to come; the next one is requested."""
         if ahead.pending is None:  # in the first update
             self.request(ahead)
-        responses = self.called_back("after_sampling", ahead.take(self.updates_done))
+        with self.ranks.failing_together():  # sending the weights, below, takes all of them
+            responses = self.called_back("after_sampling", ahead.take(self.updates_done))
         if self.updates_done + 1 < self.config.num_updates:
             self.request(ahead)
         return responses, [self.background.submit(self.score, responses=responses)]

@@ -307,7 +307,7 @@ def test_settings_that_change_nothing_are_quiet(folder, queries):
     trainer = make_trainer(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        trainer.generate(queries, **SAMPLING | neutral)
+        assert len(trainer.generate(queries, **SAMPLING | neutral)) == len(queries)
 
 
 def test_responses_of_the_reference(folder, queries):

@@ -92,7 +92,9 @@ def test_a_run_of_an_earlier_release_whose_config_holds_the_value_is_opened_agai
     file = folder / "config.yaml"
     file.write_text(file.read_text().replace("***", "user:one"))
     (folder / "evaluation.json").write_text("{}")
-    open_run(str(folder), config("https://user:one@host/v1"))
+    assert open_run(str(folder), config("https://user:one@host/v1")) == folder
+    with pytest.raises(UserError, match="other/v1"):  # it is the masked value that counts as equal, nothing else
+        open_run(str(folder), config("https://user:one@other/v1"))
 
 
 def test_errors_hide_secrets(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """What one of two processes does in tests/test_sharding.py: argv is a folder with given.json and rollout/."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -21,6 +22,8 @@ torch.set_num_threads(1)
 FOLDER = Path(sys.argv[1])
 GIVEN = json.loads((FOLDER / "given.json").read_text())
 RANKS = Ranks.of(Accelerator())
+if "per_machine" in GIVEN:
+    os.environ["LOCAL_WORLD_SIZE"] = str(GIVEN["per_machine"])
 
 
 def held(policy) -> int:
@@ -45,11 +48,11 @@ def train_on(rollout, variant: dict) -> tuple[torch.Tensor, dict]:
 
 
 def unequal_work(variant: dict) -> bool:
-    """The first rank samples and evaluates three prompts, the second one: is every number that of an undivided base?"""
+    """The first rank samples and evaluates three prompts, the others one: is every number that of an undivided base?"""
     divided, plain = (make_trainer(GIVEN["models"], GIVEN["data"], **variant) for _ in range(2))
     shard_base(divided.policy)
-    prompts = plain.prompts.prompts[: 3 - 2 * RANKS.index]
-    sampling = SamplingConfig(max_new_tokens=10 - 5 * RANKS.index)
+    prompts = plain.prompts.prompts[: 3 if RANKS.is_first else 1]
+    sampling = SamplingConfig(max_new_tokens=10 if RANKS.is_first else 5)
     responses = sample_responses(divided.policy, divided.tokenizer, prompts, sampling, divided.generator)
     numbers = []
     for policy in (divided.policy, plain.policy):
@@ -80,7 +83,7 @@ if __name__ == "__main__":
     results = {name: train_on(rollout, variant) for name, variant in GIVEN["variants"].items()}
     found = {
         "held": {name: held for name, (_, held) in results.items()},
-        "unequal_work": {name: unequal_work(GIVEN["variants"][name]) for name in ("gpt2", "llama")},
+        "unequal_work": {name: unequal_work(GIVEN["variants"][name]) for name in GIVEN["unequal_work"]},
         "weights": other_weights(),
     }
     if RANKS.is_first:

@@ -12,8 +12,8 @@ from tiny_data import write_pairs
 from tiny_runs import make_trainer
 
 from rlhf.errors import UserError
-from rlhf.policy.sharding import shard_base, sharded
-from rlhf.ppo.rollout_files import save_rollout
+from rlhf.policy.sharding import mesh_of_machines, shard_base, sharded
+from rlhf.ppo.rollout_files import load_rollout, save_rollout
 
 VARIANTS = {
     "gpt2": {"architecture": "gpt2", "mini_batch_size": 3, "micro_batch_size": 1},
@@ -25,66 +25,98 @@ VARIANTS = {
 
 
 @pytest.fixture(scope="module")
-def two_processes(tiny_models, tmp_path_factory) -> tuple[Path, dict[str, torch.Tensor]]:
-    """A folder that two processes worked in, and what one process makes of the same ragged rollout."""
-    folder = tmp_path_factory.mktemp("sharding")
-    data = write_pairs(folder)
-    given = {"models": {name: str(path) for name, path in tiny_models.items()}, "data": data, "variants": VARIANTS}
-    (folder / "given.json").write_text(json.dumps(given))
-    trainer = make_trainer(tiny_models, data)
+def rollout(tiny_models, tmp_path_factory) -> Path:
+    """A folder with data and a ragged rollout."""
+    folder = tmp_path_factory.mktemp("rollout")
+    trainer = make_trainer(tiny_models, write_pairs(folder))
     rollout = trainer.update().rollout
     n_tokens = torch.tensor([1, 10, 2, 9, 3, 8, 4, 7]).minimum(rollout.lengths)
     mask = torch.arange(rollout.response_mask.shape[1]) < n_tokens.unsqueeze(-1)
-    rollout = dataclasses.replace(rollout, response_mask=mask)
-    save_rollout(folder / "rollout", rollout, trainer.tokenizer)
-    alone = {}
-    for name, variant in VARIANTS.items():
-        fresh = make_trainer(tiny_models, data, **variant)
-        fresh.epochs.run(rollout, 1.0, critic_only=False)
-        alone[name] = torch.cat([p.detach().flatten() for _, p in fresh.policy.trainable])
-    done = launch("tests/sharded_ranks.py", str(folder))
+    save_rollout(folder / "rollout", dataclasses.replace(rollout, response_mask=mask), trainer.tokenizer)
+    return folder
+
+
+def train_alone(tiny_models, folder, variant) -> torch.Tensor:
+    """What one process with a whole base makes of the rollout."""
+    trainer = make_trainer(tiny_models, str(folder / "pairs.jsonl"), **variant)
+    trainer.epochs.run(load_rollout(folder / "rollout"), 1.0, critic_only=False)
+    return torch.cat([p.detach().flatten() for _, p in trainer.policy.trainable])
+
+
+def train_together(tiny_models, folder, variants, processes, **given) -> tuple[dict[str, torch.Tensor], dict]:
+    """What several make of it, and what they found on the way."""
+    models = {name: str(path) for name, path in tiny_models.items()}
+    given |= {"models": models, "data": str(folder / "pairs.jsonl"), "variants": variants}
+    (folder / "given.json").write_text(json.dumps(given))
+    done = launch("tests/sharded_ranks.py", str(folder), processes=processes)
     assert done.returncode == 0, done.stderr
-    return folder, alone
+    return load_file(folder / "parameters.safetensors"), json.loads((folder / "found.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def two_processes(tiny_models, rollout) -> tuple[dict[str, torch.Tensor], dict]:
+    return train_together(tiny_models, rollout, VARIANTS, 2, unequal_work=["gpt2", "llama"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_divided_base_trains_like_a_whole_one(two_processes, name):
-    folder, alone = two_processes
-    together = load_file(folder / "parameters.safetensors")[name]
-    assert (
-        alone[name] - together
-    ).abs().max() < 1e-4  # a hundredth of a step: Adam makes much of a gradient that is rounding
+def test_a_divided_base_trains_like_a_whole_one(two_processes, tiny_models, rollout, name):
+    alone, together = train_alone(tiny_models, rollout, VARIANTS[name]), two_processes[0][name]
+    # a hundredth of a step: Adam makes much of a gradient that is rounding
+    assert (alone - together).abs().max() < 1e-4
+
+
+def held_by(tiny_models, folder, variant) -> tuple[int, int]:
+    """Frozen numbers of a whole base: in its blocks, and elsewhere."""
+    policy = make_trainer(tiny_models, str(folder / "pairs.jsonl"), **variant).policy
+    frozen = {name: p.numel() for name, p in policy.named_parameters() if not p.requires_grad}
+    in_blocks = sum(n for name, n in frozen.items() if ".h." in name or ".layers." in name)
+    return in_blocks, sum(frozen.values()) - in_blocks
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_each_process_holds_half_of_the_blocks_during_the_epochs_and_all_outside(
-    two_processes, tiny_models, pairs, name
+    two_processes, tiny_models, rollout, name
 ):
-    folder, _ = two_processes
-    held = json.loads((folder / "found.json").read_text())["held"][name]
-    policy = make_trainer(tiny_models, pairs, **VARIANTS[name]).policy
-    frozen = {name: p.numel() for name, p in policy.named_parameters() if not p.requires_grad}
-    in_blocks = sum(n for name, n in frozen.items() if ".h." in name or ".layers." in name)
-    rest = sum(frozen.values()) - in_blocks
+    held = two_processes[1]["held"][name]
+    in_blocks, rest = held_by(tiny_models, rollout, VARIANTS[name])
     assert held["whole"] == held["gathered"] == in_blocks + rest
     assert sum(held["shares"]) == in_blocks + 2 * rest
     assert max(held["shares"]) - rest < 0.51 * in_blocks
+
+
+@pytest.mark.long
+def test_two_machines_of_two_processes_each_divide_the_base_among_themselves(tiny_models, rollout):
+    """Every process holds a half, not a quarter, and what is learned is the same."""
+    variants = {name: VARIANTS[name] for name in ("llama", "gpt2_checkpointing")}
+    together, found = train_together(tiny_models, rollout, variants, 4, unequal_work=["llama"], per_machine=2)
+    assert found["unequal_work"] == {"llama": True}
+    for name, variant in variants.items():
+        in_blocks, rest = held_by(tiny_models, rollout, variant)
+        first, second, third, fourth = (share - rest for share in found["held"][name]["shares"])
+        assert first + second == third + fourth == in_blocks
+        assert max(first, second, third, fourth) < 0.51 * in_blocks
+        assert (train_alone(tiny_models, rollout, variant) - together[name]).abs().max() < 1e-4
+
+
+def test_machines_with_unequal_numbers_of_processes_are_refused(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
+    with pytest.raises(UserError, match="3 processes on machines of 2 each"):
+        mesh_of_machines("cpu")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
 def test_processes_with_different_work_need_not_wait_for_each_other(two_processes, architecture):
     """And policy, critic and reference say what those of an undivided base say, bit for bit."""
-    folder, _ = two_processes
-    assert json.loads((folder / "found.json").read_text())["unequal_work"][architecture]
+    assert two_processes[1]["unequal_work"][architecture]
 
 
 @pytest.mark.slow
 def test_another_weight_on_one_process_is_noticed(two_processes):
-    folder, _ = two_processes
-    heard = json.loads((folder / "found.json").read_text())["weights"]
+    heard = two_processes[1]["weights"]
     assert heard[0].startswith("rank 1 has loaded other weights than rank 0")
     assert heard[1].startswith("rank 0 has loaded other weights than rank 1")
 

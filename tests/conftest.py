@@ -59,9 +59,6 @@ def vllm(monkeypatch):
     """vLLM, as far as this process can tell."""
     import vllm_standin
 
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):  # TRL sets them for vLLM
-        monkeypatch.setitem(os.environ, name, "")
-        del os.environ[name]  # what was there before comes back at the end
     vllm_standin.install(
         lambda name, module: monkeypatch.setitem(sys.modules, name, module),
         lambda name: monkeypatch.delitem(sys.modules, name),

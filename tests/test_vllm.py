@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from processes import launch
 from small_llama import SHORT_RUN, save_small_llama
 from tiny_runs import make_config
 
-import rlhf.sampling.vllm_engine
+import rlhf.sampling.vllm_server
 from rlhf.cli import main
 from rlhf.config import EnvironmentSpec, LoraConfig, ModelConfig, PPOConfig, SamplingConfig
 from rlhf.config.generation import GenerationConfig
@@ -31,6 +32,7 @@ from rlhf.sampling.vllm_engine import merged_weights
 from rlhf.stages.ppo import build_trainer
 
 COLOCATED = GenerationConfig(engine="vllm")
+ADAPTERS = GenerationConfig(engine="vllm", mode="server", server_url="http://x", send="adapters")
 NEARLY_GREEDY = 0.01
 
 
@@ -51,13 +53,22 @@ def trainer_with(tiny_models, pairs, generation=COLOCATED, max_prompt_tokens=64,
     return build_trainer(dataclasses.replace(config, data=data), RewardSum.from_specs(config.rewards))
 
 
-@pytest.fixture(params=["colocate", "server"])
-def mode(request, vllm, tiny_models):
-    """(a config, the stand-in's engine of a trainer with that config) of either mode."""
+@pytest.fixture(params=["colocate", "weights", "adapters"])
+def mode(request, vllm, tiny_models, tmp_path, monkeypatch):
+    """(a config, the stand-in's engine of a trainer with that config) of each way to get the policy to vLLM."""
+    monkeypatch.chdir(tmp_path)
     if request.param == "colocate":
-        return COLOCATED, lambda trainer: trainer.vllm.engine.generation.llm
+        return COLOCATED, lambda trainer: trainer.vllm.engine.llm
     served = vllm_standin.Serve(tiny_models["gpt2"], logprobs_mode="processed_logprobs")
-    return GenerationConfig(engine="vllm", mode="server", server_url=served.url), lambda trainer: served.llm
+    return server(served, send=request.param), lambda trainer: served.llm
+
+
+sends_all_weights = pytest.mark.parametrize("mode", ["colocate", "weights"], indirect=True)
+"""Where a test has changed the base too."""
+
+
+def server(served, **options) -> GenerationConfig:
+    return GenerationConfig(engine="vllm", mode="server", server_url=served.url, **options)
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
@@ -113,6 +124,7 @@ def test_every_update_samples_with_the_weights_of_now(tiny_models, pairs, mode):
     assert all(torch.equal(after[name], weight) for name, weight in reference.items() if "v_head" not in name)
 
 
+@sends_all_weights
 @pytest.mark.parametrize("ending", ["length", "eos", "second eos", "stop", "special stop"])
 def test_responses_end_where_those_of_the_decode_loop_end(tiny_models, pairs, mode, ending):
     """At a temperature at which both engines can only take the most probable token."""
@@ -144,6 +156,7 @@ def test_responses_end_where_those_of_the_decode_loop_end(tiny_models, pairs, mo
     assert theirs.texts == ours.texts
 
 
+@sends_all_weights
 def test_a_conversation_goes_on_from_what_was_sampled(tiny_models, pairs, mode):
     """Every turn is sent with all before it, whose prefix nobody has dropped; the episodes are the decode loop's."""
     generation, engine_of = mode
@@ -204,7 +217,7 @@ def test_engine_is_started_for_the_longest_sequence_of_the_config(tiny_models, p
 def test_weights_that_a_server_has_from_another_run_are_replaced_at_the_start(tiny_models, pairs, vllm):
     served = vllm_standin.Serve(tiny_models["gpt2"])
     served.llm.worker.model.transformer.wte.weight.data.normal_()
-    generation = GenerationConfig(engine="vllm", mode="server", server_url=served.url)
+    generation = server(served)
     trainer = trainer_with(tiny_models, pairs, generation)
     ours = trainer.policy.language_model.transformer.wte.weight
     assert torch.equal(served.llm.worker.model.transformer.wte.weight, ours)
@@ -230,17 +243,15 @@ def test_missing_package_is_one_line(tiny_models, pairs):
 
 
 def test_no_server_is_one_line(tiny_models, pairs, vllm, monkeypatch):
-    monkeypatch.setattr(rlhf.sampling.vllm_engine, "SERVER_PATIENCE", 0.0)
+    monkeypatch.setattr(rlhf.sampling.vllm_server, "PATIENCE", 0.0)
     nowhere = GenerationConfig(engine="vllm", mode="server", server_url="http://127.0.0.1:9")
-    with pytest.raises(
-        UserError, match=r"cannot use vllm as a server at http://127.0.0.1:9 \(ConnectionError: The vLLM "
-    ):
+    with pytest.raises(UserError, match=r"cannot use vllm as a server at http://127.0.0.1:9 \(ConnectError: "):
         trainer_with(tiny_models, pairs, nowhere)
 
 
 def test_server_that_takes_no_weights_is_one_line(tiny_models, pairs, vllm):
     served = vllm_standin.Serve(tiny_models["gpt2"], development_mode=False)
-    generation = GenerationConfig(engine="vllm", mode="server", server_url=served.url)
+    generation = server(served)
     with pytest.raises(UserError, match=r"cannot use vllm as a server .* 404"):
         trainer_with(tiny_models, pairs, generation)
 
@@ -250,12 +261,34 @@ def test_engine_that_does_not_start_is_one_line(tiny_models, pairs, vllm):
         trainer_with(tiny_models, pairs, max_prompt_tokens=256)
 
 
-def test_another_vllm_than_trl_was_written_for_is_one_line(tiny_models, pairs, vllm, monkeypatch):
-    """It has a class less that TRL imports."""
+def test_another_vllm_is_one_line(tiny_models, pairs, vllm, monkeypatch):
+    """It has a class less that is imported."""
     monkeypatch.delattr(sys.modules["vllm"], "SamplingParams")
-    monkeypatch.delitem(sys.modules, "trl.generation.vllm_generation", raising=False)  # which imports it
+    trainer = trainer_with(tiny_models, pairs)
     with pytest.raises(UserError, match=r"^cannot use vllm in this process \(ImportError: .*SamplingParams.*\); "):
-        trainer_with(tiny_models, pairs)
+        trainer.update()
+
+
+def test_adapters_of_earlier_updates_are_taken_back(tiny_models, pairs, vllm, tmp_path, monkeypatch):
+    """From the server, and from the disk, where a run that was killed may have left some."""
+    monkeypatch.chdir(tmp_path)
+    served = vllm_standin.Serve(tiny_models["gpt2"])
+    folder = Path(make_config("unused", "unused").output_dir) / "vllm_adapters"
+    (folder / "policy-0").mkdir(parents=True)
+    trainer = trainer_with(tiny_models, pairs, server(served, send="adapters"))
+    for _ in range(3):
+        trainer.update()
+        [version] = folder.iterdir()
+        assert set(served.models) == {"served", version.name}
+
+
+def test_a_server_that_takes_no_adapters_is_one_line(tiny_models, pairs, vllm, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    served = vllm_standin.Serve(tiny_models["gpt2"])
+    refused = (400, {"error": "LoRA rank 8 is greater than max_lora_rank 4."})
+    monkeypatch.setattr(served, "load_adapter", lambda **_: refused)
+    with pytest.raises(UserError, match=r"\(RuntimeError: /v1/load_lora_adapter answers 400: .*LoRA rank 8 is greater"):
+        trainer_with(tiny_models, pairs, server(served, send="adapters"))
 
 
 def test_weights_that_are_not_taken_are_one_line(tiny_models, pairs, vllm, monkeypatch):
@@ -275,7 +308,7 @@ def test_weights_that_are_not_taken_are_one_line(tiny_models, pairs, vllm, monke
 
 def test_a_server_that_fails_later_is_one_line(tiny_models, pairs, vllm):
     served = vllm_standin.Serve(tiny_models["gpt2"])
-    trainer = trainer_with(tiny_models, pairs, GenerationConfig(engine="vllm", mode="server", server_url=served.url))
+    trainer = trainer_with(tiny_models, pairs, server(served))
     served.completions = lambda **body: (400, {"error": "the engine is dead"})
     with pytest.raises(UserError, match=rf"^cannot use vllm as a server at {served.url} \(.*400"):
         trainer.update()
@@ -291,6 +324,8 @@ def test_a_server_that_fails_later_is_one_line(tiny_models, pairs, vllm):
         (lambda: GenerationConfig(gpu_memory_utilization=1.5), "gpu_memory_utilization is 1.5; it must be between"),
         (lambda: ppo(sampling=SamplingConfig(temperature=3.0)), "temperature is 3.0; vllm takes 0.01 to 2.0"),
         (lambda: ppo(sampling=SamplingConfig(temperature=0.001)), "temperature is 0.001; vllm takes 0.01 to 2.0"),
+        (lambda: GenerationConfig(engine="vllm", send="adapters"), "generation.send is adapters, which a server loads"),
+        (lambda: ppo(generation=ADAPTERS, lora=None), "send is adapters, but lora is null"),
         (lambda: ppo_with_4bit_base(), "no adapters can be merged for vllm"),
     ],
 )
@@ -300,7 +335,7 @@ def test_contradictions_are_named(build, message):
 
 
 def ppo(**options) -> PPOConfig:
-    return make_config("unused", "unused", generation=COLOCATED, **options)
+    return make_config("unused", "unused", **({"generation": COLOCATED} | options))
 
 
 def ppo_with_4bit_base() -> PPOConfig:

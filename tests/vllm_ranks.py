@@ -30,8 +30,8 @@ def run(generation: GenerationConfig, served: vllm_standin.Serve | None) -> None
     asked = []
     generate = trainer.vllm.engine.generate
     trainer.vllm.engine.generate = lambda prompts, settings: asked.extend(settings) or generate(prompts, settings)
-    send = trainer.vllm.engine.generation.sync_weights
-    trainer.vllm.engine.generation.sync_weights = lambda: time.sleep(0.5 * ranks.is_first) or send()
+    load = trainer.vllm.engine.load
+    trainer.vllm.engine.load = lambda: time.sleep(0.5 * ranks.is_first) or load()
     for _ in range(2):
         update = trainer.update()
         assert len(update.rollout) == 20
@@ -77,7 +77,7 @@ def fail_ahead(generation: GenerationConfig) -> None:
 
 def engine_weights(trainer, served):
     """The weights that this rank's vLLM has; None where it is in another process."""
-    llm = getattr(trainer.vllm.engine.generation, "llm", None) or getattr(served, "llm", None)
+    llm = getattr(trainer.vllm.engine, "llm", None) or getattr(served, "llm", None)
     return None if llm is None else {name: p.clone() for name, p in llm.worker.model.named_parameters()}
 
 

@@ -118,12 +118,11 @@ class LLM:
         self.generator = torch.Generator().manual_seed(engine_arguments.get("seed", 0))
         self.known: dict[tuple[int, ...], torch.Tensor] = {}
         self.asked: list[tuple[list[int], SamplingParams]] = []
-        worker = SimpleNamespace(model_runner=SimpleNamespace(model=WorkerModel(network)))
-        self.llm_engine = SimpleNamespace(model_executor=SimpleNamespace(driver_worker=worker))
+        self.worker = WorkerModel(network)
+        self.folder = model
 
-    @property
-    def worker(self) -> WorkerModel:
-        return self.llm_engine.model_executor.driver_worker.model_runner.model
+    def apply_model(self, func):
+        return [func(self.worker)]
 
     def reset_prefix_cache(self, reset_running_requests=False, reset_connector=False):
         self.known.clear()
@@ -186,11 +185,15 @@ class LLM:
 
 
 class Serve:
-    """`vllm serve`: development mode has the endpoints that move weights."""
+    """`vllm serve --enable-lora`: development mode has the endpoints that move weights.
+
+    An adapter is loaded by PEFT, into a model of its own, with a prefix cache of its own.
+    """
 
     def __init__(self, model, development_mode=True, **engine_arguments):
         self.llm, self.development_mode = LLM(model, **engine_arguments), development_mode
         self.requests: list[str] = []
+        self.models = {"served": (self.llm.worker, self.llm.known)}
         self.lock = threading.Lock()
         serve = self
 
@@ -199,6 +202,7 @@ class Serve:
                 length = int(self.headers.get("Content-Length") or 0)
                 status, body = serve.answer(self.path, json.loads(self.rfile.read(length) or "{}"))
                 self.send_response(status)
+                self.send_header("Content-Type", "application/json")
                 self.end_headers()
                 self.wfile.write(json.dumps(body).encode())
 
@@ -220,6 +224,11 @@ class Serve:
         if path == "/v1/completions":
             with self.lock:
                 return self.completions(**body)
+        if path == "/v1/load_lora_adapter":
+            return self.load_adapter(**body)
+        if path == "/v1/unload_lora_adapter":
+            del self.models[body["lora_name"]]
+            return 200, {}
         if not self.development_mode:
             return 404, {"detail": "Not Found"}
         if path == "/get_world_size":
@@ -230,17 +239,29 @@ class Serve:
             self.llm.reset_prefix_cache()
         return 200, {}
 
+    def load_adapter(self, lora_name, lora_path):
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM
+
+        if lora_name in self.models:
+            return 400, {"error": f"The lora adapter '{lora_name}' has already been loaded."}
+        base = AutoModelForCausalLM.from_pretrained(self.llm.folder)
+        network = PeftModel.from_pretrained(base, lora_path).merge_and_unload().eval()
+        self.models[lora_name] = WorkerModel(network), {}
+        return 200, {}
+
     def receive(self, names, dtype_names, shapes, packed):
         for name, dtype, shape in zip(names, dtype_names, shapes, strict=True):
             tensor = WIRE.get(timeout=10)  # NCCL carries bytes: the name is the announced one
             assert (str(tensor.dtype), list(tensor.shape)) == (f"torch.{dtype}", shape)
             self.llm.worker.load_weights([(name, tensor)])
 
-    def completions(self, model, prompt, return_token_ids, return_tokens_as_token_ids, **sampling):
+    def completions(self, model, prompt, return_token_ids, **sampling):
         known = {f.name for f in fields(SamplingParams)}
-        if model != "served" or not return_token_ids or sampling.keys() - known:
+        if model not in self.models or not return_token_ids or sampling.keys() - known:
             return 400, {"error": f"bad request: {model} {sampling}"}
-        outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompt], SamplingParams(**sampling))
+        self.llm.worker, self.llm.known = self.models[model]
+        outputs = self.llm.generate([{"prompt_token_ids": prompt}], SamplingParams(**sampling))
         choices = [
             {
                 "prompt_token_ids": output.prompt_token_ids,
@@ -283,8 +304,7 @@ class NCCLTrainerSendWeightsArgs:
 def modules() -> dict[str, ModuleType]:
     """The modules of vLLM that are imported, by name, for sys.modules."""
     contents = {
-        "vllm": {"LLM": LLM, "SamplingParams": SamplingParams, "RequestOutput": RequestOutput, "__version__": "0.27.1"},
-        "vllm.sampling_params": {"StructuredOutputsParams": None},
+        "vllm": {"LLM": LLM, "SamplingParams": SamplingParams, "__version__": "0.27.1"},
         "vllm.distributed.weight_transfer.nccl_engine": {
             "NCCLWeightTransferEngine": NCCLWeightTransferEngine,
             "NCCLTrainerSendWeightsArgs": NCCLTrainerSendWeightsArgs,

@@ -15,12 +15,14 @@ class GenerationConfig:
     """Which engine samples the training batches; what the losses are computed from is always the policy itself.
 
     Args:
-        engine: transformers is the decode loop of this package, on the model that is trained; vllm receives the
-            policy's merged weights before every update (needs GPUs and the extra `vllm`).
+        engine: transformers is the decode loop of this package, on the model that is trained; vllm receives the policy
+            before every update (needs GPUs and the extra `vllm`).
         mode: Where vLLM runs: colocate in the training processes, an engine each on its GPU; server as `vllm serve` on
             other GPUs, for all processes.
         gpu_memory_utilization: Share of each GPU's memory that a colocated engine reserves.
         server_url: Address of the server, such as http://localhost:8000.
+        send: What vLLM receives: weights, with the adapters merged in, or only the adapters, as files in output_dir,
+            which a server must be able to read; it adds them to the base that it was started with.
         overlap: Have the server sample the next batch while the policy learns from this one. Every batch but the first
             is then one update old; importance_correction makes up for it.
     """
@@ -29,6 +31,7 @@ class GenerationConfig:
     mode: Literal["colocate", "server"] = "colocate"
     gpu_memory_utilization: float = 0.3
     server_url: str | None = None
+    send: Literal["weights", "adapters"] = "weights"
     overlap: bool = False
 
     def __post_init__(self) -> None:
@@ -52,15 +55,26 @@ class GenerationConfig:
             "learns; set mode: server and server_url",
         )
         require(
+            self.send == "weights" or self.mode == "server",
+            "generation.send is adapters, which a server loads, but generation.mode is colocate; set mode: server and "
+            "server_url",
+        )
+        require(
             self.server_url is None or self.server_url.startswith(("http://", "https://")),
             f"generation.server_url is {self.server_url!r}; it must start with http:// or https://",
         )
 
 
-def require_samplable(generation: GenerationConfig, sampling: SamplingConfig, model: ModelConfig) -> None:
+def require_samplable(
+    generation: GenerationConfig, sampling: SamplingConfig, model: ModelConfig, has_adapters: bool
+) -> None:
     """Raise UserError for settings that vLLM would refuse, or follow with other probabilities than ours."""
     if generation.engine != "vllm":
         return
+    require(
+        has_adapters or generation.send == "weights",
+        "generation.send is adapters, but lora is null: the policy has none; set send: weights",
+    )
     require(
         sampling.merge_adapters != "never",
         "sampling.merge_adapters is never, but generation.engine is vllm, which receives merged weights; "

@@ -233,7 +233,7 @@ class PPOConfig:
             self.sampling.top_p == 1,
             f"sampling.top_p is {self.sampling.top_p}; PPO must sample from the distribution it optimizes: 1.0",
         )
-        require_samplable(self.generation, self.sampling, self.model)
+        require_samplable(self.generation, self.sampling, self.model, self.lora is not None)
         self._check_overlap()
         require_critic(self.critic, self.critic_layers, with_adapters=self.lora is not None, is_used=self.uses_critic)
         require_trainable(self.lora, self.model)

@@ -147,8 +147,9 @@ NAMES = {
         "transformers.integrations.sdpa_attention:sdpa_attention_forward", _FLASH, _NO_FLASH
     ),
     "sdpa_mask": Private("transformers.masking_utils:sdpa_mask", _FLASH, _NO_FLASH),
-    "VLLMClient": Private("trl.generation.vllm_client:VLLMClient", "weights sent to a vLLM server", "pin trl below"),
-    "VLLMGeneration": Private("trl.generation.vllm_generation:VLLMGeneration", "vLLM's engine", "pin trl below"),
+    "VLLMClient": Private(
+        "trl.generation.vllm_client:VLLMClient", "weights sent to a vLLM server over NCCL", "generation.send: adapters"
+    ),
 }
 """What is imported from here."""
 

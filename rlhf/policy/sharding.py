@@ -45,7 +45,7 @@ def shard_base(policy: Policy) -> None:
 
 
 def mesh_of_machines(device_type: str) -> DeviceMesh:
-    """The processes as a row, or with several machines as rows of machines; launchers number them machine by machine."""
+    """The processes in a row, or a row for each machine; launchers number them machine by machine."""
     processes = torch.distributed.get_world_size()
     per_machine = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
     if per_machine == processes:

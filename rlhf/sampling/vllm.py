@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from rlhf.config import PPOConfig, SamplingConfig
 from rlhf.config.checks import require
 from rlhf.parallel.launch import said_once
+from rlhf.parallel.ranks import Ranks
 from rlhf.policy.merged import require_mergeable
 from rlhf.policy.policy import Policy
 from rlhf.sampling.decode import Sampled, stop_strings
 from rlhf.sampling.stopping import stop_token_ids
-from rlhf.sampling.vllm_engine import Response, in_one_line, require_vllm, start_engine
+from rlhf.sampling.vllm_engine import Colocated, Engine, Response, in_one_line, require_vllm
+from rlhf.sampling.vllm_server import AdapterServer, WeightServer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -54,7 +56,7 @@ class VLLMSampler:
         self.sampling, self.tokenizer, self.policy = config.sampling, tokenizer, policy
         self.is_stop = stop_strings(config.sampling, tokenizer)
         self.url = config.generation.server_url
-        self.engine = start_engine(config, policy, tokenizer, accelerator)
+        self.engine = start_engine(config, policy, accelerator)
         self.load_policy()  # a server may still have the weights of another run
 
     def load_policy(self) -> None:
@@ -77,6 +79,19 @@ class VLLMSampler:
         with in_one_line(self.url):
             said = self.engine.generate(rows, settings)
         return as_sampled(said, stop_ids, self.is_stop, self.policy.device)
+
+
+def start_engine(config: PPOConfig, policy: Policy, accelerator: "Accelerator") -> Engine:
+    """Start vLLM in this process, or meet the server; raises UserError with the reason if that fails."""
+    url = config.generation.server_url
+    with in_one_line(url):
+        if url is None:
+            engine: Engine = Colocated(config, policy, accelerator)
+            accelerator.wait_for_everyone()  # one process reads the weights while others wait for it
+            return engine
+        if config.generation.send == "adapters":
+            return AdapterServer(url, policy, Ranks.of(accelerator), config.output_dir)
+        return WeightServer(url, policy, Ranks.of(accelerator), accelerator.device)
 
 
 def endings(sampling: SamplingConfig, stop_ids: list[int]) -> dict[str, Any]:

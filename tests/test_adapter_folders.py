@@ -39,7 +39,16 @@ KINDS = {
         target_modules=LORA["target_modules"], feedforward_modules=["down_proj"], task_type="CAUSAL_LM"
     ),
     "LoHa": peft.LoHaConfig(r=4, target_modules=LORA["target_modules"], task_type="CAUSAL_LM"),
+    "tied embedding": peft.LoraConfig(**LORA, modules_to_save=["embed_tokens"], ensure_weight_tying=True),
     "prompt": peft.PromptTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM"),
+}
+UNMERGEABLE = {
+    "holds PROMPT_TUNING, which cannot be merged": KINDS.pop("prompt"),
+    r"kind \(LORA\) cannot be merged into LlamaForCausalLM: .*lora_bias": peft.LoraConfig(**LORA, lora_bias=True),
+    r"kind \(LORA\) cannot be merged .*aLoRA": peft.LoraConfig(**LORA, alora_invocation_tokens=[5]),
+    r"kind \(ADAPTION_PROMPT\) cannot be merged": peft.AdaptionPromptConfig(
+        adapter_len=4, adapter_layers=1, task_type="CAUSAL_LM"
+    ),
 }
 
 
@@ -62,7 +71,7 @@ def edit(folder, **changes):
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "prompt"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_adapters_from_elsewhere_are_merged_into_their_base(tiny_models, tmp_path, kind):
     elsewhere = adapted(tiny_models["llama"], KINDS[kind])
     elsewhere.save_pretrained(tmp_path / "adapters")
@@ -144,10 +153,12 @@ def test_a_base_beside_the_adapters(tiny_models, tmp_path):
     assert load(tmp_path / "adapters").dtype == torch.float32
 
 
-def test_prompt_tuning_is_refused(tiny_models, tmp_path):
-    adapted(tiny_models["llama"], KINDS["prompt"]).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="holds PROMPT_TUNING, which cannot be merged"):
+@pytest.mark.parametrize("message", UNMERGEABLE)
+def test_adapters_that_cannot_be_merged_are_one_line(tiny_models, tmp_path, message):
+    adapted(tiny_models["llama"], UNMERGEABLE[message]).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=message) as refusal:
         load(tmp_path)
+    assert "\n" not in str(refusal.value)
 
 
 def test_the_tokenizer_is_the_one_saved_with_the_adapters_or_the_base_s(tiny_models, tmp_path):

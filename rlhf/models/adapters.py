@@ -8,14 +8,14 @@ import contextlib
 import copy
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from rlhf.errors import UserError, first_line
+from rlhf.errors import UserError, first_line, with_kind
 from rlhf.models.dropout import ordinary_tokens
 from rlhf.models.head import relative_error, tolerance, trunk_of
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ADAPTER_CONFIG, ADAPTER_FILE, POLICY_FILE = "adapter_config.json", "adapter_model.safetensors", "policy.json"
+STIR = 0.02
+"""Standard deviation of what is added to adapters for a trial: as much as the weights themselves scatter."""
 ANOTHER = "the adapters belong to another model, or are damaged"
 
 
@@ -125,6 +127,8 @@ def load_merged(
         wrapper = peft.MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(settings.task_type, peft.PeftModel)(model, settings)
         check_shapes(wrapper, settings, shapes, file)
         result = wrapper.load_adapter(where, "default", is_trainable=False)
+    except UserError:
+        raise
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         raise UserError(f"cannot put the adapters in {where!r} on {adapters.base!r} ({first_line(error)})") from error
     for names, what in ((result.missing_keys, "is missing"), (result.unexpected_keys, "has no place in the model")):
@@ -185,17 +189,38 @@ def merge(wrapper: "PeftModel", adapter: str | None = None) -> "PreTrainedModel"
 
     Where adapters changed one of two tied embeddings, the LM head gets weights of its own.
     """
+    kinds = ", ".join(sorted({settings.peft_type.value for settings in wrapper.peft_config.values()}))
     untie(wrapper.get_base_model())
     before = reading(wrapper.get_base_model())
-    merged = wrapper.merge_and_unload(adapter_names=None if adapter is None else [adapter])
+    try:
+        merged = wrapper.merge_and_unload(adapter_names=None if adapter is None else [adapter])
+    except Exception as error:  # each kind of adapters that cannot be merged fails in a way of its own
+        raise UserError(
+            f"adapters of this kind ({kinds}) cannot be merged into {type(wrapper.get_base_model()).__name__}: "
+            f"{with_kind(error)[:200]}"
+        ) from error
+    retie(merged)
     error = relative_error(reading(merged), before)
     if not error < tolerance(merged.dtype):
-        kinds = ", ".join(sorted({settings.peft_type.value for settings in wrapper.peft_config.values()}))
         raise UserError(
             f"{type(merged).__name__} with its adapters ({kinds}) merged in computes something else than with them "
             f"apart (relative error {error:.2g}), so it is not supported; take other lora.target_modules"
         )
     return merged
+
+
+@contextlib.contextmanager
+def stirred(adapters: list[nn.Parameter]) -> Iterator[None]:
+    """Within this context adapters are away from 0, where they begin and where no mistake would show."""
+    originals = [parameter.detach().clone() for parameter in adapters]
+    try:
+        for p in adapters:
+            generator = torch.Generator(device=p.device).manual_seed(p.numel())
+            p.data.add_(STIR * torch.randn(p.shape, generator=generator, device=p.device, dtype=p.dtype))
+        yield
+    finally:
+        for parameter, original in zip(adapters, originals, strict=True):
+            parameter.data.copy_(original)
 
 
 def untie(model: "PreTrainedModel") -> None:
@@ -209,6 +234,13 @@ def untie(model: "PreTrainedModel") -> None:
     plain = head.get_base_layer() if isinstance(head, BaseTunerLayer) else getattr(head, "original_module", head)
     plain.weight = nn.Parameter(plain.weight.detach().clone(), requires_grad=False)
     model.config.tie_word_embeddings = False
+
+
+def retie(model: "PreTrainedModel") -> None:
+    """Have the config say so where LM head and embedding are one tensor: else only one of the two would be stored."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is not None and head.weight is embedding.weight:
+        model.config.tie_word_embeddings = True
 
 
 @torch.no_grad()

@@ -116,7 +116,7 @@ def _read(model: "PreTrainedModel", outermost: nn.Module, head: Head) -> Reading
     ids, trunk = ordinary_tokens(model), trunk_of(model)
     trained = [p for p in model.parameters() if p.requires_grad]
     embedding = model.get_input_embeddings().weight
-    if embedding.requires_grad:
+    if any(embedding is parameter for parameter in trained):
         trained = [embedding]  # of a model that is trained in full one gradient is enough, and takes less memory
     outermost.train()
     with torch.no_grad():

@@ -303,3 +303,28 @@ def test_adapters_cannot_go_into_four_bits(tiny_models, tmp_path):
     (tmp_path / "policy.json").write_text(json.dumps(said | {"quantization": "4bit"}))
     with warnings.catch_warnings(), pytest.raises(UserError, match="cannot be merged into a base in 4bit"):
         load(tmp_path)
+
+
+def test_the_revision_of_the_base_is_the_one_that_the_adapters_name(tiny_models, tmp_path, monkeypatch):
+    """Two revisions of a hub model, as they lie in the cache."""
+    cache = tmp_path / "hub" / "models--me--base"
+    for name, scale in (("main", 1.0), ("old", 2.0)):
+        snapshot = cache / "snapshots" / (40 * name[0])
+        shutil.copytree(tiny_models["llama"], snapshot)
+        tensors = {key: scale * tensor for key, tensor in load_file(snapshot / "model.safetensors").items()}
+        save_file(tensors, snapshot / "model.safetensors", metadata={"format": "pt"})
+        (cache / "refs").mkdir(exist_ok=True)
+        (cache / "refs" / name).write_text(snapshot.name)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    adapters = tmp_path / "adapters"
+    elsewhere = adapted(cache / "snapshots" / (40 * "o"))
+    elsewhere.save_pretrained(adapters)
+    edit(adapters, base_model_name_or_path="me/base", revision="old")
+    expected = elsewhere(input_ids=IDS).logits
+    torch.testing.assert_close(load(adapters)(input_ids=IDS).logits, expected, **CLOSE)
+    edit(adapters, revision=None)
+    assert (load(adapters)(input_ids=IDS).logits - expected).abs().max() > 0.01
+    edit(adapters, revision="new")
+    with pytest.raises(UserError, match="holds adapters for another model: .*'me/base'"):
+        load(adapters)

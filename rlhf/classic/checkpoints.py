@@ -25,7 +25,7 @@ from rlhf.classic.weight_files import (
     read_tensors,
 )
 from rlhf.config.checks import require
-from rlhf.errors import UserError, first_line, one_line
+from rlhf.errors import UserError, first_line, one_line, with_kind
 from rlhf.models.pretrained import resolve_model_path
 from rlhf.policy.value_head import CRITIC_ADAPTER
 
@@ -157,8 +157,9 @@ def _read_plain(name_or_path: str, model_args: tuple[Any, ...], options: dict[st
             model, report = AutoModelForCausalLM.from_pretrained(name_or_path, *model_args, **options)
     except OSError as error:
         raise UserError(f"{name_or_path!r} {NOT_THERE} ({first_line(error)})") from error
-    except ValueError as error:  # an encoder-decoder, a class of its own code
-        raise UserError(f"cannot load {name_or_path!r} as a causal language model ({first_line(error)})") from error
+    except Exception as error:  # an encoder-decoder, a class of its own code, a quantizer's package that is missing
+        reason = first_line(error) if isinstance(error, ValueError) else with_kind(error)[:300]
+        raise UserError(f"cannot load {name_or_path!r} as a causal language model ({reason})") from error
     wrong = [
         f"{name} has shape {tuple(found)}, the model needs {tuple(needed)}"
         for name, found, needed in report["mismatched_keys"]

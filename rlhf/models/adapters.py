@@ -37,12 +37,14 @@ class AdapterFolder(NamedTuple):
         base: Hub name or folder of the base model.
         gguf_file: The GGUF there that is the base, if it is one.
         is_quantized: Whether they were trained on a base in four bits.
+        revision: Of a base on the hub.
     """
 
     where: str
     base: str
     gguf_file: str | None = None
     is_quantized: bool = False
+    revision: str | None = None
 
 
 def find_adapters(where: str) -> AdapterFolder | None:
@@ -53,7 +55,7 @@ def find_adapters(where: str) -> AdapterFolder | None:
     file = locate(where, POLICY_FILE) or locate(where, ADAPTER_CONFIG)
     if file is None:
         return None
-    said = json.loads(file.read_text(encoding="utf-8"))
+    said = read_json(file)
     if "lora" in said and said["lora"] is None:  # a policy that was trained in full is a model
         return None
     if file.name == POLICY_FILE:
@@ -69,7 +71,20 @@ def find_adapters(where: str) -> AdapterFolder | None:
         raise UserError(
             f"{where!r} holds adapters for the model {base!r}, which is not there; write where it is now as {named_in}"
         )
-    return AdapterFolder(where, base, said.get("gguf_file"), said.get("quantization") is not None)
+    return AdapterFolder(
+        where, base, said.get("gguf_file"), said.get("quantization") is not None, said.get("revision")
+    )
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The settings in a file; raises UserError for one that is damaged."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read ({first_line(error)}); it is damaged or incomplete") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file} holds {found!r:.40}; it must be a JSON object")
+    return found
 
 
 def locate(where: str, name: str) -> Path | None:

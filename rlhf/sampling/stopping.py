@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rlhf.data.chat import closing_token
+from rlhf.models.shape import text_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -12,11 +13,11 @@ if TYPE_CHECKING:
 def stop_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast") -> list[int]:
     """Tokens that end a response, the tokenizer's EOS first.
 
-    Besides it those in `eos_token_id` of the model's generation_config.json (Llama 3, Gemma and Phi-3 name several),
-    and the one with which the chat template closes an answer.
+    Besides it those in `eos_token_id` of the model's generation_config.json (Llama 3, Gemma and Phi-3 name several) or,
+    where that names none, of its config.json, and the one with which the chat template closes an answer.
     """
     config = getattr(model, "generation_config", None)
-    named = as_ids(getattr(config, "eos_token_id", None))
+    named = as_ids(getattr(config, "eos_token_id", None)) or as_ids(getattr(text_config(model), "eos_token_id", None))
     closing = closing_token(tokenizer)
     found = [tokenizer.eos_token_id, *named, *([] if closing is None else [closing])]
     return list(dict.fromkeys(found))

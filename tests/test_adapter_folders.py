@@ -1,6 +1,7 @@
 """A folder is what it says it is: adapters, a policy of ours, a model with a value head, a reward model."""
 
 import json
+import shlex
 import shutil
 import warnings
 
@@ -136,6 +137,8 @@ def test_models_are_loaded_whole_or_not_at_all(tiny_models, tmp_path, damage, me
     ("changes", "message"),
     [
         ({"base_model_name_or_path": None}, "does not say for which model; write its name as base_model_name_or_path"),
+        ({"base_model_name_or_path": 5}, "does not say for which model"),
+        ({"base_model_name_or_path": "."}, "holds adapters for themselves; write the name of their model"),
         ({"base_model_name_or_path": "/nowhere/model"}, "for the model '/nowhere/model', which is not there"),
     ],
 )
@@ -144,6 +147,28 @@ def test_a_base_that_is_not_there_is_one_line(tiny_models, tmp_path, changes, me
     edit(tmp_path, **changes)
     with pytest.raises(UserError, match=message):
         load(tmp_path)
+
+
+def test_adapters_of_another_name_are_in_a_folder_of_it(tiny_models, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["llama"])
+    peft.get_peft_model(model, KINDS["lora"], adapter_name="mine").save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"adapters are in folders in it: name one, such as .*/mine"):
+        load(tmp_path)
+    load(tmp_path / "mine")
+
+
+def test_adapters_in_a_pickle_are_refused_with_a_command_that_works(tiny_models, tmp_path, monkeypatch):
+    elsewhere = adapted(tiny_models["llama"])
+    elsewhere.save_pretrained(tmp_path)
+    safe = tmp_path / "adapter_model.safetensors"
+    torch.save(load_file(safe), safe.with_suffix(".bin"))
+    safe.unlink()
+    with pytest.raises(UserError, match=r"adapter_model.bin is a pickle, which may run code") as refusal:
+        load(tmp_path)
+    _, _, code, folder = shlex.split("python -c" + str(refusal.value).partition("python -c")[2])
+    monkeypatch.setattr("sys.argv", ["-c", folder])
+    exec(code, {})
+    torch.testing.assert_close(load(tmp_path)(input_ids=IDS).logits, elsewhere(input_ids=IDS).logits, **CLOSE)
 
 
 def test_a_base_beside_the_adapters(tiny_models, tmp_path):
@@ -326,5 +351,5 @@ def test_the_revision_of_the_base_is_the_one_that_the_adapters_name(tiny_models,
     edit(adapters, revision=None)
     assert (load(adapters)(input_ids=IDS).logits - expected).abs().max() > 0.01
     edit(adapters, revision="new")
-    with pytest.raises(UserError, match="holds adapters for another model: .*'me/base'"):
+    with pytest.raises(UserError, match=r"holds adapters for another model: .*'me/base'"):
         load(adapters)

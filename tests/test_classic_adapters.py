@@ -77,7 +77,7 @@ def test_biases_beside_the_adapters_need_a_reference_of_their_own(tiny_models, b
 def test_weights_that_were_unfrozen_beside_the_adapters(tiny_models):
     model = adapted(tiny_models["llama"], peft.LoraConfig(**LLAMA))
     model.get_input_embeddings().weight.requires_grad_(True)
-    with pytest.raises(UserError, match="embed_tokens.weight is trained and is no adapter's"):
+    with pytest.raises(UserError, match=r"embed_tokens.weight is trained and is no adapter's"):
         trainer_of(tiny_models["llama"], model)
 
 

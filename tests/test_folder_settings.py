@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 from tiny_policy import make_policy
 
 from rlhf.config import ModelConfig, SamplingConfig
@@ -11,7 +12,7 @@ from rlhf.errors import UserError
 from rlhf.models.load import load_causal_lm
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.sampling.responses import continued
-from rlhf.sampling.stopping import stop_token_ids
+from rlhf.sampling.stopping import as_ids, stop_token_ids
 
 
 @pytest.mark.parametrize(
@@ -29,9 +30,13 @@ def test_settings_that_cannot_be_followed_are_one_line(tiny_models, tmp_path, fi
     folder = shutil.copytree(tiny_models["llama"], tmp_path / "model")
     said = "{" if change is None else json.dumps(json.loads((folder / file).read_text()) | change)
     (folder / file).write_text(said)
-    with pytest.raises(UserError, match=message) as refusal:
+
+    def load():
         load_tokenizer(str(folder))
         load_causal_lm(ModelConfig(name_or_path=str(folder)))
+
+    with pytest.raises(UserError, match=message) as refusal:
+        load()
     assert "\n" not in str(refusal.value)
 
 
@@ -43,6 +48,13 @@ def test_ends_that_config_json_alone_names(tiny_models, tmp_path):
         (folder / "generation_config.json").write_text(json.dumps(said))
         model = load_causal_lm(ModelConfig(name_or_path=str(folder)))
         assert stop_token_ids(model, load_tokenizer(str(folder))) == expected
+
+
+@pytest.mark.parametrize("wrong", ["1", 1.0, [1, "2"], [None]])
+def test_an_end_that_is_no_token(wrong):
+    with pytest.raises(UserError, match=r"eos_token_id is .*; it must be a token id, or a list of them"):
+        as_ids(wrong)
+    assert as_ids(torch.tensor([1, 2])) == as_ids((1, 2)) == [1, 2]
 
 
 def test_what_a_folder_wants_of_sampling_is_said_once(tiny_models, tmp_path, capsys):

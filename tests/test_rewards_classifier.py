@@ -131,7 +131,7 @@ def test_a_pad_token_that_the_model_does_not_know_is_refused(folder, pad, found)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     tokenizer.pad_token, tokenizer.eos_token = pad, None
     tokenizer.save_pretrained(folder)
-    with pytest.raises(RewardError, match=f"has the pad token {found}, of the 10 tokens that the model knows none"):
+    with pytest.raises(RewardError, match=f"has the pad token {found}, none of the 10 tokens that the model knows"):
         RewardSum.from_specs([RewardSpec(path="classifier", args={"path": folder, "label": 1})])
 
 
@@ -139,7 +139,8 @@ def test_a_regression_has_outputs_and_no_probabilities(tmp_path):
     folder = write_classifier(tmp_path / "c", problem_type="regression")
     with pytest.raises(RewardError, match="is a regression, whose outputs are no probability; set output: logit"):
         RewardSum.from_specs([RewardSpec(path="classifier", args={"path": folder, "label": 1})])
-    assert scores(Classifier(folder, 1, output="logit"))[0] == pytest.approx(logits_of(folder, TEXTS[0])[1], abs=1e-5)
+    found, _ = Classifier(folder, 1, output="logit").scores(TEXTS[:1])
+    assert found == pytest.approx([logits_of(folder, TEXTS[0])[1]], abs=1e-5)
 
 
 def test_a_model_with_one_label_is_a_reward_model(tmp_path):

@@ -62,18 +62,18 @@ def find_adapters(where: str) -> AdapterFolder | None:
         base, named_in = said["base"], f"base in {POLICY_FILE}"
     else:
         base, named_in = said.get("base_model_name_or_path"), f"base_model_name_or_path in {ADAPTER_CONFIG}"
-    if not base:
+    if not base or not isinstance(base, str):
         raise UserError(f"{where!r} holds adapters, but does not say for which model; write its name as {named_in}")
     beside = Path(where) / base
     if not Path(base).is_dir() and beside.is_dir():
         base = str(beside.resolve())
+    if base == where or (Path(base).is_dir() and Path(base).resolve() == Path(where).resolve()):
+        raise UserError(f"{where!r} holds adapters for themselves; write the name of their model as {named_in}")
     elif not Path(base).is_dir() and (base.startswith((".", "/", "~")) or base.count("/") > 1):
         raise UserError(
             f"{where!r} holds adapters for the model {base!r}, which is not there; write where it is now as {named_in}"
         )
-    return AdapterFolder(
-        where, base, said.get("gguf_file"), said.get("quantization") is not None, said.get("revision")
-    )
+    return AdapterFolder(where, base, said.get("gguf_file"), said.get("quantization") is not None, said.get("revision"))
 
 
 def read_json(file: Path) -> dict[str, Any]:

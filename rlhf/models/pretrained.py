@@ -9,7 +9,7 @@ from typing import Any
 
 from rlhf.config.gguf import split_path
 from rlhf.errors import UserError, first_line, with_kind
-from rlhf.models.adapters import AdapterFolder, find_adapters, load_merged, locate, read_json
+from rlhf.models.adapters import ADAPTER_CONFIG, AdapterFolder, find_adapters, load_merged, locate, read_json
 from rlhf.models.gguf_files import (
     alone,
     check_complete,
@@ -20,6 +20,16 @@ from rlhf.models.gguf_files import (
     split_text,
 )
 from rlhf.models.locate import model_in
+
+CONVERT = (
+    "import sys, transformers as t; m = t.AutoModelForCausalLM.from_pretrained(sys.argv[1], "
+    "use_safetensors=False); m.save_pretrained(sys.argv[1])"
+)
+CONVERT_ADAPTERS = (
+    "import sys, torch; from safetensors.torch import save_file; f = sys.argv[1] + '/adapter_model'; "
+    "save_file({k: v.clone() for k, v in torch.load(f + '.bin', weights_only=True).items()}, f + '.safetensors')"
+)
+"""Commands of one line that write a pickle's tensors as safetensors; PEFT's would need the base for it."""
 
 
 def resolve_model_path(name_or_path: str) -> str:
@@ -74,6 +84,10 @@ def load_pretrained(
     adapters = find_adapters(where)
     if adapters is not None:
         return _load_adapted(auto_class, adapters, trust_remote_code, options | {"new_head": new_head})
+    named = sorted(Path(where).glob(f"*/{ADAPTER_CONFIG}"))
+    if named and not (Path(where) / "config.json").is_file():
+        folders = ", ".join(str(file.parent) for file in named[:3])
+        raise UserError(f"{name_or_path!r} is no model, but adapters are in folders in it: name one, such as {folders}")
     if is_model(auto_class):
         options = options | {"output_loading_info": True}
     loaded = _from_pretrained(auto_class, where, name_or_path, trust_remote_code, options)
@@ -182,13 +196,9 @@ def _load_gguf(auto_class: Any, where: str, gguf_file: str, options: dict[str, A
 
 def _refuse_pickles(folder: Path) -> None:
     """Raise UserError for a folder whose weights are there as a pickle only: to read one can be to run code."""
-    for unsafe, safe in (("pytorch_model", "model"), ("adapter_model", "adapter_model")):
-        pickles = sorted(folder.glob(f"{unsafe}*.bin"))
-        if pickles and not any(folder.glob(f"{safe}*.safetensors")):
-            convert = (
-                "import sys, transformers as t; m = t.AutoModelForCausalLM.from_pretrained(sys.argv[1], "
-                "use_safetensors=False); m.save_pretrained(sys.argv[1])"
-            )
+    for kind, convert in (("pytorch_model", CONVERT), ("adapter_model", CONVERT_ADAPTERS)):
+        pickles = sorted(folder.glob(f"{kind}*.bin"))
+        if pickles and not any(folder.glob(f"{kind.removeprefix('pytorch_')}*.safetensors")):
             raise UserError(
                 f"{pickles[0]} is a pickle, which may run code when it is read; if you trust it, convert it to "
                 f'safetensors: python -c "{convert}" {shlex.quote(str(folder))}'

@@ -23,8 +23,8 @@ from rlhf.models.head import head_of, require_head, trunk_of
 from rlhf.models.private_names import loaded_from
 from rlhf.policy.branch import require_branch
 from rlhf.policy.logprobs import token_logprobs
-from rlhf.policy.shortcuts import Shortcuts
 from rlhf.policy.own_reference import require_own_reference
+from rlhf.policy.shortcuts import Shortcuts
 from rlhf.policy.value_head import (
     CRITIC_ADAPTER,
     belongs_to_critic,

@@ -123,7 +123,9 @@ def load_sequence_classifier(
         raise ValueError(f"cannot load reward model {path!r} ({error})") from error
     n = model.config.num_labels
     if n != 1:
-        raise ValueError(f"{path!r} has {n} labels; a reward model has 1 (the reward 'classifier' takes one of several)")
+        raise ValueError(
+            f"{path!r} has {n} labels; a reward model has 1 (the reward 'classifier' takes one of several)"
+        )
     return model.to(default_device()), tokenizer
 
 

@@ -136,8 +136,8 @@ def _load(path: str, dtype: str, trust_remote_code: bool) -> tuple[Any, Any]:
     pad, known = tokenizer.pad_token_id, vocabulary_size(model)
     if pad is None or pad >= known:
         raise ValueError(
-            f"the tokenizer of {path!r} has the pad token {tokenizer.pad_token!r} ({pad}), of the {known} tokens that the "
-            "model knows none; give it another pad_token"
+            f"the tokenizer of {path!r} has the pad token {tokenizer.pad_token!r} ({pad}), none of the {known} tokens "
+            "that the model knows; give it another pad_token"
         )
     model.config.pad_token_id = tokenizer.pad_token_id
     return model.to(default_device(), getattr(torch, dtype)).eval(), tokenizer

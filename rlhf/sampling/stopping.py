@@ -1,9 +1,11 @@
 """Which tokens end a response: all those that tokenizer, model folder and chat template name."""
 
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rlhf.data.chat import closing_token
+from rlhf.errors import UserError
 from rlhf.models.shape import text_config
 
 if TYPE_CHECKING:
@@ -24,7 +26,11 @@ def stop_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast
 
 
 def as_ids(eos_token_id: int | Sequence[int] | None) -> list[int]:
-    """One id, several or none, as transformers' `eos_token_id` may be, as a list."""
+    """One id, several or none, as transformers' `eos_token_id` may be, as a list; raises UserError for other things."""
     if eos_token_id is None:
         return []
-    return [eos_token_id] if isinstance(eos_token_id, int) else [int(token) for token in eos_token_id]
+    try:
+        several = [eos_token_id] if isinstance(eos_token_id, int | str) else eos_token_id
+        return [operator.index(token) for token in several]  # type: ignore[arg-type]
+    except TypeError as error:
+        raise UserError(f"eos_token_id is {eos_token_id!r}; it must be a token id, or a list of them") from error

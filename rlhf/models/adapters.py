@@ -229,8 +229,8 @@ def stirred(adapters: list[nn.Parameter]) -> Iterator[None]:
     """Within this context adapters are away from 0, where they begin and where no mistake would show."""
     originals = [parameter.detach().clone() for parameter in adapters]
     try:
-        for p in adapters:
-            generator = torch.Generator(device=p.device).manual_seed(p.numel())
+        for number, p in enumerate(adapters):
+            generator = torch.Generator(device=p.device).manual_seed(number)
             p.data.add_(STIR * torch.randn(p.shape, generator=generator, device=p.device, dtype=p.dtype))
         yield
     finally:

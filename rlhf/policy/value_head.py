@@ -62,13 +62,14 @@ def policy_adapter(model: Any, critic: Critic) -> str | None:
         return None
     from rlhf.models.private_names import BaseTunerLayer
 
-    active: str = model.active_adapter
+    active = model.active_adapter
+    require(isinstance(active, str), f"adapters {active} are active at once; choose one with set_adapter")
     invoked = getattr(names[active], "alora_invocation_tokens", None)
     require(not invoked, f"adapter {active!r} has alora_invocation_tokens, which PPO cannot train; use LoRA without")
     require(active != CRITIC_ADAPTER, f"the policy's adapter is called {active!r}, a name kept for the critic's")
     is_merged = any(module.merged for module in model.modules() if isinstance(module, BaseTunerLayer))
     require(not is_merged, f"the adapter {active!r} is merged into the weights; call unmerge_adapter() before training")
-    return active
+    return str(active)
 
 
 class ValueHead(nn.Module):

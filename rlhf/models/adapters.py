@@ -209,11 +209,11 @@ def merge(wrapper: "PeftModel", adapter: str | None = None) -> "PreTrainedModel"
     before = reading(wrapper.get_base_model())
     try:
         merged = wrapper.merge_and_unload(adapter_names=None if adapter is None else [adapter])
-    except Exception as error:  # each kind of adapters that cannot be merged fails in a way of its own
+    except Exception as raised:  # each kind of adapters that cannot be merged fails in a way of its own
         raise UserError(
             f"adapters of this kind ({kinds}) cannot be merged into {type(wrapper.get_base_model()).__name__}: "
-            f"{with_kind(error)[:200]}"
-        ) from error
+            f"{with_kind(raised)[:200]}"
+        ) from raised
     retie(merged)
     error = relative_error(reading(merged), before)
     if not error < tolerance(merged.dtype):

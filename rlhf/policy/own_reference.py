@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rlhf.errors import UserError
 from rlhf.models.dropout import ordinary_tokens
@@ -45,7 +45,7 @@ def _trained_without_adapters(peft_model: Any, trained: list[tuple[str, nn.Param
         with peft_model.disable_adapter(), torch.enable_grad():
             left = [(name, parameter) for name, parameter in trained if parameter.requires_grad]
             logits = head_of(model)(trunk_of(model)(input_ids=ordinary_tokens(model), use_cache=False)[0])
-            reached = (None,) * len(left)
+            reached: tuple[Tensor | None, ...] = (None,) * len(left)
             if logits.requires_grad and left:
                 reached = torch.autograd.grad(logits.sum(), [parameter for _, parameter in left], allow_unused=True)
     finally:

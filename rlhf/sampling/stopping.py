@@ -31,6 +31,6 @@ def as_ids(eos_token_id: int | Sequence[int] | None) -> list[int]:
         return []
     try:
         several = [eos_token_id] if isinstance(eos_token_id, int | str) else eos_token_id
-        return [operator.index(token) for token in several]  # type: ignore[arg-type]
+        return [operator.index(token) for token in several]
     except TypeError as error:
         raise UserError(f"eos_token_id is {eos_token_id!r}; it must be a token id, or a list of them") from error

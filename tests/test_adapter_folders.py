@@ -1,6 +1,7 @@
 """A folder is what it says it is: adapters, a policy of ours, a model with a value head, a reward model."""
 
 import json
+import shlex
 import shutil
 import warnings
 
@@ -39,7 +40,16 @@ KINDS = {
         target_modules=LORA["target_modules"], feedforward_modules=["down_proj"], task_type="CAUSAL_LM"
     ),
     "LoHa": peft.LoHaConfig(r=4, target_modules=LORA["target_modules"], task_type="CAUSAL_LM"),
+    "tied embedding": peft.LoraConfig(**LORA, modules_to_save=["embed_tokens"], ensure_weight_tying=True),
     "prompt": peft.PromptTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM"),
+}
+UNMERGEABLE = {
+    "holds PROMPT_TUNING, which cannot be merged": KINDS.pop("prompt"),
+    r"kind \(LORA\) cannot be merged into LlamaForCausalLM: .*lora_bias": peft.LoraConfig(**LORA, lora_bias=True),
+    r"kind \(LORA\) cannot be merged .*aLoRA": peft.LoraConfig(**LORA, alora_invocation_tokens=[5]),
+    r"kind \(ADAPTION_PROMPT\) cannot be merged": peft.AdaptionPromptConfig(
+        adapter_len=4, adapter_layers=1, task_type="CAUSAL_LM"
+    ),
 }
 
 
@@ -62,7 +72,7 @@ def edit(folder, **changes):
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "prompt"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_adapters_from_elsewhere_are_merged_into_their_base(tiny_models, tmp_path, kind):
     elsewhere = adapted(tiny_models["llama"], KINDS[kind])
     elsewhere.save_pretrained(tmp_path / "adapters")
@@ -127,6 +137,7 @@ def test_models_are_loaded_whole_or_not_at_all(tiny_models, tmp_path, damage, me
     ("changes", "message"),
     [
         ({"base_model_name_or_path": None}, "does not say for which model; write its name as base_model_name_or_path"),
+        ({"base_model_name_or_path": 5}, "does not say for which model"),
         ({"base_model_name_or_path": "/nowhere/model"}, "for the model '/nowhere/model', which is not there"),
     ],
 )
@@ -137,17 +148,44 @@ def test_a_base_that_is_not_there_is_one_line(tiny_models, tmp_path, changes, me
         load(tmp_path)
 
 
+def test_adapters_of_another_name_are_in_a_folder_of_it(tiny_models, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["llama"])
+    peft.get_peft_model(model, KINDS["lora"], adapter_name="mine").save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"adapters are in folders in it: name one, such as .*/mine"):
+        load(tmp_path)
+    load(tmp_path / "mine")
+
+
+def test_adapters_in_a_pickle_are_refused_with_a_command_that_works(tiny_models, tmp_path, monkeypatch):
+    elsewhere = adapted(tiny_models["llama"])
+    elsewhere.save_pretrained(tmp_path)
+    safe = tmp_path / "adapter_model.safetensors"
+    torch.save(load_file(safe), safe.with_suffix(".bin"))
+    safe.unlink()
+    with pytest.raises(UserError, match=r"adapter_model.bin is a pickle, which may run code") as refusal:
+        load(tmp_path)
+    _, _, code, folder = shlex.split("python -c" + str(refusal.value).partition("python -c")[2])
+    monkeypatch.setattr("sys.argv", ["-c", folder])
+    exec(code, {})
+    torch.testing.assert_close(load(tmp_path)(input_ids=IDS).logits, elsewhere(input_ids=IDS).logits, **CLOSE)
+
+
 def test_a_base_beside_the_adapters(tiny_models, tmp_path):
     shutil.copytree(tiny_models["llama"], tmp_path / "base")
     adapted(tiny_models["llama"]).save_pretrained(tmp_path / "adapters")
     edit(tmp_path / "adapters", base_model_name_or_path="../base")
     assert load(tmp_path / "adapters").dtype == torch.float32
+    edit(tmp_path / "adapters", base_model_name_or_path="../adapters")
+    with pytest.raises(UserError, match="holds adapters for themselves; write the name of their model as"):
+        load(tmp_path / "adapters")
 
 
-def test_prompt_tuning_is_refused(tiny_models, tmp_path):
-    adapted(tiny_models["llama"], KINDS["prompt"]).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="holds PROMPT_TUNING, which cannot be merged"):
+@pytest.mark.parametrize("message", UNMERGEABLE)
+def test_adapters_that_cannot_be_merged_are_one_line(tiny_models, tmp_path, message):
+    adapted(tiny_models["llama"], UNMERGEABLE[message]).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=message) as refusal:
         load(tmp_path)
+    assert "\n" not in str(refusal.value)
 
 
 def test_the_tokenizer_is_the_one_saved_with_the_adapters_or_the_base_s(tiny_models, tmp_path):
@@ -292,3 +330,28 @@ def test_adapters_cannot_go_into_four_bits(tiny_models, tmp_path):
     (tmp_path / "policy.json").write_text(json.dumps(said | {"quantization": "4bit"}))
     with warnings.catch_warnings(), pytest.raises(UserError, match="cannot be merged into a base in 4bit"):
         load(tmp_path)
+
+
+def test_the_revision_of_the_base_is_the_one_that_the_adapters_name(tiny_models, tmp_path, monkeypatch):
+    """Two revisions of a hub model, as they lie in the cache."""
+    cache = tmp_path / "hub" / "models--me--base"
+    for name, scale in (("main", 1.0), ("old", 2.0)):
+        snapshot = cache / "snapshots" / (40 * name[0])
+        shutil.copytree(tiny_models["llama"], snapshot)
+        tensors = {key: scale * tensor for key, tensor in load_file(snapshot / "model.safetensors").items()}
+        save_file(tensors, snapshot / "model.safetensors", metadata={"format": "pt"})
+        (cache / "refs").mkdir(exist_ok=True)
+        (cache / "refs" / name).write_text(snapshot.name)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    adapters = tmp_path / "adapters"
+    elsewhere = adapted(cache / "snapshots" / (40 * "o"))
+    elsewhere.save_pretrained(adapters)
+    edit(adapters, base_model_name_or_path="me/base", revision="old")
+    expected = elsewhere(input_ids=IDS).logits
+    torch.testing.assert_close(load(adapters)(input_ids=IDS).logits, expected, **CLOSE)
+    edit(adapters, revision=None)
+    assert (load(adapters)(input_ids=IDS).logits - expected).abs().max() > 0.01
+    edit(adapters, revision="new")
+    with pytest.raises(UserError, match=r"holds adapters for another model: .*'me/base'"):
+        load(adapters)

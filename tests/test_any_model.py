@@ -7,7 +7,13 @@ import torch
 from families import FAMILIES, build
 from tiny_policy import batch
 from tiny_runs import command_line, make_config
-from transformers import AutoModelForSequenceClassification, MixtralForCausalLM, RobertaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    MixtralForCausalLM,
+    RobertaConfig,
+    WhisperConfig,
+)
 
 from rlhf import AutoModelForCausalLMWithValueHead, PPOConfig, PPOTrainer
 from rlhf.cli import main
@@ -100,6 +106,13 @@ def test_scale_and_soft_cap_come_from_the_config(name, scale, soft_cap):
     features, logits = model.base_model(ids).last_hidden_state, model(ids).logits
     torch.testing.assert_close(head(features), logits)
     assert relative_error(Head(head.linear)(features), logits) > 0.01
+
+
+def test_a_scale_that_is_a_word_is_none():
+    model = build(FAMILIES["MPT"])
+    model.config.logit_scale = "inv_sqrt_d_model"  # of MPT's own code; that of transformers has no scale
+    assert head_of(model).is_linear
+    require_head(model)
 
 
 def test_a_scale_that_the_config_does_not_name_is_refused(tiny_models):
@@ -241,6 +254,13 @@ def test_context_length(name, context):
     assert context_length(build(FAMILIES[name])) == context
 
 
+def test_context_length_of_a_decoder_that_has_lost_its_encoder():
+    size = {"vocab_size": 50, "d_model": 16, "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 16}
+    ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1, "decoder_start_token_id": 1}
+    model = AutoModelForCausalLM.from_config(WhisperConfig(**size, **ends, max_target_positions=12))
+    assert context_length(model) == 12
+
+
 def test_roberta_numbers_positions_from_behind_the_pad_token():
     config = RobertaConfig(
         vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
@@ -290,3 +310,59 @@ def test_mixtral_with_adapters_on_attention_alone():
     policy = policy_on(model, ["q_proj", "k_proj", "v_proj", "o_proj"])
     assert way_of(policy) == "fast"
     assert not any("experts" in name for name, _ in policy.trainable)
+
+
+class Skipping(torch.nn.Module):
+    """A layer that is left out now and then, by a setting of an unknown name."""
+
+    def __init__(self, inner, chance):
+        super().__init__()
+        self.inner, self.chance = inner, chance
+
+    def forward(self, *given, **named):
+        output = self.inner(*given, **named)
+        return 0.0 * output if self.training and torch.rand(()) < self.chance else output
+
+
+def test_noise_that_is_seldom_there_is_refused(tiny_models):
+    torch.manual_seed(2)
+    assert (torch.rand(8) < 0.3).tolist() == [False] * 7 + [True]  # two or three passes do not show it
+    model = load_causal_lm(ModelConfig(name_or_path=str(tiny_models["llama"])))
+    model.model.layers[0].mlp = Skipping(model.model.layers[0].mlp, 0.3)
+    torch.manual_seed(2)
+    with pytest.raises(UserError, match="gives other logits for the same tokens when asked twice in train mode"):
+        require_head(model)
+    model.model.layers[0].mlp.chance = 0.0  # it draws numbers that have no effect, as OPT does
+    require_head(model)
+
+
+def test_dropout_in_a_dict_of_a_config(tiny_models):
+    model = load_causal_lm(ModelConfig(name_or_path=str(tiny_models["llama"])))
+    model.config.attn_config = {"attn_pdrop": 0.1, "nested": {"resid_pdrop": 0.2, "clip": 6.0}}
+    model.config.label2id = {"drop": 1}
+    disable_dropout(model)
+    assert model.config.attn_config == {"attn_pdrop": 0.0, "nested": {"resid_pdrop": 0.0, "clip": 6.0}}
+    assert model.config.label2id == {"drop": 1}
+
+
+def test_attention_that_takes_another_kernel_with_a_gradient(tiny_models):
+    """Rounding only: bits are compared where both ask for a gradient."""
+    model = load_causal_lm(ModelConfig(name_or_path=str(tiny_models["llama"])))
+    layer = model.model.layers[0].mlp
+    layer.register_forward_hook(lambda module, given, output: output * (1 + 1e-6 * torch.is_grad_enabled()))
+    ids = ordinary_tokens(model)
+    with torch.no_grad():
+        apart = model(ids).logits
+    assert not torch.equal(model(ids).logits, apart)
+    require_head(model)
+
+
+def test_a_model_that_fails_on_tokens_is_one_line(tiny_models):
+    model = load_causal_lm(ModelConfig(name_or_path=str(tiny_models["llama"])))
+    model.config.return_dict = False
+    with pytest.raises(UserError, match="LlamaForCausalLM cannot be trained on tokens alone"):
+        policy_on(model)
+    model.config.return_dict = True
+    model.lm_head.weight.data[5] = float("nan")
+    with pytest.raises(UserError, match="the logits of LlamaForCausalLM are not finite; look at its weights"):
+        policy_on(model)

@@ -124,6 +124,16 @@ def test_responses_that_generate_of_transformers_padded(folder, queries):
     assert_same(a, b)
 
 
+def test_a_pad_token_without_a_row_in_the_embeddings(folder, queries):
+    """What stands in front of a short query is masked, whatever it is."""
+    plain, added = make_trainer(folder), make_trainer(folder)
+    added.tokenizer.add_special_tokens({"pad_token": "<|new|>"})
+    assert added.tokenizer.pad_token_id >= added.policy.language_model.get_input_embeddings().weight.shape[0]
+    how = {"return_prompt": False, "max_new_tokens": 4, "do_sample": False}
+    found, expected = ([row.tolist() for row in t.generate(queries, batch_size=4, **how)] for t in (added, plain))
+    assert found == expected
+
+
 # ---------------------------------------------------------------- rows of one token
 
 

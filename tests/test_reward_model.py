@@ -243,6 +243,27 @@ def test_any_sequence_classifier_gives_its_raw_score(tiny_models, tmp_path):
     assert "not normalized" in reward.explain("Hi", "Ho")
 
 
+@pytest.mark.parametrize("config_pad", [None, -1, 1, 5])
+@pytest.mark.parametrize("tokenizer_pad", [None, "<|eos|>", "<|new|>"])
+def test_a_score_in_a_batch_is_that_of_the_row_alone(tiny_models, tmp_path, config_pad, tokenizer_pad):
+    """Whatever model and tokenizer call padding, EOS (1) included: transformers alone, unpadded, is what counts."""
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_models["llama"], num_labels=1).eval()
+    known = None if config_pad == -1 else config_pad  # no token: what a config of the first Llama says
+    model.config.pad_token_id = config_pad
+    model.save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(str(tiny_models["llama"]))
+    tokenizer.pad_token = tokenizer_pad
+    tokenizer.save_pretrained(tmp_path)
+    rows = [tokenizer(f"Hi\n{said}{tokenizer.eos_token}")["input_ids"] for said in ("Ho", "Show a button")]
+    model.config.pad_token_id = known
+    with torch.no_grad():
+        expected = [float(model(input_ids=torch.tensor([row])).logits) for row in rows]
+    reward = RewardModel(str(tmp_path))
+    assert reward(["Hi", "Hi"], ["Ho", "Show a button"]) == pytest.approx(expected, abs=1e-5)
+    assert reward.model.config.pad_token_id == config_pad
+
+
 def test_a_model_that_is_none_is_refused_in_one_line(tiny_models, tmp_path):
     AutoModelForSequenceClassification.from_pretrained(tiny_models["gpt2"], num_labels=2).save_pretrained(tmp_path)
     load_tokenizer(str(tiny_models["gpt2"])).save_pretrained(tmp_path)

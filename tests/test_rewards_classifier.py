@@ -126,6 +126,23 @@ def test_wrong_options_are_refused(folder, args, message):
         RewardSum.from_specs([RewardSpec(path="classifier", args={"path": folder, **args})])
 
 
+@pytest.mark.parametrize(("pad", "found"), [("<new>", r"'<new>' \(10\)"), (None, r"None \(None\)")])
+def test_a_pad_token_that_the_model_does_not_know_is_refused(folder, pad, found):
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer.pad_token, tokenizer.eos_token = pad, None
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(RewardError, match=f"has the pad token {found}, none of the 10 tokens that the model knows"):
+        RewardSum.from_specs([RewardSpec(path="classifier", args={"path": folder, "label": 1})])
+
+
+def test_a_regression_has_outputs_and_no_probabilities(tmp_path):
+    folder = write_classifier(tmp_path / "c", problem_type="regression")
+    with pytest.raises(RewardError, match="is a regression, whose outputs are no probability; set output: logit"):
+        RewardSum.from_specs([RewardSpec(path="classifier", args={"path": folder, "label": 1})])
+    found, _ = Classifier(folder, 1, output="logit").scores(TEXTS[:1])
+    assert found == pytest.approx([logits_of(folder, TEXTS[0])[1]], abs=1e-5)
+
+
 def test_a_model_with_one_label_is_a_reward_model(tmp_path):
     config = DistilBertConfig(dim=16, hidden_dim=32, n_layers=1, n_heads=2, vocab_size=10, num_labels=1)
     folder = write_classifier(tmp_path / "c")

@@ -1,6 +1,8 @@
 """What `ppo` looks at on its own first update, and refuses in one line; nothing is left of such a run but its log."""
 
 import dataclasses
+import re
+import shutil
 
 import pytest
 import torch
@@ -108,6 +110,19 @@ def test_a_token_without_a_row_in_the_embeddings(run, tiny_models, tmp_path):
     AutoModelForCausalLM.from_pretrained(tiny_models["gpt2"]).save_pretrained(folder)  # without the added rows
     with pytest.raises(UserError, match="token id 321 is used, but the model has only 320"):
         run(folder=folder)
+
+
+def test_tokens_of_a_padded_vocabulary_are_counted(run, tiny_models, tmp_path, capsys):
+    """Ten times as many rows as the tokenizer has tokens: an untrained model says them."""
+    folder = shutil.copytree(tiny_models["gpt2"], tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.resize_token_embeddings(3200, mean_resizing=False)
+    model.save_pretrained(folder)
+    run(folder=folder)
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "have no text" in line]
+    n, total, rows, known = map(int, re.findall(r"\d+", line))
+    assert (rows, known) == (3200, 320)
+    assert 0.5 * total < n < total
 
 
 def test_an_answer_that_nothing_closes_is_said_once(run, tiny_models, tmp_path, capsys):

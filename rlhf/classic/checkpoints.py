@@ -8,6 +8,7 @@ here it is model.safetensors, which TRL looks for first.
 import contextlib
 import logging
 import re
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from rlhf.classic.weight_files import (
     read_tensors,
 )
 from rlhf.config.checks import require
-from rlhf.errors import UserError, first_line, one_line
+from rlhf.errors import UserError, first_line, one_line, with_kind
 from rlhf.models.pretrained import resolve_model_path
 from rlhf.policy.value_head import CRITIC_ADAPTER
 
@@ -38,7 +39,8 @@ def save_checkpoint(model: Any, folder: str | Path, trl_0_11: bool = False, **op
     """Write a value-head model, ours or TRL's, into a folder, which is made if need be; no pickles.
 
     A plain model and its head go into one model.safetensors (TRL cannot read local shards), a PEFT model's adapters
-    into their own file and the head into model.safetensors.
+    into their own file and the head into model.safetensors. Of several, those that are active lie in the folder itself,
+    from where they are loaded, the others in folders of their names.
 
     Args:
         model: The value-head model; of a `Policy`, its `wrapper`.
@@ -72,6 +74,7 @@ def save_checkpoint(model: Any, folder: str | Path, trl_0_11: bool = False, **op
         if trl_0_11:
             check_readable_by_old_peft(configs)
         model.pretrained_model.save_pretrained(str(folder), **options)
+        put_on_top(folder, model.pretrained_model.active_adapter)
         save_file(head, folder / f"model{SAFE}", metadata={"format": "pt"})
         if trl_0_11:
             write_for_old_peft(folder)
@@ -79,6 +82,18 @@ def save_checkpoint(model: Any, folder: str | Path, trl_0_11: bool = False, **op
         weights = given or model.pretrained_model.state_dict()
         one_file = {"max_shard_size": "1000GB"} | options
         model.pretrained_model.save_pretrained(str(folder), state_dict=weights | head, **one_file)
+
+
+def put_on_top(folder: Path, adapter: str) -> None:
+    """Move what PEFT put into a folder of the adapter's name up; what is called default, and was there, into one."""
+    if adapter == "default":
+        return
+    for file in (ADAPTER_CONFIG, f"adapter_model{SAFE}"):
+        if (folder / file).is_file():
+            (folder / "default").mkdir(exist_ok=True)
+            (folder / file).replace(folder / "default" / file)
+        (folder / adapter / file).replace(folder / file)
+    shutil.rmtree(folder / adapter)
 
 
 def read_checkpoint(
@@ -142,8 +157,9 @@ def _read_plain(name_or_path: str, model_args: tuple[Any, ...], options: dict[st
             model, report = AutoModelForCausalLM.from_pretrained(name_or_path, *model_args, **options)
     except OSError as error:
         raise UserError(f"{name_or_path!r} {NOT_THERE} ({first_line(error)})") from error
-    except ValueError as error:  # an encoder-decoder, a class of its own code
-        raise UserError(f"cannot load {name_or_path!r} as a causal language model ({first_line(error)})") from error
+    except Exception as error:  # an encoder-decoder, a class of its own code, a quantizer's package that is missing
+        reason = first_line(error) if isinstance(error, ValueError) else with_kind(error)[:300]
+        raise UserError(f"cannot load {name_or_path!r} as a causal language model ({reason})") from error
     wrong = [
         f"{name} has shape {tuple(found)}, the model needs {tuple(needed)}"
         for name, found, needed in report["mismatched_keys"]

@@ -10,22 +10,15 @@ import torch
 from torch import Tensor
 
 from rlhf.config.checks import require
+from rlhf.models.shape import vocabulary_size
 from rlhf.sampling.batch import pad_left
+from rlhf.sampling.folder_settings import ALTERS
 from rlhf.sampling.stopping import as_ids, stop_token_ids
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-ALTERS: dict[str, tuple[Any, ...]] = {
-    "min_p": (0,), "top_h": (), "typical_p": (1,), "epsilon_cutoff": (0,), "eta_cutoff": (0,),
-    "repetition_penalty": (1,), "encoder_repetition_penalty": (1,), "no_repeat_ngram_size": (0,),
-    "encoder_no_repeat_ngram_size": (0,), "exponential_decay_length_penalty": (), "bad_words_ids": ([],),
-    "sequence_bias": ([], {}), "suppress_tokens": ([],), "begin_suppress_tokens": ([],), "forced_bos_token_id": (),
-    "forced_eos_token_id": (), "guidance_scale": (1,), "watermarking_config": (), "penalty_alpha": (0,),
-    "dola_layers": (), "min_new_tokens": (0,),
-}  # fmt: skip
-"""Settings of `generate` that change what is sampled, and the values besides None that change nothing."""
 ONE_SAMPLE = ("num_beams", "num_beam_groups", "num_return_sequences")
 BEAMS_ONLY = ("constraints", "force_words_ids", "diversity_penalty")
 PROCESSORS = ("logits_processor", "prefix_allowed_tokens_fn", "custom_generate", "negative_prompt_ids")
@@ -100,8 +93,8 @@ def sampler(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", opti
         config.eos_token_id = stop_token_ids(model, tokenizer)
     elif max(passed) >= 0:  # -1 is how TRL's examples say that nothing ends a response
         config.eos_token_id = list(dict.fromkeys([*passed, tokenizer.eos_token_id]))
-    if config.pad_token_id is None:
-        config.pad_token_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    known, pads = range(vocabulary_size(model)), (config.pad_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
+    config.pad_token_id = next((token for token in pads if token in known), 0)  # which one does not matter
     criteria.append(EosTokenCriteria(config.eos_token_id))
     if config.stop_strings:
         criteria.append(StopStringCriteria(tokenizer, config.stop_strings))

@@ -17,6 +17,7 @@ from rlhf.fast.install import install
 from rlhf.models.dropout import disable_dropout
 from rlhf.models.head import require_head
 from rlhf.parallel.launch import join_processes, require_data_parallel
+from rlhf.policy.own_reference import require_own_reference
 from rlhf.policy.policy import Policy
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def replace_reference(policy: Policy, ref_model: Any) -> None:
         require(
             policy.is_peft, "ref_model is None, but the model has no adapters to turn off; give a frozen copy of it"
         )
+        require_own_reference(policy.wrapper.pretrained_model, policy.trainable)
         policy.frozen_reference = None
         return
     reference = reference_network(ref_model, policy.wrapper).requires_grad_(False).eval()

@@ -77,16 +77,18 @@ def bos_ids(tokenizer: "PreTrainedTokenizerFast") -> list[int]:
 
 
 def closing_text(tokenizer: "PreTrainedTokenizerFast") -> str:
-    """What the chat template, if there is one, writes behind an answer, without the white space around it."""
-    from jinja2 import TemplateError
+    """What the chat template, if there is one, writes behind an answer, without the white space around it.
 
+    Nothing where it fails on a plain conversation, or leaves the answer out.
+    """
     if tokenizer.chat_template is None:
         return ""
     try:
         rendered = tokenizer.apply_chat_template(list(PROBE), tokenize=False)
-    except TemplateError:
+    except Exception:  # templates are programs
         return ""
-    return rendered.rpartition(PROBE[-1]["content"])[2].strip()
+    _, answer, behind = rendered.rpartition(PROBE[-1]["content"])
+    return behind.strip() if answer else ""
 
 
 def closing_token(tokenizer: "PreTrainedTokenizerFast") -> int | None:

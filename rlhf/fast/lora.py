@@ -42,7 +42,7 @@ class FusedLinear(LoraLinear):
         return adapter if is_frozen and is_plain(self, adapter) else None
 
 
-def is_plain(layer: Any, adapter: str) -> bool:
+def is_plain(layer: Any, adapter: str | None) -> bool:
     """Whether a layer of a model computes W x + b + scaling B A x with this adapter, and nothing besides.
 
     A subclass of a linear layer may do more than that, and so may a LoRA layer of another kind, or a variant.

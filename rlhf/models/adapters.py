@@ -8,14 +8,14 @@ import contextlib
 import copy
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from rlhf.errors import UserError, first_line
+from rlhf.errors import UserError, first_line, with_kind
 from rlhf.models.dropout import ordinary_tokens
 from rlhf.models.head import relative_error, tolerance, trunk_of
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ADAPTER_CONFIG, ADAPTER_FILE, POLICY_FILE = "adapter_config.json", "adapter_model.safetensors", "policy.json"
+STIR = 0.02
+"""Standard deviation of what is added to adapters for a trial: as much as the weights themselves scatter."""
 ANOTHER = "the adapters belong to another model, or are damaged"
 
 
@@ -35,12 +37,14 @@ class AdapterFolder(NamedTuple):
         base: Hub name or folder of the base model.
         gguf_file: The GGUF there that is the base, if it is one.
         is_quantized: Whether they were trained on a base in four bits.
+        revision: Of a base on the hub.
     """
 
     where: str
     base: str
     gguf_file: str | None = None
     is_quantized: bool = False
+    revision: str | None = None
 
 
 def find_adapters(where: str) -> AdapterFolder | None:
@@ -51,23 +55,36 @@ def find_adapters(where: str) -> AdapterFolder | None:
     file = locate(where, POLICY_FILE) or locate(where, ADAPTER_CONFIG)
     if file is None:
         return None
-    said = json.loads(file.read_text(encoding="utf-8"))
+    said = read_json(file)
     if "lora" in said and said["lora"] is None:  # a policy that was trained in full is a model
         return None
     if file.name == POLICY_FILE:
         base, named_in = said["base"], f"base in {POLICY_FILE}"
     else:
         base, named_in = said.get("base_model_name_or_path"), f"base_model_name_or_path in {ADAPTER_CONFIG}"
-    if not base:
+    if not base or not isinstance(base, str):
         raise UserError(f"{where!r} holds adapters, but does not say for which model; write its name as {named_in}")
     beside = Path(where) / base
     if not Path(base).is_dir() and beside.is_dir():
         base = str(beside.resolve())
+    if base == where or (Path(base).is_dir() and Path(base).resolve() == Path(where).resolve()):
+        raise UserError(f"{where!r} holds adapters for themselves; write the name of their model as {named_in}")
     elif not Path(base).is_dir() and (base.startswith((".", "/", "~")) or base.count("/") > 1):
         raise UserError(
             f"{where!r} holds adapters for the model {base!r}, which is not there; write where it is now as {named_in}"
         )
-    return AdapterFolder(where, base, said.get("gguf_file"), said.get("quantization") is not None)
+    return AdapterFolder(where, base, said.get("gguf_file"), said.get("quantization") is not None, said.get("revision"))
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The settings in a file; raises UserError for one that is damaged."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read ({first_line(error)}); it is damaged or incomplete") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file} holds {found!r:.40}; it must be a JSON object")
+    return found
 
 
 def locate(where: str, name: str) -> Path | None:
@@ -125,6 +142,8 @@ def load_merged(
         wrapper = peft.MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(settings.task_type, peft.PeftModel)(model, settings)
         check_shapes(wrapper, settings, shapes, file)
         result = wrapper.load_adapter(where, "default", is_trainable=False)
+    except UserError:
+        raise
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         raise UserError(f"cannot put the adapters in {where!r} on {adapters.base!r} ({first_line(error)})") from error
     for names, what in ((result.missing_keys, "is missing"), (result.unexpected_keys, "has no place in the model")):
@@ -185,17 +204,38 @@ def merge(wrapper: "PeftModel", adapter: str | None = None) -> "PreTrainedModel"
 
     Where adapters changed one of two tied embeddings, the LM head gets weights of its own.
     """
+    kinds = ", ".join(sorted({settings.peft_type.value for settings in wrapper.peft_config.values()}))
     untie(wrapper.get_base_model())
     before = reading(wrapper.get_base_model())
-    merged = wrapper.merge_and_unload(adapter_names=None if adapter is None else [adapter])
+    try:
+        merged = wrapper.merge_and_unload(adapter_names=None if adapter is None else [adapter])
+    except Exception as raised:  # each kind of adapters that cannot be merged fails in a way of its own
+        raise UserError(
+            f"adapters of this kind ({kinds}) cannot be merged into {type(wrapper.get_base_model()).__name__}: "
+            f"{with_kind(raised)[:200]}"
+        ) from raised
+    retie(merged)
     error = relative_error(reading(merged), before)
     if not error < tolerance(merged.dtype):
-        kinds = ", ".join(sorted({settings.peft_type.value for settings in wrapper.peft_config.values()}))
         raise UserError(
             f"{type(merged).__name__} with its adapters ({kinds}) merged in computes something else than with them "
             f"apart (relative error {error:.2g}), so it is not supported; take other lora.target_modules"
         )
     return merged
+
+
+@contextlib.contextmanager
+def stirred(adapters: list[nn.Parameter]) -> Iterator[None]:
+    """Within this context adapters are away from 0, where they begin and where no mistake would show."""
+    originals = [parameter.detach().clone() for parameter in adapters]
+    try:
+        for number, p in enumerate(adapters):
+            generator = torch.Generator(device=p.device).manual_seed(number)
+            p.data.add_(STIR * torch.randn(p.shape, generator=generator, device=p.device, dtype=p.dtype))
+        yield
+    finally:
+        for parameter, original in zip(adapters, originals, strict=True):
+            parameter.data.copy_(original)
 
 
 def untie(model: "PreTrainedModel") -> None:
@@ -209,6 +249,13 @@ def untie(model: "PreTrainedModel") -> None:
     plain = head.get_base_layer() if isinstance(head, BaseTunerLayer) else getattr(head, "original_module", head)
     plain.weight = nn.Parameter(plain.weight.detach().clone(), requires_grad=False)
     model.config.tie_word_embeddings = False
+
+
+def retie(model: "PreTrainedModel") -> None:
+    """Have the config say so where LM head and embedding are one tensor: else only one of the two would be stored."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is not None and head.weight is embedding.weight:
+        model.config.tie_word_embeddings = True
 
 
 @torch.no_grad()

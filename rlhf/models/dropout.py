@@ -13,13 +13,28 @@ DROPOUT, JITTER = "drop", "jitter"
 """What the names of such settings have in common: attention_dropout, resid_pdrop, layerdrop; router_jitter_noise."""
 
 
+STRENGTHS = ("p", "prob", "rate")
+"""What the strength may be called in a module whose class has it in its name."""
+
+
 def zero_dropout(settings: Any) -> None:
     """Set every dropout in a config to 0, in those nested in it too (of a text model in a multimodal one, say)."""
-    for name, value in vars(settings).items():
+    for name, value in list(vars(settings).items()):
         if is_set(name, value, DROPOUT):
             setattr(settings, name, 0.0)
+        elif isinstance(value, dict):
+            zero_entries(value)
         elif hasattr(value, "to_dict"):
             zero_dropout(value)
+
+
+def zero_entries(settings: dict[str, Any], all_of_them: bool = False) -> None:
+    """Likewise in a dict, as remote code nests its configs; all_of_them: PEFT's, by the name of an adapter."""
+    for name, value in settings.items():
+        if isinstance(value, float) and (all_of_them or DROPOUT in str(name)):
+            settings[name] = 0.0
+        elif isinstance(value, dict):
+            zero_entries(value)
 
 
 def disable_dropout(model: torch.nn.Module) -> None:
@@ -32,9 +47,12 @@ def disable_dropout(model: torch.nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, DropoutNd):
             module.p = 0.0
+        is_dropout = DROPOUT in type(module).__name__.lower()
         for name, value in list(vars(module).items()):
-            if is_set(name, value, DROPOUT):
+            if is_set(DROPOUT if is_dropout and name in STRENGTHS else name, value, DROPOUT):
                 setattr(module, name, 0.0)
+            elif isinstance(value, dict) and DROPOUT in name:
+                zero_entries(value, all_of_them=True)
             if is_set(name, value, JITTER):
                 keep_in_eval_mode(module)
         config: PreTrainedConfig | None = getattr(module, "config", None)

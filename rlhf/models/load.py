@@ -9,6 +9,7 @@ from rlhf.config import LoraConfig, ModelConfig, ScratchModel
 from rlhf.errors import UserError
 from rlhf.models.adapters import reading
 from rlhf.models.dropout import disable_dropout
+from rlhf.models.head import not_on_tokens
 from rlhf.models.pretrained import load_pretrained
 from rlhf.models.quantization import keep_differentiable, quantization_options
 from rlhf.models.tokenizer import train_tokenizer
@@ -136,6 +137,8 @@ def unsuitable(model: "PreTrainedModel") -> list[str] | None:
     try:
         for in_train_mode in used:  # Gemma 3n reads some weights directly in one of the two
             reading(model, in_train_mode)
+    except Exception as error:
+        raise UserError(not_on_tokens(model, error)) from error
     finally:
         for hook in hooks:
             hook.remove()

@@ -9,7 +9,7 @@ from typing import Any
 
 from rlhf.config.gguf import split_path
 from rlhf.errors import UserError, first_line, with_kind
-from rlhf.models.adapters import AdapterFolder, find_adapters, load_merged, locate
+from rlhf.models.adapters import ADAPTER_CONFIG, AdapterFolder, find_adapters, load_merged, locate, read_json
 from rlhf.models.gguf_files import (
     alone,
     check_complete,
@@ -20,6 +20,16 @@ from rlhf.models.gguf_files import (
     split_text,
 )
 from rlhf.models.locate import model_in
+
+CONVERT = (
+    "import sys, transformers as t; m = t.AutoModelForCausalLM.from_pretrained(sys.argv[1], "
+    "use_safetensors=False); m.save_pretrained(sys.argv[1])"
+)
+CONVERT_ADAPTERS = (
+    "import sys, torch; from safetensors.torch import save_file; f = sys.argv[1] + '/adapter_model'; "
+    "save_file({k: v.clone() for k, v in torch.load(f + '.bin', weights_only=True).items()}, f + '.safetensors')"
+)
+"""Commands of one line that write a pickle's tensors as safetensors; PEFT's would need the base for it."""
 
 
 def resolve_model_path(name_or_path: str) -> str:
@@ -61,8 +71,6 @@ def load_pretrained(
     or has one too many, when it needs Python code of its own and is not trusted with that, and, with
     use_safetensors=True among the options, when its weights are a pickle.
     """
-    from safetensors import SafetensorError
-
     name, gguf_file = split_path(name_or_path, gguf_file)
     where = resolve_model_path(name)
     if gguf_file is not None:
@@ -76,28 +84,54 @@ def load_pretrained(
     adapters = find_adapters(where)
     if adapters is not None:
         return _load_adapted(auto_class, adapters, trust_remote_code, options | {"new_head": new_head})
+    named = sorted(Path(where).glob(f"*/{ADAPTER_CONFIG}"))
+    if named and not (Path(where) / "config.json").is_file():
+        folders = ", ".join(str(file.parent) for file in named[:3])
+        raise UserError(f"{name_or_path!r} is no model, but adapters are in folders in it: name one, such as {folders}")
     if is_model(auto_class):
         options = options | {"output_loading_info": True}
+    loaded = _from_pretrained(auto_class, where, name_or_path, trust_remote_code, options)
+    if not is_model(auto_class):
+        return loaded
+    model, report = loaded
+    _require_complete(model, name_or_path, report, new_head)
+    _require_read(where)
+    return model
+
+
+def _from_pretrained(
+    auto_class: Any, where: str, name_or_path: str, trust_remote_code: bool, options: dict[str, Any]
+) -> Any:
+    """Raises UserError whatever goes wrong: a model's own code and the packages of quantizers fail in many ways."""
+    from safetensors import SafetensorError
+
     try:
-        loaded = auto_class.from_pretrained(where, trust_remote_code=trust_remote_code, **options)
-    except ValueError as error:
-        reason = first_line(error)
+        return auto_class.from_pretrained(where, trust_remote_code=trust_remote_code, **options)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        folder = os.path.isdir(where)
+        place = "cannot load the model folder" if folder else "neither a folder nor a reachable hub model:"
+        raise UserError(f"{place} {name_or_path!r} ({first_line(error)})") from error
+    except Exception as error:
+        reason = first_line(error) if isinstance(error, ValueError | ImportError) else with_kind(error)[:300]
         raise UserError(
             f"{name_or_path!r} comes with Python code, which would be run to load it; read that code, and set "
             "trust_remote_code: true beside its name if you trust it"
             if "custom code" in reason
             else f"cannot load {name_or_path!r} ({reason})"
         ) from error
-    except (OSError, RuntimeError, SafetensorError) as error:
-        reason = first_line(error)
-        folder = os.path.isdir(where)
-        place = "cannot load the model folder" if folder else "neither a folder nor a reachable hub model:"
-        raise UserError(f"{place} {name_or_path!r} ({reason})") from error
-    if not is_model(auto_class):
-        return loaded
-    model, report = loaded
-    _require_complete(model, name_or_path, report, new_head)
-    return model
+
+
+def _require_read(where: str) -> None:
+    """Raise UserError for a generation_config.json that transformers could not read, and says nothing of.
+
+    A response ends where it says, so that its tokens have to be token ids.
+    """
+    file = locate(where, "generation_config.json")
+    named = {} if file is None else read_json(file)
+    ends = named.get("eos_token_id")
+    ids = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    if any(type(token) is not int for token in ids):
+        raise UserError(f"{file}: eos_token_id is {ends!r}; it must be a token id, or a list of them")
 
 
 def _require_complete(model: Any, name_or_path: str, report: dict[str, Any], new_head: bool) -> None:
@@ -123,6 +157,8 @@ def _load_adapted(auto_class: Any, adapters: AdapterFolder, trust_remote_code: b
     where, base = adapters.where, adapters.base
 
     def load_base(**options: Any) -> Any:
+        if adapters.revision is not None:
+            options["revision"] = adapters.revision
         try:
             return load_pretrained(auto_class, base, trust_remote_code, adapters.gguf_file, **options)
         except UserError as error:
@@ -134,7 +170,7 @@ def _load_adapted(auto_class: Any, adapters: AdapterFolder, trust_remote_code: b
     options.pop("new_head")
     if hasattr(auto_class, "for_model") or locate(where, "tokenizer_config.json") is None:
         return load_base(**options)
-    return auto_class.from_pretrained(where, trust_remote_code=trust_remote_code, **options)
+    return _from_pretrained(auto_class, where, where, trust_remote_code, options)
 
 
 def _load_gguf(auto_class: Any, where: str, gguf_file: str, options: dict[str, Any]) -> Any:
@@ -160,13 +196,9 @@ def _load_gguf(auto_class: Any, where: str, gguf_file: str, options: dict[str, A
 
 def _refuse_pickles(folder: Path) -> None:
     """Raise UserError for a folder whose weights are there as a pickle only: to read one can be to run code."""
-    for unsafe, safe in (("pytorch_model", "model"), ("adapter_model", "adapter_model")):
-        pickles = sorted(folder.glob(f"{unsafe}*.bin"))
-        if pickles and not any(folder.glob(f"{safe}*.safetensors")):
-            convert = (
-                "import sys, transformers as t; m = t.AutoModelForCausalLM.from_pretrained(sys.argv[1], "
-                "use_safetensors=False); m.save_pretrained(sys.argv[1])"
-            )
+    for kind, convert in (("pytorch_model", CONVERT), ("adapter_model", CONVERT_ADAPTERS)):
+        pickles = sorted(folder.glob(f"{kind}*.bin"))
+        if pickles and not any(folder.glob(f"{kind.removeprefix('pytorch_')}*.safetensors")):
             raise UserError(
                 f"{pickles[0]} is a pickle, which may run code when it is read; if you trust it, convert it to "
                 f'safetensors: python -c "{convert}" {shlex.quote(str(folder))}'

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 UNLIMITED = LARGEST
 """Context of a model that names none: a recurrent one, or one whose positions are differences (ALiBi)."""
-CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx", "context_length")
+CONTEXT_NAMES = (
+    "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx", "context_length",
+    "max_target_positions", "max_sequence_length", "max_context_length",
+)  # fmt: skip
 
 
 def context_length(model: "PreTrainedModel") -> int:

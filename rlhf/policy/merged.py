@@ -9,17 +9,14 @@ from torch import Tensor, nn
 
 from rlhf.config.checks import require
 from rlhf.fast.packed import Layer, can_pack, packed
+from rlhf.models.adapters import stirred
 from rlhf.models.dropout import ordinary_tokens
 from rlhf.models.head import relative_error, tolerance
 from rlhf.models.quantization import is_quantized
 from rlhf.policy.policy import Policy
-from rlhf.policy.value_head import POLICY_ADAPTER
 
 if TYPE_CHECKING:
     from rlhf.models.private_names import LoraLayer
-
-STIR = 0.02
-"""Standard deviation of what is added to the adapters for a trial: as much as the weights themselves scatter."""
 
 
 def merges(policy: Policy) -> bool:
@@ -71,7 +68,7 @@ def _could_pack(policy: Policy) -> bool:
         return False
     from rlhf.fast.lora import is_plain
 
-    are_plain = all(is_plain(layer, POLICY_ADAPTER) for layer in lora_layers(policy.language_model))
+    are_plain = all(is_plain(layer, policy.adapter) for layer in lora_layers(policy.language_model))
     return are_plain and can_pack(policy.language_model.get_output_embeddings().weight)
 
 
@@ -115,7 +112,7 @@ def decoding(policy: Policy, n_rows: int) -> Iterator[None]:
         with merged(policy):
             yield
         return
-    with in_eval_mode(policy), packed(merged_layers(policy.language_model, POLICY_ADAPTER), n_rows):
+    with in_eval_mode(policy), packed(merged_layers(policy.language_model, policy.adapter), n_rows):
         yield
 
 
@@ -135,9 +132,9 @@ def _merged(policy: Policy, layers: "list[LoraLayer]") -> Iterator[None]:
     weights = {p for layer in layers for p in _own_parameters(layer)}
     originals = {weight: weight.detach().clone() for weight in weights}
     with in_eval_mode(policy):
-        if layers:
-            policy.wrapper.pretrained_model.merge_adapter([POLICY_ADAPTER])
         try:
+            if layers:
+                policy.wrapper.pretrained_model.merge_adapter([policy.adapter])
             yield
         finally:
             if layers:
@@ -152,26 +149,14 @@ def _merging_changes_nothing(policy: Policy) -> bool:
     if not layers:
         return True
     ids, model = ordinary_tokens(policy.language_model), policy.language_model
-    with stirred(policy), torch.autocast(policy.device.type, enabled=False):
+    with stirred(policy.adapters()), torch.autocast(policy.device.type, enabled=False):
         apart = model(input_ids=ids, use_cache=False).logits  # in train mode, as in the update
-        with _merged(policy, layers):
-            together = model(input_ids=ids, use_cache=False).logits
+        try:
+            with _merged(policy, layers):
+                together = model(input_ids=ids, use_cache=False).logits
+        except Exception:  # PEFT cannot merge every kind, and says so in many ways
+            return False
     return relative_error(together, apart) < tolerance(apart.dtype)
-
-
-@contextlib.contextmanager
-def stirred(policy: Policy) -> Iterator[None]:
-    """Within this context the policy's adapters are away from 0, where they begin and where no mistake would show."""
-    generator = torch.Generator(device=policy.device).manual_seed(0)
-    parameters = policy.policy_parameters() if policy.is_peft else []
-    originals = [parameter.detach().clone() for parameter in parameters]
-    try:
-        for p in parameters:
-            p.data.add_(STIR * torch.randn(p.shape, generator=generator, device=p.device, dtype=p.dtype))
-        yield
-    finally:
-        for parameter, original in zip(parameters, originals, strict=True):
-            parameter.data.copy_(original)
 
 
 def lora_layers(model: nn.Module) -> "list[LoraLayer]":
@@ -197,7 +182,7 @@ def in_eval_mode(policy: Policy) -> Iterator[None]:
 
 
 @torch.no_grad()
-def merged_layers(model: nn.Module, adapter: str) -> Iterator[Layer]:
+def merged_layers(model: nn.Module, adapter: str | None) -> Iterator[Layer]:
     """Every linear layer of a model, one after the other; its weight with the adapter merged in where it has one."""
     from rlhf.models.private_names import Conv1D, LoraLayer
 
@@ -211,7 +196,7 @@ def merged_layers(model: nn.Module, adapter: str) -> Iterator[Layer]:
             yield module, weight.t() if isinstance(module, Conv1D) else weight, module.bias
 
 
-def merged_weight(layer: "LoraLayer", adapter: str) -> Tensor:
+def merged_weight(layer: "LoraLayer", adapter: str | None) -> Tensor:
     """Weight of the base with an adapter merged in, W + scaling B A: [out, in]; the base is not touched."""
     base = layer.get_base_layer().weight.data
     a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight

@@ -17,17 +17,19 @@ from torch import Tensor, nn
 from rlhf.config import WITH_ADAPTERS, Critic, LoraConfig
 from rlhf.config.checks import require
 from rlhf.fast.install import install
+from rlhf.models.adapters import stirred
 from rlhf.models.dropout import disable_dropout
 from rlhf.models.head import head_of, require_head, trunk_of
 from rlhf.models.private_names import loaded_from
 from rlhf.policy.branch import require_branch
 from rlhf.policy.logprobs import token_logprobs
+from rlhf.policy.own_reference import require_own_reference
 from rlhf.policy.shortcuts import Shortcuts
 from rlhf.policy.value_head import (
     CRITIC_ADAPTER,
-    POLICY_ADAPTER,
     belongs_to_critic,
     check_precision,
+    policy_adapter,
     wrap_in_full,
     wrap_with_value_head,
 )
@@ -59,8 +61,8 @@ class Policy(nn.Module):
         fast_paths: Use `rlhf.fast`; False runs the code of transformers, PEFT and PyTorch as it is.
 
     Raises UserError for a model that is noisy in train mode, for one whose logits are more than its LM head, a scale
-    and a soft cap make of its last hidden state (see `require_head`), and for one in float16; warns of weights that are
-    trained in bfloat16.
+    and a soft cap make of its last hidden state (see `require_head`), for adapters without which it is no reference
+    (see `require_own_reference`), and for one in float16; warns of weights that are trained in bfloat16.
     """
 
     def __init__(
@@ -78,10 +80,7 @@ class Policy(nn.Module):
             self.is_peft or reference is not None,
             "the model is trained in full and has no reference; give ref_model, a frozen copy of it",
         )
-        require(
-            critic not in WITH_ADAPTERS or (self.is_peft and CRITIC_ADAPTER in wrapper.pretrained_model.peft_config),
-            f"critic is {critic!r}, but the model has no adapter called {CRITIC_ADAPTER!r}; use shared or detached",
-        )
+        self.adapter = policy_adapter(wrapper.pretrained_model, critic)
         self.frozen_reference = None if reference is None else reference.requires_grad_(False).eval()
         self.reads_reference = False
         self.shortcuts = Shortcuts()
@@ -89,14 +88,17 @@ class Policy(nn.Module):
         disable_dropout(self)
         self.trainable = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
         check_precision(self.language_model, [p for _, p in self.trainable])
-        if self.is_peft:
-            self._activate(POLICY_ADAPTER)
+        if self.adapter:
+            self._activate(self.adapter)
         if fast_paths:
             install(self, self.language_model)
-        require_head(self.language_model, outermost=self.wrapper.pretrained_model)
+        with stirred(self.adapters()):
+            require_head(self.language_model, outermost=self.wrapper.pretrained_model)
         if critic == "branch":
             require_branch(wrapper.branch, self.language_model)
-        if reference is not None:
+        if reference is None:
+            require_own_reference(self.wrapper.pretrained_model, self.trainable)
+        else:
             require_head(reference)
         self.train()  # dropout is off; without train mode models ignore gradient checkpointing
 
@@ -114,11 +116,9 @@ class Policy(nn.Module):
         """New adapters and a new value head on a frozen base, which without them is the reference, bit for bit.
 
         Args:
-            model: The base.
             lora: Rank, scale and targets of the adapters.
             critic: As above; `adapter` gives the critic adapters of its own, `branch` on its last blocks alone.
             gradient_checkpointing: Trade compute for activation memory.
-            fast_paths: As above.
             critic_lora: Rank and scale of the critic's adapters, where they are not those of the policy's.
             critic_layers: Blocks of the branch; None is a quarter of them.
         """
@@ -139,9 +139,9 @@ class Policy(nn.Module):
         """All weights of a model trained, with a new value head; a frozen copy of it is the reference.
 
         Args:
-            model: The language model as it is now; should be in float32.
+            model: As it is now; should be in float32.
             critic: As above; `separate` gives the critic a trunk of its own, which begins as a copy.
-            gradient_checkpointing: Trade compute for activation memory.
+            gradient_checkpointing, fast_paths: As above.
         """
         reference = copy.deepcopy(model)
         policy = cls(wrap_in_full(model, critic), critic, reference, new_critic=True, fast_paths=fast_paths)
@@ -184,6 +184,10 @@ class Policy(nn.Module):
     def policy_parameters(self) -> list[nn.Parameter]:
         """The policy's adapters, or all weights of a model that is trained in full."""
         return [p for name, p in self.trainable if not belongs_to_critic(name)]
+
+    def adapters(self) -> list[nn.Parameter]:
+        """The policy's; none where all weights are trained."""
+        return self.policy_parameters() if self.is_peft else []
 
     def forward(
         self,

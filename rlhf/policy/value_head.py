@@ -47,6 +47,31 @@ def belongs_to_critic(parameter_name: str) -> bool:
     return any(f".{part}." in parameter_name for part in ("v_head", "critic_trunk", CRITIC_ADAPTER))
 
 
+def policy_adapter(model: Any, critic: Critic) -> str | None:
+    """Name of the adapters that are trained as the policy's: those that are active; None for a model without any.
+
+    Raises UserError where the critic's are missing, or the policy's have their name, are merged into the weights or
+    depend on what the prompt says (aLoRA), which PEFT's wrapper has to find out for each batch.
+    """
+    names = getattr(model, "peft_config", {})
+    require(
+        critic not in WITH_ADAPTERS or CRITIC_ADAPTER in names,
+        f"critic is {critic!r}, but the model has no adapter called {CRITIC_ADAPTER!r}; use shared or detached",
+    )
+    if not names:
+        return None
+    from rlhf.models.private_names import BaseTunerLayer
+
+    active = model.active_adapter
+    require(isinstance(active, str), f"adapters {active} are active at once; choose one with set_adapter")
+    invoked = getattr(names[active], "alora_invocation_tokens", None)
+    require(not invoked, f"adapter {active!r} has alora_invocation_tokens, which PPO cannot train; use LoRA without")
+    require(active != CRITIC_ADAPTER, f"the policy's adapter is called {active!r}, a name kept for the critic's")
+    is_merged = any(module.merged for module in model.modules() if isinstance(module, BaseTunerLayer))
+    require(not is_merged, f"the adapter {active!r} is merged into the weights; call unmerge_adapter() before training")
+    return str(active)
+
+
 class ValueHead(nn.Module):
     """V = w h + b in the type of its weights, 0 until it is told or trained: features [..., H] -> values [..., 1].
 

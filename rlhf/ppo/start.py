@@ -41,6 +41,7 @@ class StartChecks(Callback):
         for name in ("old_logprobs", "ref_logprobs", "old_values"):
             finite = bool(getattr(rollout, name)[mask].isfinite().all())
             require(finite, f"{name} of the first rollout are not all finite; the weights of the model are damaged")
+        say_tokens_without_text(trainer, rollout)
         kl = float((rollout.old_logprobs - rollout.ref_logprobs).sum(-1).abs().max())
         require(
             kl <= KL_LIMIT,
@@ -64,6 +65,20 @@ class StartChecks(Callback):
             trainer.updates_done > 1 or (abs(ratio - 1) <= limit and math.isfinite(ratio)),
             f"the first ratio is {ratio:.4f}, not 1 (limit {limit:g} apart): the same policy gives other probabilities "
             "in the update than in the rollout; look for dropout, or layers that differ in train mode",
+        )
+
+
+def say_tokens_without_text(trainer: PPOTrainer, rollout: Rollout) -> None:
+    """Say, in one line, if ids were sampled that only the padding of the model's vocabulary has."""
+    known = 1 + max(trainer.tokenizer.get_vocab().values())
+    sampled = [token for ids in rollout.all_response_ids() for token in ids]
+    n = sum(token >= known for token in sampled)
+    if n and trainer.ranks.is_first:
+        rows = embedding_rows(trainer.policy)
+        print(
+            f"warning: {n} of {len(sampled)} tokens sampled have no text: the model knows {rows} tokens, its tokenizer "
+            f"{known}; fine-tune it first, so that it does not say them",
+            file=sys.stderr,
         )
 
 

@@ -1,7 +1,8 @@
 """A trained reward model as a reward: one forward pass per completion."""
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -106,7 +107,7 @@ class RewardModel(NamedReward):
 def load_sequence_classifier(
     path: str, trust_remote_code: bool = False
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
-    """Model and tokenizer, with a pad token that both agree on; raises ValueError unless the model has one label."""
+    """Model and tokenizer; raises ValueError unless the model has one label."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from rlhf.models.load import default_device
@@ -120,13 +121,11 @@ def load_sequence_classifier(
         model = load_pretrained(AutoModelForSequenceClassification, path, trust, use_safetensors=True)
     except UserError as error:
         raise ValueError(f"cannot load reward model {path!r} ({error})") from error
-    if model.config.num_labels != 1:
-        raise ValueError(f"{path!r} has {model.config.num_labels} labels; a reward model has 1")
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token is None:
-            raise ValueError(f"the tokenizer of {path!r} has neither a pad token nor EOS; give it a pad_token")
-        tokenizer.pad_token = tokenizer.eos_token
-    model.config.pad_token_id = tokenizer.pad_token_id
+    n = model.config.num_labels
+    if n != 1:
+        raise ValueError(
+            f"{path!r} has {n} labels; a reward model has 1 (the reward 'classifier' takes one of several)"
+        )
     return model.to(default_device()), tokenizer
 
 
@@ -139,7 +138,8 @@ def read_settings(folder: Path) -> Settings | None:
 def score_ids(model: "PreTrainedModel", ids: list[list[int]], batch_size: int) -> list[float]:
     """Raw scores of token rows, right-padded, similar lengths together.
 
-    On the right: GPT-2 numbers its positions from the left edge, so padding there would shift them.
+    On the right: GPT-2 numbers its positions from the left edge, so padding there would shift them. A score is what the
+    model says of a row alone, without padding: that of the last token which is not the config's pad token.
     Raises ValueError for a row that is longer than the model's context.
     """
     import torch
@@ -161,13 +161,36 @@ def score_ids(model: "PreTrainedModel", ids: list[list[int]], batch_size: int) -
         rows = order[start : start + batch_size]
         lengths = torch.tensor([len(ids[row]) for row in rows])
         width = int(lengths.max())
-        padded = torch.tensor([ids[row] + [model.config.pad_token_id] * (width - len(ids[row])) for row in rows])
-        mask = (torch.arange(width) < lengths[:, None]).long()
-        with torch.no_grad():  # inference mode would leave tensors that cannot be trained with, in some caches
+        # inference mode would leave tensors that cannot be trained with, in some caches
+        with padding_for(model, [ids[row] for row in rows]) as pad, torch.no_grad():
+            padded = torch.tensor([ids[row] + [pad] * (width - len(ids[row])) for row in rows])
+            mask = (torch.arange(width) < lengths[:, None]).long()
             logits = model(input_ids=padded.to(model.device), attention_mask=mask.to(model.device)).logits
         for row, score in zip(rows, logits[:, 0].float().tolist(), strict=True):
             scores[row] = score
     return scores
+
+
+@contextlib.contextmanager
+def padding_for(model: "PreTrainedModel", rows: list[list[int]]) -> Iterator[int]:
+    """The config's pad token; where it names none that the model knows, one for now that ends no row.
+
+    transformers looks for the end of a row by it.
+    """
+    from rlhf.models.shape import text_config, vocabulary_size
+
+    named, parts = model.config.pad_token_id, {id(part): part for part in (model.config, text_config(model))}
+    known = named is not None and 0 <= named < vocabulary_size(model)
+    ends = {row[-1] for row in rows if row}
+    pad: int = named if known else next(token for token in range(len(ends) + 1) if token not in ends)
+    before = [(part, getattr(part, "pad_token_id", None)) for part in parts.values()]
+    try:
+        for part, _ in before:
+            part.pad_token_id = pad
+        yield pad
+    finally:
+        for part, original in before:
+            part.pad_token_id = original
 
 
 def _encoder(tokenizer: "PreTrainedTokenizerFast", settings: Settings | None) -> Callable[..., list[int]]:

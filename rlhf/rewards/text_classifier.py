@@ -49,6 +49,8 @@ class Classifier(NamedReward):
             raise ValueError(f"dtype {dtype!r} must be float32, bfloat16 or float16")
         self.model, self.tokenizer = _load(path, dtype, trust_remote_code)
         self.label = _number_of(label, self.model.config.id2label, path)
+        if self.model.config.problem_type == "regression" and output != "logit":
+            raise ValueError(f"{path!r} is a regression, whose outputs are no {output}; set output: logit")
         self.output, self.with_prompt, self.batch_size = output, with_prompt, batch_size
         self.max_length = max_length or _longest(self.model, self.tokenizer)
 
@@ -120,6 +122,7 @@ def _load(path: str, dtype: str, trust_remote_code: bool) -> tuple[Any, Any]:
 
     from rlhf.models.load import default_device
     from rlhf.models.pretrained import load_pretrained
+    from rlhf.models.shape import vocabulary_size
 
     try:
         tokenizer = load_pretrained(AutoTokenizer, path, trust_remote_code)
@@ -130,6 +133,12 @@ def _load(path: str, dtype: str, trust_remote_code: bool) -> tuple[Any, Any]:
         raise ValueError(f"{path!r} has one label; use the reward 'reward_model' for it")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    pad, known = tokenizer.pad_token_id, vocabulary_size(model)
+    if pad is None or pad >= known:
+        raise ValueError(
+            f"the tokenizer of {path!r} has the pad token {tokenizer.pad_token!r} ({pad}), none of the {known} tokens "
+            "that the model knows; give it another pad_token"
+        )
     model.config.pad_token_id = tokenizer.pad_token_id
     return model.to(default_device(), getattr(torch, dtype)).eval(), tokenizer
 

@@ -17,6 +17,7 @@ from rlhf.policy.merged import decoding
 from rlhf.policy.policy import Policy
 from rlhf.sampling.decode import Sampled, sample, stop_strings
 from rlhf.sampling.episode import Episode
+from rlhf.sampling.folder_settings import say_what_is_not_followed
 from rlhf.sampling.memory import choose_copies
 from rlhf.sampling.stopping import stop_token_ids
 from rlhf.sampling.trial import continues, way_of
@@ -162,6 +163,7 @@ def continued(
     Of rows that go on from the turn before, in `turns`, only what is new is read, where that changes nothing.
     """
     require_known_tokens(policy.language_model, tokenizer, rows)
+    say_what_is_not_followed(policy.language_model, sampling)
     if policy.shortcuts.copies is None:
         n_tokens = max(map(len, rows)) + max(limits or [sampling.max_new_tokens])
         choose_copies(policy, sampling.merge_adapters, len(rows), n_tokens)

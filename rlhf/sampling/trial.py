@@ -15,9 +15,10 @@ from torch import Tensor
 
 from rlhf.config.checks import require
 from rlhf.errors import UserError, first_line
+from rlhf.models.adapters import stirred
 from rlhf.models.dropout import ordinary_tokens
 from rlhf.models.head import head_of, relative_error, tolerance, trunk_of
-from rlhf.policy.merged import autocasts, decoding, merged, stirred
+from rlhf.policy.merged import autocasts, decoding, merged
 from rlhf.policy.policy import Policy
 from rlhf.sampling.batch import DecodingBatch, Way, open_batch
 from rlhf.sampling.memory import choose_copies
@@ -48,7 +49,7 @@ def _find_way(policy: Policy) -> Way:
     ways: list[Way] = ["fast", "plain", "uncached"] if policy.fast_paths else ["plain", "uncached"]
     model, reason = policy.language_model, ""
     prompts, sequence_ids = _rows(policy)
-    with stirred(policy), torch.autocast(policy.device.type, enabled=False):
+    with stirred(policy.adapters()), torch.autocast(policy.device.type, enabled=False):
         at_once = head_of(model)(trunk_of(model)(input_ids=sequence_ids, use_cache=False).last_hidden_state)
         expected = _picked(at_once, list(PROMPTS))
         require(
@@ -91,7 +92,7 @@ def _continuing_changes_nothing(policy: Policy) -> bool:
     model = policy.language_model
     prompts, sequence_ids = _rows(policy)
     rows = [ids[: n + new].tolist() for ids, n, new in zip(sequence_ids, PROMPTS, NEW, strict=True)]
-    with stirred(policy), torch.autocast(policy.device.type, enabled=False):
+    with stirred(policy.adapters()), torch.autocast(policy.device.type, enabled=False):
         at_once = head_of(model)(trunk_of(model)(input_ids=sequence_ids, use_cache=False).last_hidden_state)
         expected = torch.stack([logits[len(row) - 1] for logits, row in zip(at_once, rows, strict=True)])
         limit = max(tolerance(expected.dtype), NOISES * _own_noise(policy, sequence_ids, at_once))

@@ -1,6 +1,6 @@
 """What a batch is worth to more than one update: score per sampled response and per update, by `reuse_batch`.
 
-    python benchmarks/batch_reuse.py [--seeds 0 1 2] [--uses 1 2 4 8] [--epochs 8 16] [--learning-rate 1e-2]
+    python benchmarks/batch_reuse.py [--seeds 0 1 2] [--uses 1 2 4 8] [--epochs 16] [--learning-rate 1e-2]
 
 A random GPT-2 of two layers with adapters goes through the trainer of `rlhf ppo`, one thread, about two minutes of
 processor time. It is paid for the share of the letter e. Scores and the KL to the reference are those of fresh
@@ -57,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--uses", type=int, nargs="*", default=[1, 2, 4, 8])
-    parser.add_argument("--epochs", type=int, nargs="*", default=[8, 16])
+    parser.add_argument("--epochs", type=int, nargs="*", default=[16])
     parser.add_argument("--learning-rate", type=float, default=1e-2)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -118,7 +118,9 @@ def run(way: Way, seed: int, learning_rate: float, folder: str) -> Iterator[dict
 def measured(trainer: PPOTrainer) -> dict[str, float]:
     """Score and KL of fresh responses; no random number of the training is used up."""
     generator = torch.Generator().manual_seed(10_000)
-    prompts = [next(trainer.prompts) for _ in PROMPTS] * (MEASURED // len(PROMPTS))  # a whole cycle: it goes on as before
+    prompts = [next(trainer.prompts) for _ in PROMPTS] * (
+        MEASURED // len(PROMPTS)
+    )  # a whole cycle: it goes on as before
     responses = respond(prompts, trainer.sampler(generator), trainer.tokenizer)
     experience = trainer.evaluate(responses, Stopwatch())
     kl = (experience.old_logprobs - experience.ref_logprobs).sum(-1).mean()
@@ -134,7 +136,17 @@ def table(rows: list[dict[str, Any]]) -> str:
         extremes = [f"{fmean([row[f'sampling/{name}'] for row in group]):.3f}" for name in ("weight_mean", "truncated")]
         place = [uses, epochs, updates, group[0]["batches"] * BATCH]
         lines.append([*map(str, place), *figures, *extremes])
-    names = ["reuse_batch", "epochs", "updates", "sampled responses", "score", "KL", "entropy", "least weight", "most truncated"]
+    names = [
+        "reuse_batch",
+        "epochs",
+        "updates",
+        "sampled responses",
+        "score",
+        "KL",
+        "entropy",
+        "least weight",
+        "most truncated",
+    ]
     return markdown_table(names, lines)
 
 

@@ -39,6 +39,7 @@ N_BATCHES, N_UPDATES = 12, 48
 """Where two runs are compared: after as many sampled responses, and after as many updates."""
 MEASURED = 128
 SIZES: dict[str, Any] = {"hidden_size": 32, "layers": 2, "heads": 2, "context_length": 64, "vocab_size": 300}
+COLUMNS = ["reuse_batch", "epochs", "updates", "sampled", "score", "KL", "entropy", "least weight", "most truncated"]
 
 
 class Way(NamedTuple):
@@ -84,7 +85,7 @@ def write_model(folder: Path) -> None:
 
 
 def run(way: Way, seed: int, learning_rate: float, folder: str) -> Iterator[dict[str, Any]]:
-    """What the policy has come to after N_BATCHES batches, and after N_UPDATES updates (of EPOCHS epochs) if it gets there."""
+    """What the policy has come to after N_BATCHES batches and, unless it makes more epochs, after N_UPDATES updates."""
     last = max(N_BATCHES * way.uses, N_UPDATES if way.epochs == EPOCHS else 0)
     config = PPOConfig(
         model=ModelConfig(name_or_path=folder),
@@ -118,9 +119,10 @@ def run(way: Way, seed: int, learning_rate: float, folder: str) -> Iterator[dict
 def measured(trainer: PPOTrainer) -> dict[str, float]:
     """Score and KL of fresh responses; no random number of the training is used up."""
     generator = torch.Generator().manual_seed(10_000)
-    prompts = [next(trainer.prompts) for _ in PROMPTS] * (
-        MEASURED // len(PROMPTS)
-    )  # a whole cycle: it goes on as before
+    one_cycle = [
+        next(trainer.prompts) for _ in PROMPTS
+    ]  # after which the training goes on as if nothing had been drawn
+    prompts = one_cycle * (MEASURED // len(PROMPTS))
     responses = respond(prompts, trainer.sampler(generator), trainer.tokenizer)
     experience = trainer.evaluate(responses, Stopwatch())
     kl = (experience.old_logprobs - experience.ref_logprobs).sum(-1).mean()
@@ -136,21 +138,11 @@ def table(rows: list[dict[str, Any]]) -> str:
         extremes = [f"{fmean([row[f'sampling/{name}'] for row in group]):.3f}" for name in ("weight_mean", "truncated")]
         place = [uses, epochs, updates, group[0]["batches"] * BATCH]
         lines.append([*map(str, place), *figures, *extremes])
-    names = [
-        "reuse_batch",
-        "epochs",
-        "updates",
-        "sampled responses",
-        "score",
-        "KL",
-        "entropy",
-        "least weight",
-        "most truncated",
-    ]
-    return markdown_table(names, lines)
+    return markdown_table(COLUMNS, lines)
 
 
 def grouped(rows: list[dict[str, Any]]) -> dict[tuple[int, int, int], list[dict[str, Any]]]:
+    """The rows of all seeds by way and number of updates."""
     groups: dict[tuple[int, int, int], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["uses"], row["epochs"], row["updates"]), []).append(row)
@@ -158,6 +150,7 @@ def grouped(rows: list[dict[str, Any]]) -> dict[tuple[int, int, int], list[dict[
 
 
 def pm(values: list[float]) -> str:
+    """Mean ± standard deviation."""
     return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 

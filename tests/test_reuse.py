@@ -1,6 +1,7 @@
 """A batch that several updates learn from: nothing is sampled again, everything else is computed anew and corrected."""
 
 import dataclasses
+import itertools
 import math
 import os
 import signal
@@ -61,7 +62,7 @@ def test_a_batch_is_sampled_and_scored_once_and_evaluated_by_every_update(traine
     assert scored == [0, 3]
     assert [when for what, when in phases.seen if what == "sampled"] == [0, 3]
     assert [update.metrics["sampling/staleness"] for update in updates] == [0, 1, 2, 0, 1, 2]
-    for first, second in zip(updates, updates[1:], strict=False):
+    for first, second in itertools.pairwise(updates):
         again = second.metrics["sampling/staleness"] > 0
         for name in ("sequence_ids", "sampler_logprobs", "scores"):
             assert torch.equal(getattr(first.rollout, name), getattr(second.rollout, name)) == again, name

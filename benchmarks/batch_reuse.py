@@ -119,9 +119,7 @@ def run(way: Way, seed: int, learning_rate: float, folder: str) -> Iterator[dict
 def measured(trainer: PPOTrainer) -> dict[str, float]:
     """Score and KL of fresh responses; no random number of the training is used up."""
     generator = torch.Generator().manual_seed(10_000)
-    one_cycle = [
-        next(trainer.prompts) for _ in PROMPTS
-    ]  # after which the training goes on as if nothing had been drawn
+    one_cycle = [next(trainer.prompts) for _ in PROMPTS]  # the training goes on as if nothing had been drawn
     prompts = one_cycle * (MEASURED // len(PROMPTS))
     responses = respond(prompts, trainer.sampler(generator), trainer.tokenizer)
     experience = trainer.evaluate(responses, Stopwatch())

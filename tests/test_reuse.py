@@ -20,6 +20,7 @@ from rlhf.rewards import Span, SpanReward
 from rlhf.runs.files import read_jsonl
 from rlhf.runs.state_files import load_state, save_state
 from rlhf.stages.ppo import run_ppo
+from rlhf.watch.watch import Watch
 
 REUSED = {"reuse_batch": 3, "importance_correction": "token", "num_updates": 6}
 
@@ -170,6 +171,14 @@ def test_controller_moments_and_warmup_follow_new_batches_alone(tiny_models, pai
     assert coefficients[0] == coefficients[2] == 0.05
     assert coefficients[3] != 0.05
     assert coefficients[3] == coefficients[5]
+
+
+def test_the_watch_counts_each_batch_once(tiny_models, pairs, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Watch, "check", lambda self, step, metrics: seen.append(step) or [])
+    run_ppo(make_config(tiny_models["gpt2"], pairs, output_dir=str(tmp_path), **REUSED | {"num_updates": 4}))
+    assert seen == [1, 4]
+    assert [row["step"] for row in read_jsonl(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
 
 
 class Told:

@@ -176,9 +176,9 @@ def test_controller_moments_and_warmup_follow_new_batches_alone(tiny_models, pai
 def test_the_watch_counts_each_batch_once(tiny_models, pairs, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(Watch, "check", lambda self, step, metrics: seen.append(step) or [])
-    run_ppo(make_config(tiny_models["gpt2"], pairs, output_dir=str(tmp_path), **REUSED | {"num_updates": 4}))
+    run_ppo(make_config(tiny_models["gpt2"], pairs, output_dir=str(tmp_path / "run"), **REUSED | {"num_updates": 4}))
     assert seen == [1, 4]
-    assert [row["step"] for row in read_jsonl(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
+    assert [row["step"] for row in read_jsonl(tmp_path / "run" / "metrics.jsonl")] == [1, 2, 3, 4]
 
 
 class Told:

@@ -30,6 +30,21 @@ def train_on(folder: Path, **options) -> torch.Tensor:
     return parameters
 
 
+def reuse_batch(folder: Path) -> list[float]:
+    """The staleness of three updates on two batches: each rank keeps its share, and all know the same whole."""
+    given = json.loads((folder / "config.json").read_text())
+    config = make_config(given["model"], given["data"], reuse_batch=2, importance_correction="token")
+    trainer = build_trainer(config, RewardSum.from_specs(config.rewards))
+    updates = [trainer.update() for _ in range(3)]
+    sampled = [update.rollout.sequence_ids for update in updates]
+    assert torch.equal(sampled[0], sampled[1])
+    assert not torch.equal(sampled[1], sampled[2])
+    metrics = [{k: v for k, v in u.metrics.items() if not k.startswith("time/")} for u in updates]
+    assert all(m == metrics for m in trainer.ranks.exchange(lambda: metrics))
+    assert abs(metrics[1]["sampling/weight_mean"] - 1) > 1e-4
+    return [m["sampling/staleness"] for m in metrics]
+
+
 def failure_on_one_rank(folder: Path) -> list[str]:
     """How each rank hears of an error that only the second one meets."""
     from accelerate import Accelerator
@@ -66,9 +81,11 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     atexit.register(write_threads, folder / f"threads_{rank()}.json")  # called after what is registered later
     results = {name: train_on(folder, **options) for name, options in json.loads(sys.argv[2]).items()}
+    staleness = reuse_batch(folder)
     heard = failure_on_one_rank(folder)
     wrap_and_forget()
     from safetensors.torch import save_file
 
     save_file(results, folder / "parameters.safetensors")
     (folder / "heard.json").write_text(json.dumps(heard))
+    (folder / "staleness.json").write_text(json.dumps(staleness))

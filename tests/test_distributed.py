@@ -68,6 +68,12 @@ def test_an_error_on_one_rank_is_heard_on_all(two_processes):
     ]
 
 
+def test_two_processes_reuse_a_batch(two_processes):
+    """tests/ranks.py asserts what each of them sees."""
+    folder, _ = two_processes
+    assert json.loads((folder / "staleness.json").read_text()) == [0, 1, 0]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_no_thread_of_gloo_is_left_when_python_ends(two_processes):
     """It would abort the process now and then, after all the work."""

@@ -18,7 +18,7 @@ def documented(stage: str) -> list[str]:
 
 def test_those_of_ppo(tiny_models, pairs):
     _, _, metrics = make_trainer(tiny_models, pairs, importance_correction="token").update()
-    elsewhere = ("reward_metric/", "sampling/staleness")  # with rewards that log, and with a server that samples ahead
+    elsewhere = ("reward_metric/", "sampling/staleness")  # with rewards that log, and with batches that are not new
     logged = [name for name in documented("ppo") if not name.startswith(elsewhere)]
     named = ["reward/count_e" if name == "reward/NAME" else name for name in logged]
     assert sorted(named) == sorted(metrics)

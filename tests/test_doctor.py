@@ -411,7 +411,7 @@ def test_fingerprint_sees_a_single_bit():
         (reward("always_none"), "reward always_none", "warning", "None for all 16 responses"),
         (reward("mostly_none"), "reward mostly_none", "warning", "None for 15 of 16"),
         (reward("raising"), "rewards", "failure", "'raising' raised ZeroDivisionError"),
-        (reward("slow"), "reward time", "warning", "for 4 updates of 16; sampling takes"),
+        (reward("slow"), "reward time", "warning", "for 4 batches of 16; sampling takes"),
         ([RewardSpec(path="length", args={"maximum": 3})], "reward length", "ok", "weight 1: 0."),
     ],
     ids=lambda value: value[0].path if isinstance(value, list) else None,

@@ -19,6 +19,7 @@ from rlhf.config.data import DataConfig
 from rlhf.config.environment import EnvironmentSpec, names_of_rewards
 from rlhf.config.evaluation import PolicyEvaluation, require_held_out_data
 from rlhf.config.generation import GenerationConfig, require_samplable
+from rlhf.config.off_policy import require_corrected
 from rlhf.config.renamed import with_old_names
 from rlhf.config.rewards import RewardSpec
 from rlhf.config.watch import WatchConfig, require_untrained_gold
@@ -69,13 +70,18 @@ class PPOConfig:
             float32, with a frozen copy as the reference: three times the memory, and a learning rate of 1e-6 to 1e-5.
         sampling: Rollout sampling.
         generation: What decodes the responses: this package, or vLLM.
-        num_updates: Number of rollout-and-update rounds; by default 100, or what total_episodes comes to.
-        total_episodes: Responses to train on in all, another way to say num_updates: divided by batch_size, rounded up.
+        num_updates: Number of updates, each on a new batch unless reuse_batch is set; by default 100, or what
+            total_episodes comes to.
+        total_episodes: Responses to sample in all, another way to say num_updates: divided by batch_size, rounded up,
+            times reuse_batch.
         batch_size: Responses per update, over all processes.
         rollout_batch_size: Responses sampled at once per process; the rewards see one such batch at a time, while the
             next is sampled. None samples all at once.
         num_generations: Responses per prompt; must divide batch_size.
         num_ppo_epochs: Passes over each rollout.
+        reuse_batch: Updates that learn from each sampled batch. From its second on, nothing is sampled or scored;
+            log-probabilities, values and advantages are computed anew by the networks as they are then, and
+            importance_correction, which has to be set, makes up for the age of the responses.
         mini_batch_size: Responses per optimizer step, over all processes; by default 64, or batch_size if that is less.
         micro_batch_size: Responses per forward pass and process; the gradient does not depend on it.
         learning_rate: Learning rate of the policy's adapters, or of all its weights.
@@ -89,10 +95,11 @@ class PPOConfig:
         loss_aggregation: token_mean: every token of a minibatch weighs the same; sequence_mean: every response does.
         importance_correction: Weight the policy loss by the ratio of the probabilities that policy and sampler give to
             the sampled tokens: per token, or per response. The two differ by rounding with a base in bfloat16, or with
-            vLLM; sampling/kl says by how much. none leaves the loss as it is.
+            vLLM, and by the updates in between with reuse_batch or generation.overlap; sampling/kl says by how much.
+            none leaves the loss as it is.
         importance_cap: Largest value of that weight.
-        target_kl: End the epochs of an update once the policy has moved further than this from the one that
-            sampled, in nats per token (k2 estimate, over the minibatch); None for no limit.
+        target_kl: End the epochs of an update once the policy has moved further than this from the one that the
+            update began with, in nats per token (k2 estimate, over the minibatch); None for no limit.
         value_clip_range: The new value is clipped to the old one plus or minus this; None turns value clipping off.
         vf_coef: Weight of the value loss.
         entropy_coef: Weight of the entropy bonus.
@@ -111,7 +118,8 @@ class PPOConfig:
         kl_coef: Weight of the KL penalty in the reward (its first value, if adaptive).
         kl_estimator: Per-token estimator of the KL; exact takes it over the whole vocabulary instead, for two more
             forward passes per update.
-        adaptive_kl_target: Adapt kl_coef so that the KL per response approaches this many nats; None keeps it fixed.
+        adaptive_kl_target: Adapt kl_coef, after each new batch, so that the KL per response approaches this many nats;
+            None keeps it fixed.
         adaptive_kl_horizon: Responses over which the adaptive coefficient reacts.
         missing_eos_penalty: Subtracted from the score of a response that was cut off.
         score_normalization: scale divides scores by the standard deviation of all scores so far, standardize also
@@ -145,6 +153,7 @@ class PPOConfig:
     rollout_batch_size: int | None = None
     num_generations: int = 1
     num_ppo_epochs: int = 4
+    reuse_batch: int = 1
     mini_batch_size: int = DERIVED
     micro_batch_size: int = 16
     learning_rate: float = 1e-4
@@ -234,40 +243,28 @@ class PPOConfig:
             f"sampling.top_p is {self.sampling.top_p}; PPO must sample from the distribution it optimizes: 1.0",
         )
         require_samplable(self.generation, self.sampling, self.model, self.lora is not None)
-        self._check_overlap()
+        require_corrected(self)
         require_critic(self.critic, self.critic_layers, with_adapters=self.lora is not None, is_used=self.uses_critic)
         require_trainable(self.lora, self.model)
 
     def _derive(self) -> None:
         """Give the settings that nobody has set the value that follows from others."""
-        require_positive(self, "batch_size", "total_episodes")
+        require_positive(self, "batch_size", "total_episodes", "reuse_batch")
         require(self.rewards is not None or self.environment is not None, NO_REWARDS)
         if self.rewards is None:
             object.__setattr__(self, "rewards", [])
-        wanted = UPDATES if self.total_episodes is None else math.ceil(self.total_episodes / self.batch_size)
+        wanted, n_uses = UPDATES, self.reuse_batch
+        if self.total_episodes is not None:
+            wanted = math.ceil(self.total_episodes / self.batch_size) * n_uses
         derived = {"num_updates": wanted, "mini_batch_size": min(MINI_BATCH_SIZE, self.batch_size)}
         for name, value in derived.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
+        each = f", each for {n_uses} updates," if n_uses > 1 else ""
         require(
             self.total_episodes is None or self.num_updates == wanted,
             f"num_updates is {self.num_updates}, but total_episodes {self.total_episodes} in batches of "
-            f"{self.batch_size} are {wanted}; keep one of the two",
-        )
-
-    def _check_overlap(self) -> None:
-        """Raise UserError for settings that sampling one batch ahead cannot follow."""
-        if not self.generation.overlap:
-            return
-        require(
-            self.importance_correction != "none",
-            "generation.overlap is true, so that responses are one update old, but importance_correction is none; "
-            "set importance_correction: token (or sequence)",
-        )
-        require(
-            self.environment is None and self.rollout_batch_size is None,
-            "generation.overlap is true, with which a batch is requested as a whole; leave out environment and "
-            "rollout_batch_size",
+            f"{self.batch_size}{each} are {wanted}; keep one of the two",
         )
 
     @property

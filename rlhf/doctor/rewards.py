@@ -1,5 +1,6 @@
 """The scores of sixteen responses, and how long they take."""
 
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -58,9 +59,10 @@ def check_total(scores: Scores) -> Check:
 def check_speed(trial: Trial, seconds: float) -> Check:
     """Scoring is not what the run waits for."""
     config, name = trial.config, "reward time"
-    total = seconds * config.batch_size * config.num_updates
+    n_batches = math.ceil(config.num_updates / config.reuse_batch)
+    total = seconds * config.batch_size * n_batches
     found = (
-        f"{seconds * 1e3:.3g} ms per response, {duration(total)} for {config.num_updates} updates of "
+        f"{seconds * 1e3:.3g} ms per response, {duration(total)} for {n_batches} batches of "
         f"{config.batch_size}; sampling takes {trial.seconds_per_response * 1e3:.3g} ms"
     )
     if seconds <= trial.seconds_per_response:

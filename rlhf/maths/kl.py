@@ -88,3 +88,8 @@ class AdaptiveKLController(FixedKLController):
         """Move the coefficient after `n_steps` sequences whose mean KL (summed over tokens, nats) was `kl`."""
         error = min(max(kl / self.target - 1, -0.2), 0.2)
         self.kl_coef *= 1 + error * n_steps / self.horizon
+
+
+def kl_controller(kl_coef: float, target: float | None, horizon: float) -> FixedKLController:
+    """Adaptive where there is a target to steer to, else fixed."""
+    return FixedKLController(kl_coef) if target is None else AdaptiveKLController(kl_coef, target, horizon)

@@ -24,14 +24,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-def final_scores(config: PPOConfig, component_scores: Scores, has_eos: Tensor, moments: RunningMoments) -> Tensor:
+def final_scores(
+    config: PPOConfig, component_scores: Scores, has_eos: Tensor, moments: RunningMoments, is_new: bool = True
+) -> Tensor:
     """The rewards' totals, normalized by the running moments, clipped, minus the penalty for a missing EOS: [B].
 
-    The moments take in this batch first.
+    The moments take in this batch first, if it is new to them.
     """
     scores = torch.tensor(component_scores.total, device=has_eos.device)
     if config.score_normalization != "none":
-        moments.update(scores)
+        if is_new:
+            moments.update(scores)
         scores = moments.normalize(scores) if config.score_normalization == "standardize" else moments.scale(scores)
     if config.score_clip is not None:
         scores = scores.clamp(-config.score_clip, config.score_clip)

@@ -52,13 +52,13 @@ def train(trainer: PPOTrainer, folder: Path, held_out: "HeldOut") -> Path:
     ):
         held_out.before_training(trainer.updates_done, tracker, bar)
         while not over(trainer, watch, held_out):
-            step = trainer.updates_done + 1
+            step, is_new = trainer.updates_done + 1, not trainer.reused
             with ranks.failing_together():
                 inspection.before_update(step)
             update = guarded_update(trainer, folder)
             with ranks.failing_together():
                 inspected = inspection.after_update()
-            for finding in watch.check(step, update.metrics):
+            for finding in watch.check(step, update.metrics) if is_new else []:
                 tracker.log_warning(finding.name, finding.message, step)
                 bar.say(f"warning: {finding.message}")
             samples = sample_rows(update.rollout, update.scores, max(1, config.tracking.samples))

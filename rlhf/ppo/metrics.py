@@ -11,9 +11,9 @@ def rollout_metrics(rollout: Rollout, component_scores: Scores, kl_coef: float, 
     objective/kl is the mean over responses of the summed k1 estimate, in nats; objective/rlhf_reward is the score
     minus the KL penalty, what PPO maximizes; reward/<name> is the mean of each component over the samples that it
     applies to, reward_metric/<name> of what rewards log as a metric; response/length is in tokens, EOS included.
-    sampling/kl is the mean over tokens of the log-probability
-    that the sampler gave what it drew minus that of the policy, in nats: what rounding makes of weights and kernels
-    that are not the update's; sampling/ratio_max is the largest ratio of a token, policy to sampler.
+    sampling/kl is the mean over tokens of the log-probability that the sampler gave what it drew minus that of the
+    policy, in nats: what rounding makes of weights and kernels that are not the update's, and updates since of the
+    policy; sampling/ratio_max is the largest ratio of a token, policy to sampler.
     """
     mask = rollout.response_mask
     kl = (rollout.old_logprobs - rollout.ref_logprobs).sum(-1)

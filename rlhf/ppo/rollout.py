@@ -15,9 +15,9 @@ class Experience(Responses):
     """Responses, and what the networks computed for them before the update; each [B, T].
 
     Attributes:
-        old_logprobs: Under the policy that sampled.
+        old_logprobs: Under the policy before the update, which is the one that sampled unless that is said to be stale.
         ref_logprobs: Under the reference.
-        entropy: Of the sampling policy at each token, in nats.
+        entropy: Of the policy before the update at each token, in nats.
         old_values: The critic's before the update; zeros without a critic.
         kl: From the reference, per token: an estimate or, with kl_estimator `exact`, over the whole vocabulary.
     """

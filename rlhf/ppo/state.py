@@ -1,13 +1,18 @@
 """All that an interrupted PPO run needs to go on as if nothing had happened."""
 
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from rlhf.errors import UserError
 from rlhf.policy.files import read_policy, save_policy
-from rlhf.ppo.trainer import PPOTrainer
+from rlhf.ppo.trainer import Batch, PPOTrainer
 from rlhf.report.model_card import write_policy_card
+from rlhf.rewards import Scores
 from rlhf.runs.state_files import load_state, restore_rng_state, rng_state, save_state
+from rlhf.sampling.stored import restored, stored
 from rlhf.watch.watch import Watch
 
 if TYPE_CHECKING:
@@ -20,7 +25,8 @@ def training_state(trainer: PPOTrainer, watch: Watch, held_out: "HeldOut") -> di
     """Everything but the weights; all ranks have to call it."""
     with trainer.ranks.failing_together():  # first: until it is there, seeds are drawn
         ahead = None if trainer.ahead is None else trainer.ahead.state_dict()
-    ours = {"sampling": trainer.generator.get_state().cpu(), "globals": rng_state(), "ahead": ahead}
+        batch = stored_batch(trainer.batch) if trainer.reused else None
+    ours = {"sampling": trainer.generator.get_state().cpu(), "globals": rng_state(), "ahead": ahead, "batch": batch}
     return {
         "updates_done": trainer.updates_done,
         "warming_up": trainer.warming_up,
@@ -70,10 +76,9 @@ def read_training(folder: Path, trainer: PPOTrainer, watch: Watch, held_out: "He
     trainer.score_moments.load_state_dict(state["score_moments"])
     ours = state["random"][trainer.ranks.index]
     if trainer.ahead is not None and ours.get("ahead") is not None:  # no key in an earlier release
-        drawn_from = ours["ahead"]["drawn_from"]
-        trainer.prompts.load_state_dict(drawn_from["prompts"])
-        trainer.shuffler.set_state(drawn_from["shuffler"])
-        trainer.ahead.load_state_dict(ours["ahead"], trainer.next_prompts(), trainer.policy.device)
+        trainer.ahead.load_state_dict(ours["ahead"], trainer.policy.device)
+    if ours.get("batch") is not None:
+        trainer.batch = restored_batch(ours["batch"], trainer.policy.device)
     trainer.prompts.load_state_dict(state["prompts"])
     trainer.shuffler.set_state(state["shuffler"])
     trainer.epochs.optimizer.load_state_dict(state["optimizer"])
@@ -82,3 +87,17 @@ def read_training(folder: Path, trainer: PPOTrainer, watch: Watch, held_out: "He
     held_out.load_state_dict(state.get("held_out"))  # none of an earlier release
     trainer.generator.set_state(ours["sampling"])
     restore_rng_state(ours["globals"])  # last: what comes before may have drawn numbers
+
+
+def stored_batch(batch: Batch) -> dict[str, Any]:
+    """A batch that the next update learns from too, with its scores."""
+    responses, scoring = batch
+    scores = Scores.concatenate([part.result() for part in scoring])
+    return {"responses": stored(responses), "scores": scores.stored()}
+
+
+def restored_batch(state: dict[str, Any], device: torch.device) -> Batch:
+    """What `stored_batch` was given."""
+    scores: Future[Scores] = Future()
+    scores.set_result(Scores.restored(state["scores"]))
+    return restored(state["responses"], device), [scores]

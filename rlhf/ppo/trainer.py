@@ -12,7 +12,7 @@ from rlhf.config import PPOConfig
 from rlhf.data.examples import TokenizedExample
 from rlhf.data.prompts import PromptSource, ShuffledPasses, in_batches
 from rlhf.environments.episodes import Sampler, episodes_of, respond, seeded
-from rlhf.maths.kl import AdaptiveKLController, FixedKLController, kl_estimate
+from rlhf.maths.kl import kl_controller, kl_estimate
 from rlhf.maths.tensors import RunningMoments, explained_variance
 from rlhf.parallel.ranks import Ranks
 from rlhf.policy.policy import Policy, PolicyOutput
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 RANK_SEED_STRIDE = 1_000_003
+Batch = tuple[Responses, list[Future[Scores]]]
+"""This rank's responses, and the scores to come of one part of them after the other."""
 
 
 class Update(NamedTuple):
@@ -93,7 +95,7 @@ class PPOTrainer:
         self.config, self.policy, self.tokenizer, self.reward_fn = config, policy, tokenizer, reward_fn
         self.prompts, self.shuffler, self.callbacks = prompts, shuffler, callbacks
         self.ranks = Ranks.of(accelerator)
-        self.kl_controller = kl_controller(config)
+        self.kl_controller = kl_controller(config.kl_coef, config.adaptive_kl_target, config.adaptive_kl_horizon)
         self.score_moments = RunningMoments()
         seed = config.seed + RANK_SEED_STRIDE * self.ranks.index
         self.generator = torch.Generator(device=policy.device).manual_seed(seed)
@@ -103,6 +105,7 @@ class PPOTrainer:
         self.episodes = episodes_of(config, policy.language_model, tokenizer)
         self.epochs = ClippedEpochs(config, policy, self.ranks, shuffler)
         self.background = Background()
+        self.batch: Batch
         self.warming_up = config.uses_critic and config.value_warmup.max_updates > 0
         self.updates_done = 0
 
@@ -113,10 +116,7 @@ class PPOTrainer:
         clock = Stopwatch()
         with self.ranks.failing_together():
             # 1. Sample a response to each prompt; those that are there are scored while the next are sampled.
-            if self.ahead is None:
-                responses, scoring = self.sample_and_score(self.next_prompts())
-            else:
-                responses, scoring = self.take_and_request(self.ahead)
+            responses, scoring = self.next_batch()
             clock.lap("rollout")
 
             # 2. Evaluate them: log-probabilities under reference and policy, entropy, values.
@@ -142,6 +142,18 @@ class PPOTrainer:
         # 7. Report, and steer the KL coefficient.
         return self.report(rollout, component_scores, trained | clock.metrics(int(rollout.lengths.sum())))
 
+    @property
+    def reused(self) -> int:
+        """Updates that have learned from the batch of the next update before it: 0 where that one samples anew."""
+        return self.updates_done % self.config.reuse_batch
+
+    def next_batch(self) -> Batch:
+        """A batch that is sampled now or was requested one update ago or, with reuse_batch, that of the last update."""
+        if not self.reused:
+            ahead = self.ahead
+            self.batch = self.sample_and_score(self.next_prompts()) if ahead is None else self.take_and_request(ahead)
+        return self.batch
+
     def choose_copies(self) -> None:
         """Decide, once per run and on all ranks alike, whether decoding merges the adapters into a copy of weights."""
         known = self.prompts.prompts if isinstance(self.prompts, ShuffledPasses) else []
@@ -158,7 +170,7 @@ class PPOTrainer:
         """The prompts with seeds for their episodes; as they are where there are none."""
         return prompts if self.episodes is None else seeded(prompts, f"{occasion} of {self.config.seed}")
 
-    def sample_and_score(self, prompts: list[TokenizedExample]) -> tuple[Responses, list[Future[Scores]]]:
+    def sample_and_score(self, prompts: list[TokenizedExample]) -> Batch:
         """Responses, sampled `rollout_batch_size` at a time, and the scores of each such batch, once they are there."""
         if self.vllm is not None:
             self.vllm.load_policy()
@@ -169,7 +181,7 @@ class PPOTrainer:
             scoring.append(self.background.submit(self.score, responses=responses))
         return Responses.concatenate(batches), scoring
 
-    def take_and_request(self, ahead: Ahead) -> tuple[Responses, list[Future[Scores]]]:
+    def take_and_request(self, ahead: Ahead) -> Batch:
         """The batch that was requested one update ago, and its scores to come; the next one is requested."""
         if ahead.pending is None:  # in the first update
             self.request(ahead)
@@ -182,9 +194,8 @@ class PPOTrainer:
     def request(self, ahead: Ahead) -> None:
         """Have the policy as it is now sample responses to the next prompts."""
         assert self.vllm is not None  # the config says so
-        drawn_from = {"prompts": self.prompts.state_dict(), "shuffler": self.shuffler.get_state()}
         self.vllm.load_policy()
-        ahead.request(self.next_prompts(), drawn_from, self.updates_done)
+        ahead.request(self.next_prompts(), self.updates_done)
 
     def sample(self, prompts: list[TokenizedExample]) -> Responses:
         """One response to each prompt, or an episode that begins with it."""
@@ -203,7 +214,8 @@ class PPOTrainer:
 
     def state(self) -> TrainerState:
         """How far the training is, for rewards that change with it."""
-        drawn = self.updates_done * (self.config.batch_size // self.config.num_generations)
+        batches = math.ceil(self.updates_done / self.config.reuse_batch)
+        drawn = batches * (self.config.batch_size // self.config.num_generations)
         epoch = drawn / len(self.prompts.prompts) if isinstance(self.prompts, ShuffledPasses) else None
         return TrainerState(self.updates_done, self.config.num_updates, epoch, self.ranks.is_first)
 
@@ -230,13 +242,9 @@ class PPOTrainer:
 
     def forward(self, responses: Responses, *, with_values: bool, with_entropy: bool) -> PolicyOutput:
         """Log-probabilities (and values, entropy) of sampled responses, without gradients."""
+        temperature, n_rows = self.config.sampling.temperature, self.config.micro_batch_size
         return policy_outputs(
-            self.policy,
-            responses,
-            self.config.sampling.temperature,
-            self.config.micro_batch_size,
-            with_values=with_values,
-            with_entropy=with_entropy,
+            self.policy, responses, temperature, n_rows, with_values=with_values, with_entropy=with_entropy
         )
 
     def exchange(self, experience: Experience, component_scores: Scores) -> tuple[Experience, Scores]:
@@ -248,7 +256,7 @@ class PPOTrainer:
     def credit(self, experience: Experience, component_scores: Scores) -> Rollout:
         """The rollout that is learned from; a new critic begins at its mean return, the warm-up may end with it."""
         config = self.config
-        scores = final_scores(config, component_scores, experience.has_eos, self.score_moments)
+        scores = final_scores(config, component_scores, experience.has_eos, self.score_moments, not self.reused)
         kl_coef, new_critic = self.kl_controller.kl_coef, self.policy.new_critic and config.uses_critic
         rollout = assign_credit(config, experience, scores, component_scores, kl_coef, self.tokenizer, new_critic)
         if new_critic:
@@ -259,13 +267,12 @@ class PPOTrainer:
 
     def report(self, rollout: Rollout, component_scores: Scores, trained: Metrics) -> Update:
         """The update with its metrics; the KL coefficient follows the KL that was measured."""
-        kl_coef = self.kl_controller.kl_coef
-        measured = rollout_metrics(rollout, component_scores, kl_coef, self.config.uses_critic)
-        if self.ahead is not None:
-            measured["sampling/staleness"] = float(self.ahead.staleness)
+        measured = rollout_metrics(rollout, component_scores, self.kl_controller.kl_coef, self.config.uses_critic)
+        if self.ahead is not None or self.config.reuse_batch > 1:
+            measured["sampling/staleness"] = float(self.reused if self.ahead is None else self.ahead.staleness)
         update = Update(rollout, component_scores, measured | trained)
-        # During the warm-up the KL cannot follow the coefficient; one that is not finite would spoil it for good.
-        if not trained["policy/warmup"] and math.isfinite(measured["objective/kl"]):
+        # Over old responses it is not the policy's KL, in the warm-up it stands still, and NaN would spoil it for good.
+        if not trained["policy/warmup"] and not self.reused and math.isfinite(measured["objective/kl"]):
             self.kl_controller.update(measured["objective/kl"], len(rollout))
         self.updates_done += 1
         for callback in self.callbacks:
@@ -277,7 +284,7 @@ class PPOTrainer:
         if self.warming_up:
             explained = explained_variance(rollout.old_values, rollout.returns, rollout.response_mask)
             warmup = self.config.value_warmup
-            good_enough = self.updates_done > 0 and float(explained) >= warmup.explained_variance
+            good_enough = self.updates_done > 0 and not self.reused and float(explained) >= warmup.explained_variance
             self.warming_up = not good_enough and self.updates_done < warmup.max_updates
 
     def learning_rate_factor(self) -> float:
@@ -291,10 +298,3 @@ class PPOTrainer:
             replacement = getattr(callback, phase)(self, *context, value)
             value = value if replacement is None else replacement
         return value
-
-
-def kl_controller(config: PPOConfig) -> FixedKLController:
-    """Adaptive where there is a target to steer to, else fixed."""
-    if config.adaptive_kl_target is None:
-        return FixedKLController(config.kl_coef)
-    return AdaptiveKLController(config.kl_coef, config.adaptive_kl_target, config.adaptive_kl_horizon)

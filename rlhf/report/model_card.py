@@ -89,9 +89,9 @@ def _ppo_method(config: PPOConfig, updates_done: int) -> dict[str, str]:
     """The settings that matter most."""
     target = config.adaptive_kl_target
     penalty = f"kl_coef {config.kl_coef:g}" + (f", steered to {target:g} nats" if target else "")
-    sampling = config.sampling
+    sampling, n_uses = config.sampling, config.reuse_batch
     return {
-        "updates": f"{updates_done} of {config.num_updates}",
+        "updates": f"{updates_done} of {config.num_updates}" + (f", {n_uses} on each batch" if n_uses > 1 else ""),
         "responses per update": f"{config.batch_size}, {config.num_generations} per prompt",
         "epochs, minibatch": f"{config.num_ppo_epochs}, {config.mini_batch_size}",
         "advantage": f"{config.advantage}, gamma {config.gamma:g}, lambda {config.gae_lambda:g}",

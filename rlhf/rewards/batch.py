@@ -110,7 +110,7 @@ class Batch:
         length = len(text_of(self.per_sample["completions"][i]))
         if not 0 <= span.start < span.end <= length:
             raise self._error(f"gave a span {span.start}:{span.end} outside its {length} characters", i)
-        return Span(span.start, span.end, self._number(span.value, i))
+        return Span(int(span.start), int(span.end), self._number(span.value, i))
 
     def _number(self, value: Any, i: int) -> float:
         try:

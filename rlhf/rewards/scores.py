@@ -1,7 +1,8 @@
 """What a batch of samples earned from each reward, and a reward with its place in the sum."""
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rlhf.rewards.contract import Span
@@ -33,6 +34,17 @@ class Scores:
             [spans for part in parts for spans in part.spans],
             Logged.concatenate([(part.logged, len(part.total)) for part in parts]),
         )
+
+    def stored(self) -> str:
+        """For a checkpoint, as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def restored(cls, text: str) -> "Scores":
+        """What `stored` gave."""
+        known = json.loads(text)
+        spans = [[Span(**span) for span in row] for row in known["spans"]]
+        return cls(known["total"], known["components"], spans, Logged(**known["logged"]))
 
     @property
     def span_total(self) -> list[float]:

@@ -8,8 +8,7 @@ import torch
 
 from rlhf.data.examples import TokenizedExample
 from rlhf.sampling.responses import Responses
-
-TENSORS = ("sequence_ids", "prompt_lengths", "response_mask", "has_eos", "sampler_logprobs")
+from rlhf.sampling.stored import restored, stored
 
 
 class Ahead:
@@ -26,13 +25,11 @@ class Ahead:
         self.sample = sample
         self.pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sampling ahead")
         self.pending: Future[Responses] | None = None
-        self.drawn_from: dict[str, Any] = {}
         self.requested_at = self.staleness = 0
 
-    def request(self, prompts: list[TokenizedExample], drawn_from: dict[str, Any], updates_done: int) -> None:
-        """Have a batch sampled; `drawn_from` are the states from which its prompts can be drawn again."""
-        self.pending, self.drawn_from = self.pool.submit(self.sample, prompts), drawn_from
-        self.requested_at = updates_done
+    def request(self, prompts: list[TokenizedExample], updates_done: int) -> None:
+        """Have a batch sampled."""
+        self.pending, self.requested_at = self.pool.submit(self.sample, prompts), updates_done
 
     def take(self, updates_done: int) -> Responses:
         """The batch that was requested, once it is there; raises what its sampling raised."""
@@ -45,14 +42,9 @@ class Ahead:
         """The batch, once it is there; None where none was requested."""
         if self.pending is None:
             return None
-        responses = self.pending.result()
-        tensors = {name: getattr(responses, name).cpu() for name in TENSORS}
-        about = {"drawn_from": self.drawn_from, "requested_at": self.requested_at, "texts": responses.texts}
-        return about | tensors
+        return {"requested_at": self.requested_at, "responses": stored(self.pending.result())}
 
-    def load_state_dict(self, state: dict[str, Any], prompts: list[TokenizedExample], device: torch.device) -> None:
-        """Take back what `state_dict` gave; `prompts` are those of the batch, drawn again."""
-        tensors = {name: state[name].to(device) for name in TENSORS}
-        examples = [prompt.example for prompt in prompts]
-        self.pending, self.drawn_from, self.requested_at = Future(), state["drawn_from"], state["requested_at"]
-        self.pending.set_result(Responses(**tensors, texts=state["texts"], examples=examples))
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Take back what `state_dict` gave."""
+        self.pending, self.requested_at = Future(), state["requested_at"]
+        self.pending.set_result(restored(state["responses"], device))

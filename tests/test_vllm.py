@@ -282,6 +282,12 @@ def test_adapters_of_earlier_updates_are_taken_back(tiny_models, pairs, vllm, tm
         assert set(served.models) == {"served", version.name}
 
 
+def test_a_server_with_another_base_is_one_line(tiny_models, pairs, vllm):
+    served = vllm_standin.Serve(tiny_models["llama"])
+    with pytest.raises(UserError, match=rf"serves {tiny_models['llama']}, but the adapters belong to .*gpt2"):
+        trainer_with(tiny_models, pairs, server(served, send="adapters"))
+
+
 def test_a_server_that_takes_no_adapters_is_one_line(tiny_models, pairs, vllm, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     served = vllm_standin.Serve(tiny_models["gpt2"])

@@ -220,7 +220,7 @@ class Serve:
         if path == "/health":
             return 200, {}
         if path == "/v1/models":
-            return 200, {"data": [{"id": "served"}]}
+            return 200, {"data": [{"id": "served", "root": str(self.llm.folder)}]}
         if path == "/v1/completions":
             with self.lock:
                 return self.completions(**body)
@@ -304,7 +304,8 @@ class NCCLTrainerSendWeightsArgs:
 def modules() -> dict[str, ModuleType]:
     """The modules of vLLM that are imported, by name, for sys.modules."""
     contents = {
-        "vllm": {"LLM": LLM, "SamplingParams": SamplingParams, "__version__": "0.27.1"},
+        "vllm": {"LLM": LLM, "SamplingParams": SamplingParams, "RequestOutput": RequestOutput, "__version__": "0.27.1"},
+        "vllm.sampling_params": {"StructuredOutputsParams": None},
         "vllm.distributed.weight_transfer.nccl_engine": {
             "NCCLWeightTransferEngine": NCCLWeightTransferEngine,
             "NCCLTrainerSendWeightsArgs": NCCLTrainerSendWeightsArgs,

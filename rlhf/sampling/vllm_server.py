@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import torch
 
+from rlhf.config.checks import require
 from rlhf.parallel.ranks import Ranks
 from rlhf.policy.policy import Policy
 from rlhf.policy.value_head import POLICY_ADAPTER
@@ -24,6 +25,7 @@ class Server:
     """What is asked of a server, and answered, in JSON.
 
     Attributes:
+        served: The base model, as the server describes it.
         model: The name under which the server knows what it is to sample from.
     """
 
@@ -31,7 +33,8 @@ class Server:
         self.ranks = ranks
         self.http = httpx.Client(base_url=url, timeout=None, limits=httpx.Limits(max_connections=None))
         self._meet()
-        self.model: str = self._ask("GET", "/v1/models")["data"][0]["id"]
+        self.served = self._ask("GET", "/v1/models")["data"][0]
+        self.model: str = self.served["id"]
 
     def _meet(self) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -95,6 +98,12 @@ class AdapterServer(Server):
 
     def __init__(self, url: str, policy: Policy, ranks: Ranks, output_dir: str) -> None:
         super().__init__(url, ranks)
+        base, served = policy.base_name, self.served["root"]
+        require(
+            base == served or (Path(base).is_dir() and Path(base).resolve() == Path(served).resolve()),
+            f"the vllm server at {url} serves {served}, but the adapters belong to {base}: start it with that, by its "
+            "whole path, or set generation.send: weights",
+        )
         self.policy = policy
         self.folder = Path(output_dir).resolve() / "vllm_adapters"
         self.sent: Path | None = None

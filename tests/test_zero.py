@@ -130,13 +130,13 @@ class TestWithDeepSpeed:
         expected = run(kind)
         folder = tmp_path / "run"
         output = launch("deepspeed_zero2", "stop", 3, *command(kind, folder))
-        assert "stopped after step 3 of 6, with a checkpoint" in output
-        checkpoint = folder / "checkpoints" / "checkpoint-000003"
+        assert "stopped after step 4 of 6, with a checkpoint" in output
+        checkpoint = folder / "checkpoints" / "checkpoint-000004"
         names = {path.name for path in checkpoint.iterdir()}
         assert {"optimizer-part-0.safetensors", "optimizer-part-1.safetensors"} <= names
         assert {Path(name).suffix for name in names} == {".json", ".safetensors"}
         output = launch("deepspeed_zero2", "nothing", 0, *command(kind, folder))
-        assert f"continuing after step 3, from {checkpoint}" in output
+        assert f"continuing after step 4, from {checkpoint}" in output
         assert rows_of(folder) == rows_of(expected)
         for file in sorted((expected / "model").glob("*.safetensors")):
             assert (folder / "model" / file.name).read_bytes() == file.read_bytes()

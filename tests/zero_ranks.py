@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 
 
 def stop_after(step: int) -> None:
-    """All processes are asked to stop once this step has been reported."""
+    """All processes are asked to stop once this step has been reported; they do after the next."""
     log = Tracker.log
 
     def wrapped(self, metrics, number):

@@ -57,7 +57,8 @@ class Resumable:
                 " learning_rate, or look at the data: the parameters are those from before"
             )
         if self.skipped_in_a_row:
-            model.zero_grad(set_to_none=True)  # the optimizer passes over parameters without a gradient
+            for parameter in model.parameters():
+                parameter.grad = None  # the optimizer passes over it
         return norm
 
     def log(self: Any, logs: dict[str, float], start_time: float | None = None) -> None:

@@ -7,6 +7,7 @@ from rlhf.errors import UserError
 DISTRIBUTION = "rlhf-ppo"
 EXTRAS = {
     "bitsandbytes": "quantized",
+    "deepspeed": "deepspeed",
     "gguf": "gguf",
     "langdetect": "instructions",
     "matplotlib": "report",

@@ -1,5 +1,6 @@
 """configs/accelerate: read by accelerate itself, and run where CPU processes can run them."""
 
+import importlib.util
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from tiny_runs import make_config
 from rlhf import cli
 from rlhf.errors import OtherRankError, UserError
 from rlhf.parallel import launch as launching
+from rlhf.parallel import zero
 from rlhf.stages.ppo import launch as launch_ppo
 
 CONFIGS = {path.stem: path for path in sorted(Path("configs/accelerate").glob("*.yaml"))}
@@ -27,7 +29,6 @@ EXPECTED = {  # distributed type, processes in all, machines, what divides the m
     "cpu_1": ("NO", 1, 1, "ddp"),
     "cpu_2": ("MULTI_GPU", 2, 1, "ddp"),
     "deepspeed_zero2": ("DEEPSPEED", 8, 1, "deepspeed"),
-    "deepspeed_zero3": ("DEEPSPEED", 8, 1, "deepspeed"),
     "fsdp2": ("FSDP", 8, 1, "fsdp"),
     "fsdp2_multi_node": ("FSDP", 16, 2, "fsdp"),
     "gpu_1": ("NO", 1, 1, "ddp"),
@@ -84,18 +85,29 @@ def test_the_command_at_its_top_launches_what_it_says(name, monkeypatch):
     assert arguments.config_file == str(CONFIGS[name])
     assert (arguments.num_processes, arguments.num_machines) == (n_processes, n_machines)
     asked_for = arguments.training_script_args
-    assert asked_for[:3] == ["ppo", "--config", "FILE"]
+    assert asked_for[:3] == ["sft" if engine == "deepspeed" else "ppo", "--config", "FILE"]
     assert asked_for[3:] in ([], ["--num_processes", str(n_processes)])
-    if engine != "deepspeed":  # its own launcher needs the library
-        prepare = accelerate_launch.prepare_multi_gpu_env if n_processes > 1 else one_process_environment
-        for key, value in prepare(arguments).items():
-            monkeypatch.setenv(key, value)
-        assert launching.engine() == engine
+    several = deepspeed_environment if engine == "deepspeed" else accelerate_launch.prepare_multi_gpu_env
+    prepare = several if n_processes > 1 else one_process_environment
+    for key, value in prepare(arguments).items():
+        monkeypatch.setenv(key, value)
+    assert launching.engine() == engine
+    if engine == "deepspeed":
+        if importlib.util.find_spec("deepspeed") is None:
+            monkeypatch.setattr(zero, "require_extra", lambda *needed: None)
+        zero.require_zero2(on_cpu=False)  # of what the launcher sets by default, nothing is refused
     if engine == "fsdp":
         from accelerate import FullyShardedDataParallelPlugin
 
         assert FullyShardedDataParallelPlugin().fsdp_version == 2
         launching.require_fsdp2_or_ddp("cuda")
+
+
+def deepspeed_environment(arguments):
+    from accelerate.utils.launch import prepare_deepspeed_cmd_env
+
+    arguments.deepspeed_fields_from_accelerate_config = "zero_stage"  # what launch_command adds
+    return prepare_deepspeed_cmd_env(arguments)[1]
 
 
 def one_process_environment(arguments):
@@ -321,12 +333,15 @@ def test_two_processes_fine_tune_like_one(tiny_models, tmp_path, stage):
 def test_engines_that_a_stage_cannot_use(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(UserError, match="ppo does not run on deepspeed"):
-        launching.require_fsdp2_or_ddp("cuda")
-    with pytest.raises(UserError, match=r"sft keeps the whole model .* told to use deepspeed"):
-        launching.require_data_parallel("sft")
+        launching.require_no_deepspeed()
+    with pytest.raises(UserError, match=r"the classic loop keeps the whole model .* told to use deepspeed"):
+        launching.require_data_parallel("the classic loop")
+    launching.require_data_parallel("sft", or_zero2=True)
     monkeypatch.delenv("ACCELERATE_USE_DEEPSPEED")
     launching.require_data_parallel("sft")
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UserError, match=r"sft keeps the whole model .* told to use fsdp"):
+        launching.require_data_parallel("sft", or_zero2=True)
     monkeypatch.setenv("FSDP_VERSION", "1")
     with pytest.raises(UserError, match="fsdp version 1 on cuda"):
         launching.require_fsdp2_or_ddp("cuda")

@@ -66,10 +66,10 @@ def test_what_is_imported_is_declared():
         assert not (extra and distribution in plain), f"{distribution} is in the extra {extra} and in the plain install"
 
 
-def test_all_is_every_extra_but_vllm():
+def test_all_is_every_extra_but_vllm_and_deepspeed():
     extras = PROJECT["optional-dependencies"]
     [everything] = extras["all"]
-    assert Requirement(everything).extras == extras.keys() - {"all", "docs", "test", "vllm"}
+    assert Requirement(everything).extras == extras.keys() - {"all", "docs", "test", "vllm", "deepspeed"}
 
 
 def test_the_name_is_that_of_the_distribution():

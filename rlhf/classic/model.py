@@ -14,7 +14,7 @@ from rlhf.classic.reward_adapter import load_reward_adapter
 from rlhf.classic.weight_files import Source
 from rlhf.config.checks import require
 from rlhf.models.dropout import disable_dropout
-from rlhf.parallel.launch import join_processes
+from rlhf.parallel.launch import join_processes, require_data_parallel
 from rlhf.policy.value_head import ValueHeadModel
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ class AutoModelForCausalLMWithValueHead(ValueHeadModel):
         Raises UserError when a tensor is missing, misnamed, not finite or of the wrong shape, and for a model that is
         no causal language model.
         """
+        require_data_parallel("the classic loop")
         device = join_processes(None).device
         for_head = {name: kwargs.pop(name) for name in cls.supported_args if name in kwargs}
         model, head, use_safetensors = pretrained_model_name_or_path, None, kwargs.pop("use_safetensors", True)

@@ -49,8 +49,8 @@ def build_accelerator(config: PPOConfig) -> "Accelerator":
     from accelerate import Accelerator
     from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration
 
-    join_processes(None)
     require_data_parallel("the classic loop")
+    join_processes(None)
     for name, value in config.accelerator_kwargs.items():
         advice = NOT_APPLIED.get(name)
         require(

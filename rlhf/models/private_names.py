@@ -160,8 +160,13 @@ HOOKS = {
     "_load_optimizer_and_scheduler": Private(TRAINER + "_load_optimizer_and_scheduler", _RESUME, _HOOK),
     "_load_rng_state": Private(TRAINER + "_load_rng_state", _RESUME, _HOOK),
     "_save_checkpoint": Private(TRAINER + "_save_checkpoint", _RESUME, _HOOK),
+    "_prepare_for_training": Private(
+        TRAINER + "_prepare_for_training",
+        "fine-tuning under ZeRO-2 that continues (rlhf/stages/zero.py)",
+        "find where the Trainer loads DeepSpeed's checkpoints now, and load ours; tests/test_zero.py shows it",
+    ),
 }
-"""What rlhf/stages/resumable.py overrides in transformers' Trainer."""
+"""What rlhf/stages/resumable.py and rlhf/stages/zero.py override in transformers' Trainer."""
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from rlhf.config.checks import require
 from rlhf.errors import OtherRankError, UserError
+from rlhf.parallel.zero import require_zero2, zero_backend
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -66,7 +67,11 @@ def join_processes(processes: int | None) -> "PartialState":
     )
     if world_size() > 1:
         _leave_gloo_at_exit()
-    state = PartialState(cpu=on_cpu, timeout=STALL_LIMIT)
+    own_backend = {}
+    if engine() == "deepspeed":
+        require_zero2(on_cpu)
+        own_backend = zero_backend()
+    state = PartialState(cpu=on_cpu, timeout=STALL_LIMIT, **own_backend)
     require(
         state.num_processes == world_size(),
         f"{world_size()} processes were launched, but without a GPU each would train on its own; "
@@ -102,18 +107,25 @@ def _leave_gloo() -> None:
         torch.distributed.destroy_process_group()
 
 
-def require_data_parallel(stage: str) -> None:
+def require_data_parallel(stage: str, or_zero2: bool = False) -> None:
     """Raise UserError if accelerate was told to divide the model among processes."""
     require(
-        engine() == "ddp",
+        engine() == "ddp" or (or_zero2 and engine() == "deepspeed"),
         f"{stage} keeps the whole model on every process, but accelerate was told to use {engine()}; "
         "use configs/accelerate/multi_gpu.yaml",
     )
 
 
+def require_no_deepspeed() -> None:
+    """Raise UserError for the engine that PPO cannot run on: it would take the gradients away."""
+    require(
+        engine() != "deepspeed",
+        "ppo does not run on deepspeed; to divide the base use FSDP2, configs/accelerate/fsdp2.yaml",
+    )
+
+
 def require_fsdp2_or_ddp(device_type: str) -> None:
     """Raise UserError for what PPO cannot divide its base with."""
-    require(engine() != "deepspeed", "ppo does not run on deepspeed; use configs/accelerate/fsdp2.yaml")
     version = os.environ.get("FSDP_VERSION", "1")
     require(
         engine() == "ddp" or (version == "2" and device_type != "cpu"),

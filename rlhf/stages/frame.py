@@ -61,6 +61,6 @@ def print_places(folder: Path, files: dict[str, str]) -> None:
 
 @said_once()
 def join_data_parallel(stage: str, processes: int | None) -> Ranks:
-    """Meet the other processes of a stage that keeps the whole model on each; raises as `join_processes` does."""
-    require_data_parallel(stage)
+    """Meet the other processes of a stage that keeps all weights on each; raises as `join_processes` does."""
+    require_data_parallel(stage, or_zero2=True)
     return Ranks.of(join_processes(processes))

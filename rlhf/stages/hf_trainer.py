@@ -9,6 +9,7 @@ from rlhf.config.checks import require_divides
 from rlhf.errors import Interrupted
 from rlhf.evaluation.held_out import HeldOut
 from rlhf.models.private_names import reset_accelerator_state
+from rlhf.parallel.launch import engine
 from rlhf.parallel.ranks import Ranks
 from rlhf.runs.checkpoints import CHECKPOINTS_FOLDER, CheckpointManager
 from rlhf.runs.folder import as_plain
@@ -16,6 +17,7 @@ from rlhf.runs.interruption import catch_termination
 from rlhf.stages.by_length import by_length
 from rlhf.stages.fast_forward import fast_forward
 from rlhf.stages.resumable import resumable
+from rlhf.stages.zero import ZeroResumable
 from rlhf.tracking.progress import ProgressBar
 from rlhf.tracking.tracker import Tracker
 
@@ -66,6 +68,8 @@ def training_arguments(config: FineTuningConfig, folder: Path, device_type: str)
 
 def trainer_class(trainer: type, config: FineTuningConfig) -> type:
     """TRL's trainer with what we change of it: how it saves and goes on, and (`fast_paths`) how it divides its work."""
+    if engine() == "deepspeed":  # each backward pass that it sees would be one of its micro-batches
+        return resumable(trainer, ZeroResumable)
     return resumable(by_length(trainer) if config.fast_paths else trainer)
 
 

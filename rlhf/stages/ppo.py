@@ -28,7 +28,7 @@ from rlhf.fast.heap import return_large_blocks
 from rlhf.models.load import load_causal_lm
 from rlhf.models.shape import context_length
 from rlhf.models.tokenizer import load_tokenizer
-from rlhf.parallel.launch import engine, join_processes, require_fsdp2_or_ddp, said_once
+from rlhf.parallel.launch import engine, join_processes, require_fsdp2_or_ddp, require_no_deepspeed, said_once
 from rlhf.parallel.ranks import Ranks, require_same_weights
 from rlhf.policy.earlier_critic import Adapters, earlier_adapters, take_critic
 from rlhf.policy.files import is_policy_folder
@@ -77,6 +77,7 @@ def launch(config: PPOConfig) -> "Accelerator":
 
     if config.generation.engine == "vllm":
         require_vllm()
+    require_no_deepspeed()
     require_fsdp2_or_ddp(join_processes(config.num_processes).device.type)
     accelerator = Accelerator()
     require(

@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhf.config.checks import require
 from rlhf.errors import UserError
 from rlhf.evaluation.held_out import HeldOut
 from rlhf.runs.checkpoints import CheckpointManager
@@ -21,9 +22,9 @@ MAX_SKIPPED_STEPS = 8
 PARAMETERS, TRAINING, TRAINER_STATE = "parameters", "training", "trainer_state.json"
 
 
-def resumable(trainer_class: type) -> type:
+def resumable(trainer_class: type, overrides: "type[Resumable] | None" = None) -> type:
     """A subclass of a Trainer with checkpoints of its attribute `checkpoints`, in which the state of `held_out` is."""
-    return type(f"Resumable{trainer_class.__name__}", (Resumable, trainer_class), {})
+    return type(f"Resumable{trainer_class.__name__}", (overrides or Resumable, trainer_class), {})
 
 
 class Resumable:
@@ -56,7 +57,8 @@ class Resumable:
                 " learning_rate, or look at the data: the parameters are those from before"
             )
         if self.skipped_in_a_row:
-            model.zero_grad(set_to_none=True)  # the optimizer passes over parameters without a gradient
+            for parameter in model.parameters():
+                parameter.grad = None  # the optimizer passes over it
         return norm
 
     def log(self: Any, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -73,7 +75,7 @@ class Resumable:
 
     def _write_checkpoint(self: Any, folder: Path) -> None:
         training = {
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self._optimizer_state(),
             "schedule": self.lr_scheduler.state_dict(),
             "rng": rng_state(),
             "rng_at_epoch_start": self.rng_at_epoch_start,
@@ -90,9 +92,20 @@ class Resumable:
     def _load_optimizer_and_scheduler(self: Any, checkpoint: str | None) -> None:
         if checkpoint is not None:
             saved = load_state(Path(checkpoint), TRAINING)
-            self.optimizer.load_state_dict(saved["optimizer"])
+            self._load_optimizer_state(saved["optimizer"], Path(checkpoint))
             self.lr_scheduler.load_state_dict(saved["schedule"])
             self.held_out.load_state_dict(saved.get("held_out"))  # none of an earlier release
+
+    def _optimizer_state(self: Any) -> dict[str, Any]:
+        return self.optimizer.state_dict()
+
+    def _load_optimizer_state(self: Any, saved: dict[str, Any], folder: Path) -> None:
+        require(
+            "parts" not in saved,
+            f"{folder} holds the optimizer in {saved.get('parts')} parts of ZeRO-2, which this run was not launched "
+            "with; launch it as before, or remove that folder to start anew",
+        )
+        self.optimizer.load_state_dict(saved)
 
     def _load_rng_state(self: Any, checkpoint: str | None) -> None:
         if checkpoint is not None:

@@ -21,7 +21,6 @@ from comparison import (
     train_ours,
 )
 
-from rlhf.config import ValueWarmup
 from rlhf.report.plots import GRAY, PALETTE
 from rlhf.report.tables import markdown_table
 
@@ -30,10 +29,15 @@ ADAPTIVE = {"adaptive_kl_target": 4.0, "adaptive_kl_horizon": 64}  # at most a f
 STUDIES: dict[str, dict[str, dict[str, Any]]] = {
     "critic": {
         "adapter": {},
-        "adapter, no warm-up": {"value_warmup": ValueWarmup()},
         "branch": {"critic": "branch"},
         "detached": {"critic": "detached"},
         "shared": {"critic": "shared"},
+    },
+    "critic, equal processor time": {
+        "adapter": {},
+        "branch": {"critic": "branch", "num_updates": 33},
+        "detached": {"critic": "detached", "num_updates": 39},
+        "shared": {"critic": "shared", "num_updates": 40},
     },
     "advantage, 4 responses per prompt": {
         "gae": GROUPS_OF_4,
@@ -82,7 +86,8 @@ def plot(sft: list[dict[str, float]], results: Results, file: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, grid = plt.subplots(3, 3, figsize=(12, 10.5), dpi=120, layout="constrained", sharex="row", sharey="row")
+    shape = {"figsize": (4 * len(results), 10.5), "layout": "constrained", "sharex": "row", "sharey": "row"}
+    figure, grid = plt.subplots(3, len(results), dpi=120, **shape)
     for column, (study, variants) in enumerate(results.items()):
         score, kl, held_out = grid[:, column]
         draw_held_out(held_out, sft, GRAY, "SFT")

@@ -45,7 +45,9 @@ def main(model: str, prompts: str, options: str = "{}") -> None:
 
 
 def peak() -> int:
-    """Resident bytes at the most. (getrusage would count the parent process before exec.)"""
+    """Bytes at the most: resident, or on a GPU allocated. (getrusage would count the parent process before exec.)"""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
     return 1024 * int(line.split()[1])
 

@@ -160,7 +160,7 @@ FAMILIES = {
     "RWKV": family("RwkvConfig", OLD, {"context_length": 128}, reads="uncached", generates="none"),
     "RWKV, scaled": family(
         "RwkvConfig", OLD, {"context_length": 128, "num_hidden_layers": 6, "rescale_every": 2},
-        reads="refused", generates="none", message="is another model when it is read token by token",
+        reads="refused", generates="none", message="or on eval mode",
         remark="scales its weights, not the adapters, when it samples",
     ),
     "BERT as a decoder": family(

@@ -47,7 +47,7 @@ def require_paths(config: object, *names: str) -> None:
         value = getattr(config, name)
         require(
             value is None or (isinstance(value, str) and bool(value.strip()) and "\0" not in value),
-            f"{name} is {value!r}; it must be a string: a path or a hub name",
+            f"{name} is {value!r}; it must be a path or a hub name, as text",
         )
 
 

@@ -50,6 +50,8 @@ def belongs_to_critic(parameter_name: str) -> bool:
 def policy_adapter(model: Any, critic: Critic) -> str | None:
     """Name of the adapters that are trained as the policy's: those that are active; None for a model without any.
 
+    Where the critic's are active, the only other ones.
+
     Raises UserError where the critic's are missing, or the policy's have their name, are merged into the weights or
     depend on what the prompt says (aLoRA), which PEFT's wrapper has to find out for each batch.
     """
@@ -62,7 +64,9 @@ def policy_adapter(model: Any, critic: Critic) -> str | None:
         return None
     from rlhf.models.private_names import BaseTunerLayer
 
-    active = model.active_adapter
+    active, others = model.active_adapter, [name for name in names if name != CRITIC_ADAPTER]
+    if active == CRITIC_ADAPTER and critic in WITH_ADAPTERS and len(others) == 1:
+        [active] = others
     require(isinstance(active, str), f"adapters {active} are active at once; choose one with set_adapter")
     invoked = getattr(names[active], "alora_invocation_tokens", None)
     require(not invoked, f"adapter {active!r} has alora_invocation_tokens, which PPO cannot train; use LoRA without")

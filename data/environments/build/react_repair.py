@@ -14,17 +14,23 @@ from react_data import flaws
 
 from rlhf.environments.react_repair import AGAIN, ReactRepair
 
-TRACES, LONGEST = 600, 330
+TRACES, LONGEST, OWN = 600, 330, 0.3
 SOURCE, FILE = Path("data/react/train.jsonl"), Path(__file__).parents[1] / "react_repair.jsonl"
+Row = dict[str, str]
 FLAWS = (
     flaws.missing_closing_tag, flaws.mismatched_bracket, flaws.truncated, flaws.undefined_variable,
     flaws.missing_return,
 )  # fmt: skip
 
 
-def trace(row: dict[str, str], environment: ReactRepair, rng: random.Random) -> dict[str, Any] | None:
-    """A conversation that ends with the mended component; None where the flaw leaves nothing to mend."""
-    broken = rng.choice(FLAWS)(rng, row["completion"])
+def trace(row: Row, relatives: list[Row], environment: ReactRepair, rng: random.Random) -> dict[str, Any] | None:
+    """A conversation that ends with a sound component; None where the flaw leaves nothing to mend.
+
+    Mostly it is another component of the family that is broken. A model that is only shown its answer with one flaw
+    learns to copy, and copies the mistakes that it makes itself.
+    """
+    shown = row if rng.random() < OWN else rng.choice(relatives)
+    broken = rng.choice(FLAWS)(rng, shown["completion"])
     fault = environment.fault(broken) if broken else None
     if fault is None or environment.fault(row["completion"]) is not None:
         return None
@@ -37,10 +43,14 @@ def main() -> None:
     """Draw rows of the training data until there are enough traces."""
     rows = [json.loads(line) for line in SOURCE.read_text(encoding="utf-8").splitlines()]
     short = [row for row in rows if len(row["completion"]) <= LONGEST]
+    families: dict[str, list[Row]] = {}
+    for row in short:
+        families.setdefault(row["family"], []).append(row)
     rng, environment = random.Random(0), ReactRepair(reward="react_render")
     lines: list[str] = []
     while len(lines) < TRACES:
-        found = trace(rng.choice(short), environment, rng)
+        row = rng.choice(short)
+        found = trace(row, families[row["family"]], environment, rng)
         if found:
             lines.append(json.dumps(found, ensure_ascii=False) + "\n")
     FILE.write_text("".join(lines), encoding="utf-8")

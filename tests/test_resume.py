@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 from tiny_data import write_pairs
-from tiny_runs import COUNT_E, Crash, command_line, make_config
+from tiny_runs import COUNT_E, AskToStop, Crash, command_line, make_config
 
 from rlhf.config import CheckpointConfig, InspectConfig, ValueWarmup
 from rlhf.errors import Interrupted, UserError
-from rlhf.ppo.trainer import Callback
 from rlhf.runs.files import read_jsonl
 from rlhf.stages.ppo import run_ppo
 
@@ -45,17 +44,6 @@ def outcome(folder: Path) -> dict:
             str(file.relative_to(folder)): file.read_bytes() for file in sorted((folder / "rollouts").rglob("*.*"))
         },
     }
-
-
-class AskToStop(Callback):
-    """The signal of a batch system, in the middle of an update."""
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-
-    def after_advantages(self, trainer, rollout):
-        if trainer.updates_done + 1 == self.at:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")

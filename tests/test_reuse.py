@@ -3,13 +3,11 @@
 import dataclasses
 import itertools
 import math
-import os
-import signal
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_runs import make_config, make_trainer, parameters
+from tiny_runs import AskToStop, make_config, make_trainer, parameters
 
 from rlhf.config import CheckpointConfig, EnvironmentSpec, SamplingConfig, ValueWarmup
 from rlhf.config.generation import GenerationConfig
@@ -112,17 +110,6 @@ def test_the_loss_is_weighted_by_policy_over_sampler(tiny_models, pairs):
     assert means[0] == pytest.approx(1.0, abs=1e-4)
     assert all(abs(mean - 1) > 1e-3 for mean in means[1:])
     assert truncated > 0
-
-
-class AskToStop(Callback):
-    """A signal in the middle of an update."""
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-
-    def after_advantages(self, trainer, rollout):
-        if trainer.updates_done + 1 == self.at:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def outcome(folder) -> tuple:

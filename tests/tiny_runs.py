@@ -1,7 +1,9 @@
-"""Very small runs: their configs, a trainer, a reward that a random model can vary in, and a crash."""
+"""Very small runs: their configs, a trainer, a reward that a random model can vary in, a crash, and a signal."""
 
 import dataclasses
+import os
 import random
+import signal
 from pathlib import Path
 
 import torch
@@ -31,6 +33,17 @@ def never_applies(prompts, completions, **columns):
 
 
 COUNT_E = RewardSpec(path="tiny_runs.count_e")
+
+
+class AskToStop(Callback):
+    """The signal of a batch system, in the middle of an update."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def after_advantages(self, trainer, rollout):
+        if trainer.updates_done + 1 == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def make_config(model, data, **options) -> PPOConfig:

@@ -99,7 +99,8 @@ def plot(sft: list[dict[str, float]], results: dict[str, list[Run]], alone: list
     draw_held_out(held_out, sft, GRAY, "SFT")
     tidy(score, title="Score of the rollouts", xlabel="responses", ylabel="mean per response")
     tidy(kl, title="KL of the rollouts", xlabel="responses", ylabel="nats per response")
-    tidy(held_out, title="Held out (x: TRL, lower learning rates)", xlabel="KL, nats per response", ylabel="reward")
+    title = "Held out (x: TRL, lower learning rates)" if alone else "Held out"
+    tidy(held_out, title=title, xlabel="KL, nats per response", ylabel="reward")
     score.legend(frameon=False, fontsize=9)
     held_out.legend(frameon=False, fontsize=9)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -312,6 +312,25 @@ def test_weights_that_are_not_taken_are_one_line(tiny_models, pairs, vllm, monke
         trainer_with(tiny_models, pairs)
 
 
+def test_a_connection_that_breaks_is_made_again(tiny_models, pairs, vllm, monkeypatch):
+    def rollout(breaks):
+        served = vllm_standin.Serve(tiny_models["gpt2"])
+        broken = iter(range(breaks))
+
+        def completions(**body):
+            if next(broken, None) is not None:
+                raise ConnectionResetError  # there is no answer at all
+            return vllm_standin.Serve.completions(served, **body)
+
+        served.completions = completions
+        return trainer_with(tiny_models, pairs, server(served)).update().rollout.sequence_ids
+
+    assert torch.equal(rollout(breaks=3), rollout(breaks=0))
+    monkeypatch.setattr("rlhf.sampling.vllm_server.BROKEN_CONNECTION", 0.0)
+    with pytest.raises(UserError, match=r"^cannot use vllm as a server at .* disconnected without sending a response"):
+        rollout(breaks=1)
+
+
 def test_a_server_that_fails_later_is_one_line(tiny_models, pairs, vllm):
     served = vllm_standin.Serve(tiny_models["gpt2"])
     trainer = trainer_with(tiny_models, pairs, server(served))

@@ -17,6 +17,8 @@ from rlhf.sampling.vllm_engine import Response, merged_weights
 
 PATIENCE = 240.0
 """Seconds to wait for a server that is still loading its model."""
+BROKEN_CONNECTION = 5.0
+"""Seconds in which a prompt is sent again. Less than a server takes to start: a new one has the weights of the base."""
 NEUTRAL = {"n": 1, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """Said in every request: what is left out a server takes from the model's generation_config.json."""
 
@@ -32,34 +34,34 @@ class Server:
     def __init__(self, url: str, ranks: Ranks) -> None:
         self.ranks = ranks
         self.http = httpx.Client(base_url=url, timeout=None, limits=httpx.Limits(max_connections=None))
-        self._meet()
+        self._ask("GET", "/health", patience=PATIENCE)
         self.served = self._ask("GET", "/v1/models")["data"][0]
         self.model: str = self.served["id"]
 
-    def _meet(self) -> None:
-        deadline = time.monotonic() + PATIENCE
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None, patience: float = 0.0) -> Any:
+        """The JSON, or the text, of an answer; raises RuntimeError with what the server says is wrong.
+
+        Where no answer comes it asks again, for `patience` seconds.
+        """
+        deadline = time.monotonic() + patience
         while True:
             try:
-                self._ask("GET", "/health")
-                return
+                answer = self.http.request(method, path, json=body)
+                break
             except httpx.TransportError:
                 if time.monotonic() >= deadline:
                     raise
             time.sleep(1.0)
-
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """The JSON, or the text, of an answer; raises RuntimeError with what the server says is wrong."""
-        answer = self.http.request(method, path, json=body)
         if answer.is_error:
             raise RuntimeError(f"{path} answers {answer.status_code}: {' '.join(answer.text.split())[:200]}")
         return answer.json() if "json" in answer.headers.get("content-type", "") else answer.text
 
     def generate(self, prompts: list[list[int]], settings: list[dict[str, Any]]) -> list[Response]:
-        """One request each, for a request has one seed."""
+        """One request each, for a request has one seed; with it, it may be sent twice."""
 
         def ask(ids: list[int], each: dict[str, Any]) -> Response:
             body = NEUTRAL | each | {"model": self.model, "prompt": ids, "return_token_ids": True}
-            [choice] = self._ask("POST", "/v1/completions", body)["choices"]
+            [choice] = self._ask("POST", "/v1/completions", body, patience=BROKEN_CONNECTION)["choices"]
             return choice["token_ids"], choice["logprobs"]["token_logprobs"]
 
         with ThreadPoolExecutor(max_workers=len(prompts)) as pool:

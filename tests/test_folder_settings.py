@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_policy import make_policy
 
+from rlhf import AutoModelForCausalLMWithValueHead
 from rlhf.config import ModelConfig, SamplingConfig
 from rlhf.errors import UserError
 from rlhf.models.load import load_causal_lm
@@ -15,6 +16,12 @@ from rlhf.sampling.responses import continued
 from rlhf.sampling.stopping import as_ids, stop_token_ids
 
 
+def native(folder):
+    load_tokenizer(folder)
+    load_causal_lm(ModelConfig(name_or_path=folder))
+
+
+@pytest.mark.parametrize("load", [native, AutoModelForCausalLMWithValueHead.from_pretrained], ids=["native", "classic"])
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
@@ -25,18 +32,13 @@ from rlhf.sampling.stopping import as_ids, stop_token_ids
         ("generation_config.json", None, "generation_config.json cannot be read .*; it is damaged or incomplete"),
     ],
 )
-def test_settings_that_cannot_be_followed_are_one_line(tiny_models, tmp_path, file, change, message):
+def test_settings_that_cannot_be_followed_are_one_line(tiny_models, tmp_path, file, change, message, load):
     """transformers would raise an error of its own, or go on without the file."""
     folder = shutil.copytree(tiny_models["llama"], tmp_path / "model")
     said = "{" if change is None else json.dumps(json.loads((folder / file).read_text()) | change)
     (folder / file).write_text(said)
-
-    def load():
-        load_tokenizer(str(folder))
-        load_causal_lm(ModelConfig(name_or_path=str(folder)))
-
     with pytest.raises(UserError, match=message) as refusal:
-        load()
+        load(str(folder))
     assert "\n" not in str(refusal.value)
 
 

@@ -26,7 +26,7 @@ from rlhf.classic.weight_files import (
 )
 from rlhf.config.checks import require
 from rlhf.errors import UserError, first_line, one_line, with_kind
-from rlhf.models.pretrained import resolve_model_path
+from rlhf.models.pretrained import require_generation_config, resolve_model_path
 from rlhf.policy.value_head import CRITIC_ADAPTER
 
 if TYPE_CHECKING:
@@ -167,6 +167,7 @@ def _read_plain(name_or_path: str, model_args: tuple[Any, ...], options: dict[st
     require(not wrong, f"{name_or_path}: {min(wrong, default='')}")
     missing = sorted(report["missing_keys"])
     require(not missing, f"{name_or_path}: {len(missing)} tensors are missing, the first is {missing[:1]}")
+    require_generation_config(Source.of(name_or_path, False, options).locate("generation_config.json"))
     return model, set(report["unexpected_keys"])
 
 

@@ -95,7 +95,7 @@ def load_pretrained(
         return loaded
     model, report = loaded
     _require_complete(model, name_or_path, report, new_head)
-    _require_read(where)
+    require_generation_config(locate(where, "generation_config.json"))
     return model
 
 
@@ -121,12 +121,11 @@ def _from_pretrained(
         ) from error
 
 
-def _require_read(where: str) -> None:
+def require_generation_config(file: Path | None) -> None:
     """Raise UserError for a generation_config.json that transformers could not read, and says nothing of.
 
     A response ends where it says, so that its tokens have to be token ids.
     """
-    file = locate(where, "generation_config.json")
     named = {} if file is None else read_json(file)
     ends = named.get("eos_token_id")
     ids = ends if isinstance(ends, list) else [] if ends is None else [ends]

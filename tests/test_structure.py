@@ -115,6 +115,18 @@ def test_the_package_itself_holds_few_modules_and_no_file_is_long() -> None:
     assert [name for name, path in MODULES.items() if len(path.read_text(encoding="utf-8").splitlines()) > 300] == []
 
 
+def test_float64_is_for_the_cpu_alone() -> None:
+    """MPS has none: what becomes double has come from `.cpu()` in the same expression."""
+    calls = {
+        f"{name}:{call.lineno}:{call.col_offset}": ast.unparse(call.func.value)
+        for name, path in MODULES.items()
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "double"
+    }
+    assert calls
+    assert {place for place, of in calls.items() if not of.endswith(".cpu()")} == set()
+
+
 @pytest.mark.parametrize(
     "command", ["import rlhf.maths.losses", "import rlhf.toy", "from rlhf.cli import main; main(['--help'])"]
 )

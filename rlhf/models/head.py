@@ -182,7 +182,8 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
     A constant does not count: logits that differ by one are the same distribution.
     """
-    difference, expected = found.detach().double() - expected.detach().double(), expected.detach().double()
+    found, expected = found.detach().cpu().double(), expected.detach().cpu().double()  # MPS has no float64
+    difference = found - expected
     scatter = (expected - expected.mean(-1, keepdim=True)).norm()
     error = (difference - difference.mean(-1, keepdim=True)).norm()
     return float(error / scatter.clamp(min=1e-30))

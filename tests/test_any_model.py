@@ -20,8 +20,9 @@ from rlhf.cli import main
 from rlhf.config import LoraConfig, ModelConfig
 from rlhf.errors import UserError
 from rlhf.models.dropout import disable_dropout, ordinary_tokens
-from rlhf.models.head import Head, head_of, relative_error, require_head
+from rlhf.models.head import Head, head_of, require_head
 from rlhf.models.load import load_causal_lm, lora_adapters
+from rlhf.models.rounding import relative_error
 from rlhf.models.shape import UNLIMITED, context_length
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.policy.files import save_merged

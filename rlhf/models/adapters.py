@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from rlhf.errors import UserError, first_line, with_kind
 from rlhf.models.dropout import ordinary_tokens
-from rlhf.models.head import relative_error, tolerance, trunk_of
+from rlhf.models.head import trunk_of
+from rlhf.models.rounding import is_rounding, relative_error
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -215,8 +216,9 @@ def merge(wrapper: "PeftModel", adapter: str | None = None) -> "PreTrainedModel"
             f"{with_kind(raised)[:200]}"
         ) from raised
     retie(merged)
-    error = relative_error(reading(merged), before)
-    if not error < tolerance(merged.dtype):
+    after = reading(merged)
+    error = relative_error(after, before)
+    if not is_rounding(error, merged, lambda: reading(merged), after):
         raise UserError(
             f"{type(merged).__name__} with its adapters ({kinds}) merged in computes something else than with them "
             f"apart (relative error {error:.2g}), so it is not supported; take other lora.target_modules"

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from rlhf.errors import UserError, with_kind
 from rlhf.maths.tensors import at_least_float32
 from rlhf.models.dropout import noise_in, ordinary_tokens
+from rlhf.models.rounding import relative_error, rounding_of_head
 from rlhf.models.shape import text_config
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # Gemma 2, RecurrentGemma, xLSTM
 FACTORS = ("logit_scale", "lm_head_multiplier")  # Cohere, Falcon-H1
 DIVISORS = ("logits_scaling",)  # Granite
-ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
-"""Relative error of logits that were scaled and capped in this type, with room."""
 RARE = 8
 """Passes that are compared of a model which draws random numbers: a layer that is seldom skipped shows in few."""
 
@@ -92,7 +91,9 @@ def require_head(model: "PreTrainedModel", outermost: nn.Module | None = None) -
         raise UserError(f"the logits of {name} are not finite; look at its weights")
     if found.logits.shape == found.again.shape and not torch.equal(found.logits, found.again):
         raise UserError(noise_in(model))
-    close = found.logits.shape == found.ours.shape and relative_error(found.logits, found.ours) < rounding(found.logits)
+    close = found.logits.shape == found.ours.shape and relative_error(found.logits, found.ours) < rounding_of_head(
+        found.logits
+    )
     if not close or not agree(found.traced, found.ours, head):
         raise UserError(
             f"{name} does more to its logits than its LM head, and more than its config says (a scale, a soft cap), or "
@@ -102,7 +103,7 @@ def require_head(model: "PreTrainedModel", outermost: nn.Module | None = None) -
     if not found.has_gradient:
         raise UserError(f"the adapters of {name} have no effect on its logits; take other lora.target_modules")
     change = relative_error(found.of_beginning, found.ours[:, : found.of_beginning.shape[1]])
-    if change > rounding(found.logits):
+    if change > rounding_of_head(found.logits):
         raise UserError(
             f"what {name} predicts depends on the tokens that come after, or on eval mode (relative error "
             f"{change:.2g}); PPO needs a causal language model, so it is not supported"
@@ -169,29 +170,4 @@ def agree(logits: Tensor, ours: Tensor, head: Head) -> bool:
         return False
     if head.is_linear:
         return torch.equal(logits, ours)
-    return relative_error(ours, logits) < rounding(logits)
-
-
-def rounding(logits: Tensor) -> float:
-    """Relative error that the order of additions alone may make."""
-    return ROUNDING.get(logits.dtype, 1e-5)
-
-
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    """Root mean square of the difference of two sets of logits [..., V], over that of their scatter.
-
-    A constant does not count: logits that differ by one are the same distribution.
-    """
-    found, expected = found.detach().cpu().double(), expected.detach().cpu().double()  # MPS has no float64
-    difference = found - expected
-    scatter = (expected - expected.mean(-1, keepdim=True)).norm()
-    error = (difference - difference.mean(-1, keepdim=True)).norm()
-    return float(error / scatter.clamp(min=1e-30))
-
-
-def tolerance(dtype: torch.dtype) -> float:
-    """Relative error of logits beyond which two ways to compute them differ by more than the order of additions.
-
-    A mistake in positions, masks or adapters makes .1 and more. In bfloat16 a model of 30 layers has .02 by itself.
-    """
-    return 1e-3 if dtype in (torch.float32, torch.float64) else 0.1
+    return relative_error(ours, logits) < rounding_of_head(logits)

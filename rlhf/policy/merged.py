@@ -11,8 +11,8 @@ from rlhf.config.checks import require
 from rlhf.fast.packed import Layer, can_pack, packed
 from rlhf.models.adapters import stirred
 from rlhf.models.dropout import ordinary_tokens
-from rlhf.models.head import relative_error, tolerance
 from rlhf.models.quantization import is_quantized
+from rlhf.models.rounding import is_rounding, relative_error
 from rlhf.policy.policy import Policy
 
 if TYPE_CHECKING:
@@ -150,13 +150,17 @@ def _merging_changes_nothing(policy: Policy) -> bool:
         return True
     ids, model = ordinary_tokens(policy.language_model), policy.language_model
     with stirred(policy.adapters()), torch.autocast(policy.device.type, enabled=False):
-        apart = model(input_ids=ids, use_cache=False).logits  # in train mode, as in the update
+
+        def compute() -> Tensor:
+            return model(input_ids=ids, use_cache=False).logits  # in train mode, as in the update
+
+        apart = compute()
         try:
             with _merged(policy, layers):
-                together = model(input_ids=ids, use_cache=False).logits
+                together = compute()
         except Exception:  # PEFT cannot merge every kind, and says so in many ways
             return False
-    return relative_error(together, apart) < tolerance(apart.dtype)
+        return is_rounding(relative_error(together, apart), model, compute, apart)
 
 
 def lora_layers(model: nn.Module) -> "list[LoraLayer]":

@@ -9,6 +9,7 @@ a list of names here.
 import contextlib
 import warnings
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,20 +18,22 @@ from rlhf.config.checks import require
 from rlhf.errors import UserError, first_line
 from rlhf.models.adapters import stirred
 from rlhf.models.dropout import ordinary_tokens
-from rlhf.models.head import head_of, relative_error, tolerance, trunk_of
+from rlhf.models.head import head_of, trunk_of
+from rlhf.models.rounding import is_rounding, relative_error
 from rlhf.policy.merged import autocasts, decoding, merged
 from rlhf.policy.policy import Policy
 from rlhf.sampling.batch import DecodingBatch, Way, open_batch
 from rlhf.sampling.memory import choose_copies
 from rlhf.sampling.turn_cache import TurnCache
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 PROMPTS = (5, 5, 3)
 """Tokens of the prompts that are tried: two equal ones, which are read once, and one that is padded."""
 STEPS = 3
 NEW = (3, 2, 3)
 """Tokens of their second turn."""
-NOISES = 3
-"""An error of as many times the model's own rounding is none."""
 
 
 def way_of(policy: Policy) -> Way:
@@ -50,12 +53,11 @@ def _find_way(policy: Policy) -> Way:
     model, reason = policy.language_model, ""
     prompts, sequence_ids = _rows(policy)
     with stirred(policy.adapters()), torch.autocast(policy.device.type, enabled=False):
-        at_once = head_of(model)(trunk_of(model)(input_ids=sequence_ids, use_cache=False).last_hidden_state)
+        at_once = _at_once(model, sequence_ids)
         expected = _picked(at_once, list(PROMPTS))
         require(
             bool(expected.isfinite().all()), f"the logits of {type(model).__name__} are not finite; look at its weights"
         )
-        limit = max(tolerance(expected.dtype), NOISES * _own_noise(policy, sequence_ids, at_once))
         for way in ways:
             policy.shortcuts.decoding = way  # read by `decoding`, which packs for the fast way alone
             try:
@@ -64,7 +66,7 @@ def _find_way(policy: Policy) -> Way:
             except Exception as raised:  # a cache of another kind fails in a way of its own
                 reason = first_line(raised)
                 continue
-            if error < limit:
+            if is_rounding(error, model, lambda: _at_once(model, sequence_ids), at_once):
                 if way == "uncached":
                     warnings.warn(_slow(policy))
                 return way
@@ -93,9 +95,8 @@ def _continuing_changes_nothing(policy: Policy) -> bool:
     prompts, sequence_ids = _rows(policy)
     rows = [ids[: n + new].tolist() for ids, n, new in zip(sequence_ids, PROMPTS, NEW, strict=True)]
     with stirred(policy.adapters()), torch.autocast(policy.device.type, enabled=False):
-        at_once = head_of(model)(trunk_of(model)(input_ids=sequence_ids, use_cache=False).last_hidden_state)
+        at_once = _at_once(model, sequence_ids)
         expected = torch.stack([logits[len(row) - 1] for logits, row in zip(at_once, rows, strict=True)])
-        limit = max(tolerance(expected.dtype), NOISES * _own_noise(policy, sequence_ids, at_once))
         turns = TurnCache()
         try:
             with decoding(policy, len(PROMPTS)):
@@ -106,14 +107,7 @@ def _continuing_changes_nothing(policy: Policy) -> bool:
                     turns.close(ids)
         except Exception:  # as above
             return False
-    return relative_error(found, expected) < limit
-
-
-def _own_noise(policy: Policy, sequence_ids: Tensor, at_once: Tensor) -> float:
-    """Relative error of the same pass in another shape, each row alone: what rounding makes of a deep model."""
-    model = policy.language_model
-    rows = [trunk_of(model)(input_ids=row, use_cache=False).last_hidden_state for row in sequence_ids.split(1)]
-    return relative_error(head_of(model)(torch.cat(rows)), at_once)
+        return is_rounding(relative_error(found, expected), model, lambda: _at_once(model, sequence_ids), at_once)
 
 
 @contextlib.contextmanager
@@ -160,12 +154,19 @@ def _generating_error(policy: Policy, batch_size: int) -> str:
             return_dict_in_generate=True,
         )
         row = said.sequences[1:, -STEPS - (short if batch_size > 1 else long) :]
-        at_once = head_of(model)(trunk_of(model)(input_ids=row, use_cache=False).last_hidden_state)
+        at_once = _at_once(model, row)
     except Exception as raised:
         return first_line(raised)
     found = torch.stack([logits[1] for logits in said.logits])
     error = relative_error(found, at_once[0, -STEPS - 1 : -1])
-    return "" if error < tolerance(found.dtype) else f"relative error {error:.2g}"
+    is_none = is_rounding(error, model, lambda: _at_once(model, row), at_once)
+    return "" if is_none else f"relative error {error:.2g}"
+
+
+def _at_once(model: "PreTrainedModel", sequence_ids: Tensor) -> Tensor:
+    """Logits [B, L, V] of whole sequences, as the update computes them."""
+    logits: Tensor = head_of(model)(trunk_of(model)(input_ids=sequence_ids, use_cache=False).last_hidden_state)
+    return logits
 
 
 def _rows(policy: Policy) -> tuple[list[list[int]], Tensor]:

@@ -12,7 +12,8 @@ from transformers.modeling_outputs import CausalLMOutput
 from rlhf.fast.install import install
 from rlhf.fast.token_loss import token_loss
 from rlhf.models.dropout import ordinary_tokens
-from rlhf.models.head import ROUNDING, Head, agree, head_of, relative_error, trunk_of
+from rlhf.models.head import Head, agree, head_of, trunk_of
+from rlhf.models.rounding import relative_error, rounding_of_head
 from rlhf.stages.by_length import IGNORED
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def is_causal(model: "PreTrainedModel") -> bool:
     half = ids.shape[1] // 2
     others = torch.cat([ids[:, :half], ids.flip(0)[:, half:]], dim=1)
     one, other = (trunk(input_ids=rows, use_cache=False).last_hidden_state[:, :half] for rows in (ids, others))
-    return relative_error(other, one) <= ROUNDING.get(one.dtype, 1e-5)
+    return relative_error(other, one) <= rounding_of_head(one)
 
 
 @torch.no_grad()

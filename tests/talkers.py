@@ -21,6 +21,17 @@ class CountE:
         return Step("", text.count("e") / max(1, len(text)), done=True)
 
 
+class Die:
+    """One step, which earns and measures what the seed has rolled."""
+
+    def reset(self, seed):
+        self.eyes = float(1 + seed % 6)
+        return "roll"
+
+    def step(self, text):
+        return Step("", self.eyes, done=True, metrics={"eyes": self.eyes})
+
+
 class Echo:
     """Says back what it heard, `turns` times; pays 1, 2, 3, ... or what `pays` says; keeps what it was given."""
 

@@ -153,3 +153,14 @@ def test_evaluation_plays_episodes(tiny_models, tmp_path):
     assert means["guess_number"] == pytest.approx(sum(row["guess_number"] for row in rows) / 5)
     assert "reward_metric/found" in means
     assert rows[0]["prompt"] == "guess 1 to 3"
+
+
+def test_the_last_batch_of_an_evaluation_weighs_what_it_holds(tiny_models, tmp_path):
+    """Four episodes and one: each counts as much as the others."""
+    arguments = ["--model", str(tiny_models["gpt2"]), "--environment", "talkers.Die", "--batch_size", "4"]
+    options = ["--prompts", "5", "--sampling.max_new_tokens", "2", "--output_dir", str(tmp_path / "run")]
+    main(["evaluate", *arguments, *options])
+    means = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    eyes = [row["Die"] for row in read_jsonl(tmp_path / "run" / "responses.jsonl")]
+    assert eyes[4] != sum(eyes[:4]) / 4
+    assert means["reward_metric/eyes"] == pytest.approx(sum(eyes) / 5)

@@ -94,7 +94,7 @@ def test_long_texts_are_cut_at_what_the_model_takes_and_counted(tmp_path, kind):
     long, cut = "so " * 40, "so " * 6  # eight tokens with <s> and </s>
     given = scores(reward, [long, cut, "good"])
     assert given.components["c"][0] == pytest.approx(given.components["c"][1], abs=1e-5)
-    assert given.logged.metrics == {"classifier_truncated": [pytest.approx(1 / 3)]}
+    assert given.logged.metric_means() == {"reward_metric/classifier_truncated": pytest.approx(1 / 3)}
     assert reward.explain("", long).endswith("of 'POSITIVE', first 8 tokens")
 
 

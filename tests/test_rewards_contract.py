@@ -96,7 +96,10 @@ def test_extra_columns_are_joined_over_batches_and_metrics_averaged():
         for step, ids in ((1, [[7], [8, 9]]), (3, [[5]]))
     ]
     together = Scores.concatenate([*parts, Scores([0.0], {"keeps_count": [None]}, [[]])])
-    assert together.logged.metric_means() == {"reward_metric/progress": 0.5}  # (1/4 + 3/4) / 2
+    mean = pytest.approx((2 * 1 / 4 + 1 * 3 / 4) / 3)
+    assert together.logged.metric_means() == {"reward_metric/progress": mean}
+    in_pairs = Scores.concatenate([Scores.concatenate(parts), Scores([], {"keeps_count": []}, []), parts[1]])
+    assert in_pairs.logged.metric_means() == {"reward_metric/progress": pytest.approx((2 * 1 / 4 + 2 * 3 / 4) / 4)}
     assert [together.extra(row)["first_token"] for row in range(4)] == [7, 8, 5, None]
     assert together.extra(1)["verdict"] == "2 tokens at step 1"
 

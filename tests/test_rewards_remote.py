@@ -41,7 +41,7 @@ def test_batches_go_out_with_their_columns_and_come_back_in_order():
         {"prompts": ["p0", "p1"], "completions": ["a", "bb"], "columns": {"reference": ["x", None]}},
         {"prompts": ["p2"], "completions": ["ccc"], "columns": {"reference": ["z"]}},
     ]
-    assert scores.logged.metrics == {}
+    assert scores.logged.metric_means() == {}
 
 
 def test_conversations_go_out_as_they_are_and_null_does_not_apply():
@@ -73,7 +73,7 @@ def test_a_fault_that_passes_is_tried_again_and_counted(fault, kind):
     with serving(lambda body, number: fault if number < 2 else lengths(body)) as service:
         scores = total(Server(service.url, timeout=2.0 if kind == "timeout" else 60.0, retries=2))
     assert scores.components["remote"] == [1.0, 2.0, 3.0]
-    assert scores.logged.metrics == {f"server_errors/{kind}": [2.0]}
+    assert scores.logged.metric_means() == {f"reward_metric/server_errors/{kind}": 2.0}
 
 
 def test_a_server_that_keeps_failing_is_named_with_the_counts():
@@ -181,7 +181,7 @@ def test_a_judge_sees_rubric_prompt_and_response_and_its_number_becomes_a_score(
     assert message["content"].startswith("Is the answer y given?\n")
     assert "===== prompt =====\np1\n===== response =====\nbb\n=====" in message["content"]
     assert scores.extra(2) == {"judge": "It has 3 letters.\nScore: 3"}
-    assert scores.logged.metrics == {"judge_no_score": [0.0]}
+    assert scores.logged.metric_means() == {"reward_metric/judge_no_score": 0.0}
 
 
 def test_a_judge_reads_conversations(judge):
@@ -214,7 +214,7 @@ def test_an_answer_without_a_number_does_not_apply_is_counted_and_not_kept(judge
         reward = judge(service.url)
         scores = total(reward, ["p"] * 4, texts)
         assert scores.components["remote"] == [0.0, None, pytest.approx(2 / 9), 0.0]
-        assert scores.logged.metrics == {"judge_no_score": [0.25]}
+        assert scores.logged.metric_means() == {"reward_metric/judge_no_score": 0.25}
         assert len(service.asked) == 3
         total(reward, ["p"] * 4, texts)
         assert len(service.asked) == 4
@@ -262,9 +262,9 @@ def test_a_judge_is_asked_again_after_a_fault(judge, fault):
     with serving(lambda body, number: fault if number < 2 else rating(body)) as service:
         scores = total(judge(service.url, timeout=2.0 if fault.wait else 60.0, retries=2), ["p"], ["bb"])
     assert scores.components["remote"] == pytest.approx([1 / 9])
-    [(kind, counts)] = [item for item in scores.logged.metrics.items() if item[0] != "judge_no_score"]
-    assert kind.startswith("judge_errors/")
-    assert counts == [2.0]
+    [(kind, count)] = [x for x in scores.logged.metric_means().items() if x[0] != "reward_metric/judge_no_score"]
+    assert kind.startswith("reward_metric/judge_errors/")
+    assert count == 2.0
 
 
 def test_what_was_answered_before_a_failure_is_kept(judge):

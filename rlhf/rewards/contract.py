@@ -16,7 +16,7 @@ them (by name or by `**kwargs`):
 * `completion_ids`: the tokens of each completion, EOS included; absent where texts are scored that nobody sampled;
 * `trainer_state`: a `TrainerState`;
 * `log_extra(column, values)`: adds a column to the table of samples, one value per sample;
-* `log_metric(name, value)`: adds a metric, the mean over the batches of a step and over all processes.
+* `log_metric(name, value)`: adds a metric of this batch; the mean weighs batches, of all processes, by their samples.
 """
 
 from collections.abc import Callable, Sequence

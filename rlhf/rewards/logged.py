@@ -13,11 +13,11 @@ class Logged:
 
     Attributes:
         extra: by column, [B] values; None where a batch did not log the column.
-        metrics: by name, every value that was logged.
+        metrics: by name, every value that was logged, and the number of samples that it stands for.
     """
 
     extra: dict[str, list[Any]] = field(default_factory=dict)
-    metrics: dict[str, list[float]] = field(default_factory=dict)
+    metrics: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     def log_extra(self, column: str, values: Sequence[Any]) -> None:
         """Add values to a column; in the end there must be one per sample."""
@@ -26,15 +26,20 @@ class Logged:
     def log_metric(self, name: str, value: float) -> None:
         """Add a value to a metric; raises ValueError unless it is a finite number."""
         try:
-            self.metrics.setdefault(str(name), []).append(finite(value))
+            self.metrics.setdefault(str(name), []).append((finite(value), 1.0))
         except ValueError as error:
             raise ValueError(f"metric {name!r} is {value!r}; it must be a finite number") from error
 
-    def add(self, reward: str, other: "Logged") -> None:
-        """Take over what one reward logged; names that another one has used get its own name in front."""
-        for mine, theirs in ((self.extra, other.extra), (self.metrics, other.metrics)):
-            for name in list(theirs):
-                mine[f"{reward}/{name}" if name in mine else name] = theirs[name]
+    def add(self, reward: str, other: "Logged", n_samples: int) -> None:
+        """Take over what one reward logged about the samples; names that another one has used get its own in front.
+
+        The values of a metric share the samples.
+        """
+        for name, column in list(other.extra.items()):
+            self.extra[f"{reward}/{name}" if name in self.extra else name] = column
+        for name, pairs in list(other.metrics.items()):
+            shared = [(value, n_samples / len(pairs)) for value, _ in pairs]
+            self.metrics[f"{reward}/{name}" if name in self.metrics else name] = shared
 
     @classmethod
     def concatenate(cls, parts: Sequence[tuple["Logged", int]]) -> "Logged":
@@ -43,9 +48,12 @@ class Logged:
         names = sorted({name for part, _ in parts for name in part.metrics})
         return cls(
             {c: [value for part, n in parts for value in part.extra.get(c, [None] * n)] for c in columns},
-            {name: [value for part, _ in parts for value in part.metrics.get(name, ())] for name in names},
+            {name: [pair for part, _ in parts for pair in part.metrics.get(name, ())] for name in names},
         )
 
     def metric_means(self) -> dict[str, float]:
-        """Mean of each metric, as `reward_metric/NAME`."""
-        return {f"reward_metric/{name}": sum(values) / len(values) for name, values in self.metrics.items()}
+        """Mean of each metric over the samples, as `reward_metric/NAME`."""
+        return {
+            f"reward_metric/{name}": sum(value * n for value, n in pairs) / sum(n for _, n in pairs)
+            for name, pairs in self.metrics.items()
+        }

@@ -44,7 +44,8 @@ class Scores:
         """What `stored` gave."""
         known = json.loads(text)
         spans = [[Span(**span) for span in row] for row in known["spans"]]
-        return cls(known["total"], known["components"], spans, Logged(**known["logged"]))
+        metrics = {name: [(value, n) for value, n in pairs] for name, pairs in known["logged"]["metrics"].items()}
+        return cls(known["total"], known["components"], spans, Logged(known["logged"]["extra"], metrics))
 
     @property
     def span_total(self) -> list[float]:

@@ -60,7 +60,7 @@ class RewardSum:
         for reward in self.rewards if prompts else ():
             batch = Batch(reward, per_sample, state or TrainerState())
             items = batch.items()
-            scores.logged.add(reward.name, batch.logged)
+            scores.logged.add(reward.name, batch.logged, len(prompts))
             scores.components[reward.name] = [item.score if item else None for item in items]
             for i, item in enumerate(items):
                 if item is not None:

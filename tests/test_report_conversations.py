@@ -3,15 +3,16 @@
 import shutil
 
 import pytest
+import torch
 from report_runs import HOSTILE, rows_of
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_data import write_jsonl
 from tiny_runs import make_config
 
 from rlhf.config import EnvironmentSpec, InspectConfig, SamplingConfig
 from rlhf.errors import UserError
 from rlhf.report.compare import group_runs
-from rlhf.report.conversations import conversations, episodes_of
+from rlhf.report.conversations import conversations, episodes_of, longest
 from rlhf.report.inspector import responses_of
 from rlhf.report.load import read_run
 from rlhf.report.write import write_report
@@ -35,10 +36,11 @@ def run(tiny_models, tmp_path_factory):
 def test_turns_are_the_stretches_of_the_mask(run):
     folder = run / "rollouts" / "000001"
     tensors, rows = load_file(folder / "rollout.safetensors"), rows_of(folder / "rows.jsonl")
-    several = 0
-    for number, (row, spoken, largest) in enumerate(episodes_of(folder)):
+    shown = list(episodes_of(folder))
+    assert [len(spoken) for _, spoken, _ in shown] == [2, 2, 2]
+    for row, spoken, largest in shown:
+        number = rows.index(row)
         assert [turn.reward for turn in spoken] == row["episode"]["rewards"]
-        several += len(spoken) > 1
         own = tensors["response_mask"][number]
         flat = [x for turn in spoken for x in turn.advantages]
         assert flat == pytest.approx(tensors["advantages"][number][own].tolist())
@@ -46,8 +48,21 @@ def test_turns_are_the_stretches_of_the_mask(run):
         assert [token for turn in spoken for token in turn.tokens] == tokens
         assert spoken[0].value == pytest.approx(float(tensors["old_values"][number, 0]))
         assert largest == pytest.approx(float(tensors["advantages"].abs().max()))
-        assert row == rows[number]
-    assert several
+
+
+def test_the_longest_episodes_are_shown():
+    rows = [{"episode": {"rewards": [0.0] * turns}} for turns in (1, 2, 1, 3, 2, 2)]
+    assert longest(rows) == [1, 3, 4]
+
+
+def test_a_run_without_a_critic_expects_nothing(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    for file in (tmp_path / "run").glob("rollouts/*/rollout.safetensors"):
+        tensors = load_file(file)
+        save_file(tensors | {"old_values": torch.zeros_like(tensors["old_values"])}, file)
+    cards = "".join(map(str, conversations(group_runs([read_run(tmp_path / "run")]))))
+    assert "model, turn 2: reward +2 · advantage " in cards
+    assert "value before" not in cards
 
 
 def test_the_page_shows_who_said_what(run, tmp_path):

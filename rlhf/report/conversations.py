@@ -20,16 +20,16 @@ NEEDED = ("response_mask", "advantages", "old_values", "scores")
 
 
 class Spoken(NamedTuple):
-    """A turn of the model: its tokens with their advantages, the critic's value before it, and what it earned."""
+    """A turn of the model: its tokens with their advantages, the value before it if there is any, what it earned."""
 
     tokens: list[str]
     advantages: list[float]
-    value: float
+    value: float | None
     reward: float
 
 
 def conversations(groups: list[Group]) -> list[Markup]:
-    """The first episodes of the first and of the last stored update of each group's first run; none without any."""
+    """Episodes of the first and of the last stored update of each group's first run; none without any."""
     cards = []
     for group in groups:
         rollouts = group.runs[0].rollouts
@@ -40,7 +40,7 @@ def conversations(groups: list[Group]) -> list[Markup]:
 
 
 def episodes_of(folder: Path) -> Iterator[tuple[Row, list[Spoken], float]]:
-    """Rows of a stored rollout with an episode, the model's turns in it, and the largest advantage of the rollout."""
+    """The episodes of most turns in a stored rollout: row, the model's turns, and the largest advantage of all."""
     rows = read_rows(folder / ROWS_FILE, STORED)
     if not any("episode" in row for row in rows):
         return
@@ -48,12 +48,20 @@ def episodes_of(folder: Path) -> Iterator[tuple[Row, list[Spoken], float]]:
     require_tensors(folder / TENSORS_FILE, tensors, len(rows), list(NEEDED))
     finite = [abs(x) for x in tensors["advantages"].flatten().tolist() if math.isfinite(x)]
     largest = max(finite, default=0.0) or 1.0
-    for number, row in enumerate(rows[:SHOWN]):
+    for number, row in enumerate(rows):
         require_episode(folder / ROWS_FILE, number + 1, row.get("episode"))
+    for number in longest(rows):
+        row = rows[number]
         spoken = list(turns_of(row, {name: tensor[number] for name, tensor in tensors.items() if name in NEEDED}))
         if len(spoken) != len(row["episode"]["rewards"]):
             raise UserError(f"{folder}: row {number + 1} has {len(spoken)} turns of its own; remove that folder")
         yield row, spoken, largest
+
+
+def longest(rows: list[Row]) -> list[int]:
+    """Where the episodes of most turns stand, of equal ones the first."""
+    by_turns = sorted(range(len(rows)), key=lambda number: -len(rows[number]["episode"]["rewards"]))
+    return sorted(by_turns[:SHOWN])
 
 
 def require_episode(file: Path, number: int, episode: Any) -> None:
@@ -78,12 +86,13 @@ def turns_of(row: Row, tensors: "dict[str, np.ndarray]") -> Iterator[Spoken]:
     """The stretches of the response mask, which are the model's turns."""
     own = tensors["response_mask"].astype(bool).tolist()
     rewards = iter(row["episode"]["rewards"])
+    values = tensors["old_values"]
     start = 0
     for end in range(1, len(own) + 1):
         if own[end - 1] and (end == len(own) or not own[end]):
             start = next(t for t in range(start, end) if own[t])
             numbers = tensors["advantages"][start:end].tolist()
-            value = float(tensors["old_values"][start])
+            value = float(values[start]) if values.any() else None
             yield Spoken([str(t) for t in row["tokens"][start:end]], numbers, value, next(rewards, 0.0))
             start = end
 
@@ -110,7 +119,8 @@ def card(label: str, row: Row, spoken: list[Spoken], largest: float) -> Markup:
 def own_turn(number: int, turn: Spoken, largest: float) -> Markup:
     """A turn of the model, and in words what it earned and what was expected."""
     mean = sum(turn.advantages) / len(turn.advantages)
-    facts = f"model, turn {number}: reward {turn.reward:+.3g} · value before {turn.value:.3g} · advantage {mean:+.3g}"
+    before = "" if turn.value is None else f" · value before {turn.value:.3g}"
+    facts = f"model, turn {number}: reward {turn.reward:+.3g}{before} · advantage {mean:+.3g}"
     pairs = zip(turn.tokens, turn.advantages, strict=False)
     tokens = [shaded(token, advantage, largest) for token, advantage in pairs]
     return element("li", element("p", facts, class_="picked"), element("pre", element("bdi", *tokens)), class_="own")

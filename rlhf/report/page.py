@@ -149,8 +149,8 @@ def _conversations(groups: list[Group]) -> Markup | None:
     if not cards:
         return None
     lead = (
-        "Stored episodes turn by turn. What the model said is colored by the advantage of each token: blue was better "
-        "than the critic expected, orange worse. Everything else is the environment's, from which nothing is learned."
+        "The longest stored episodes turn by turn. What the model said is colored by the advantage of each token: "
+        "blue was better than expected, orange worse. The rest is the environment's, from which nothing is learned."
     )
     return join([element("p", lead, class_="lead"), *cards])
 

@@ -66,6 +66,13 @@ WORKS = [
     (["--sampling.stop", "</s>"], lambda c: c.sampling.stop, ["</s>"]),
     (["--output_dir", "007"], lambda c: c.output_dir, "007"),
     (["--data", "rows.jsonl"], lambda c: c.data.train, "rows.jsonl"),
+    (["--data.columns.prompt", "007"], lambda c: c.data.columns, {"prompt": "007"}),
+    (
+        ["--environment", "{name: x.Y, args: {turns: 3, cost: 0.1}}", "--environment.args.turns", "1"],
+        lambda c: c.environment.args,
+        {"turns": 1, "cost": 0.1},
+    ),
+    (["--data.chat_template_kwargs.a.b", "[1]"], lambda c: c.data.chat_template_kwargs, {"a": {"b": [1]}}),
 ]  # fmt: skip
 
 
@@ -161,6 +168,9 @@ REFUSED = {
     "--sampling.temprature 1": "did you mean sampling.temperature?",
     "--wandb false": "did you mean tracking.wandb?",
     "--rewards.weight 1": "rewards is a list; give it whole, as in",
+    "--lora.r.x 1": "unknown option --lora.r.x; did you mean",
+    "--data.columns.prompt.x 1": "unknown option --data.columns.prompt.x; did you mean",
+    "--data.columns.prompt": "--data.columns.prompt needs a value behind it",
     "--zzzz 1": "unknown option --zzzz; --help lists every key",
     "--seed": "--seed needs a value behind it",
     "--seed --batch_size 4": "--seed needs a value behind it",

@@ -47,21 +47,33 @@ def setting(config_class: type, given: Given, gathered: set[str]) -> dict[str, A
 
     Raises UserError for a key that is not known, and for one without a value.
     """
-    *above, last = given.key.split(".")
-    section: type | None = config_class
-    for part in above:
-        section = section_in(hints(section).get(present_name(section, part))) if section else None
-    hint = hints(section).get(present_name(section, last)) if section else None
-    if section is None or hint is None:
+    parts = given.key.split(".")
+    hint = _hint_at(config_class, parts)
+    if hint is None:
         raise refuse_unknown(config_class, given.key, f"option --{given.key}")
     if given.value is None and bool not in alternatives(hint):
         raise UserError(f"--{given.key} needs a value behind it")
     value: Any = True if given.value is None else _value(hint, given.value)
     if item_of(hint) is not None:
         gathered.add(given.key)
-    for part in (last, *reversed(above)):
+    for part in reversed(parts):
         value = {part: value}
     return cast(dict[str, Any], value)
+
+
+def _hint_at(config_class: type, parts: list[str]) -> Any:
+    """The type of a setting, or of what a mapping such as `environment.args` holds; None where there is neither."""
+    section: type | None = config_class
+    hint: Any = None
+    for part in parts:
+        if section is not None:
+            hint = hints(section).get(present_name(section, part))
+        elif hint is not Any:
+            hint = next((get_args(kind)[1] for kind in alternatives(hint) if get_origin(kind) is dict), None)
+        if hint is None:
+            return None
+        section = section_in(hint)
+    return hint
 
 
 def _value(hint: Any, text: str) -> Any:

@@ -366,7 +366,7 @@ from rlhf.parallel.ranks import Ranks
 launch.STALL_LIMIT = timedelta(seconds=2)
 ranks = Ranks.of(launch.join_processes(2))
 ranks.exchange(lambda: None)
-ranks.exchange(lambda: time.sleep(30 * ranks.index))
+ranks.exchange(lambda: time.sleep(600 * ranks.index))
 """
 
 
@@ -374,9 +374,7 @@ ranks.exchange(lambda: time.sleep(30 * ranks.index))
 def test_a_process_that_stalls_ends_the_run_after_the_limit(tmp_path):
     script = tmp_path / "stalled.py"
     script.write_text(STALLED)
-    started = time.monotonic()
     launcher = start(*with_config("cpu_2", str(script)))
-    output, _ = launcher.communicate(timeout=LAUNCHED_WITHIN_S)
+    output, _ = launcher.communicate(timeout=LAUNCHED_WITHIN_S)  # much less than the process would stall
     assert launcher.returncode != 0
     assert "Timed out waiting 2000ms" in output
-    assert time.monotonic() - started < 30

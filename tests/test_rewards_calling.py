@@ -112,7 +112,7 @@ def test_a_slow_completion_is_named_with_reward_limit_and_prompt():
     started = time.monotonic()
     with pytest.raises(RewardError) as caught:
         rewards(["ask one", "ask two", "ask three"], ["a", "stuck", "c"], {})
-    assert time.monotonic() - started < 2.0  # 3 x 0.1 for the batch, as much again for the search
+    assert time.monotonic() - started < 20  # not the thirty seconds of the completion
     assert str(caught.value) == (
         "reward 'slow' ran out of time: more than 0.1 s for one completion "
         "(sample 1: prompt 'ask two', completion 'stuck')"
@@ -133,14 +133,14 @@ def test_a_slow_async_reward_is_canceled():
 
 def test_an_async_reward_that_blocks_the_loop_does_not_hang_the_next():
     async def blocks(prompts, completions, **columns):
-        time.sleep(4)
+        time.sleep(30)
         return [0.0]
 
     with pytest.raises(RewardError, match=r"more than 0.05 s for 1 completions at 0.05 s each \(sample 0"):
         RewardSum([WeightedReward("blocks", blocks, timeout=0.05)])(["p"], ["c"], {})
     started = time.monotonic()
     assert RewardSum([WeightedReward("next", lengths)])(["p"], ["abc"], {}).total == [3.0]
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 20
 
 
 def test_the_limit_grows_with_the_batch():

@@ -7,11 +7,13 @@ import time
 from pathlib import Path
 
 import torch
+import vllm_standin
 from accelerate import Accelerator
 from allocated import allocated_at_most
 from tiny_runs import make_trainer
 
 from rlhf.config import ModelConfig, SamplingConfig
+from rlhf.config.generation import GenerationConfig
 from rlhf.errors import OtherRankError, UserError
 from rlhf.models.divided import load_divided, local
 from rlhf.models.head import trunk_of
@@ -128,6 +130,25 @@ def loaded(where: str) -> dict:
     }
 
 
+def beside_vllm(url: str) -> dict:
+    """Two updates on responses of a vLLM server that gets the adapters; and what is said where it would get weights."""
+    vllm_standin.install(sys.modules.__setitem__, sys.modules.pop)
+    options = {"engine": "vllm", "mode": "server", "server_url": url}
+    trainer = make("fsdp", {}, generation=GenerationConfig(**options, send="adapters"), output_dir=str(FOLDER / "vllm"))
+    share = held(trainer.policy)
+    rollout = [trainer.update() for _ in range(2)][-1].rollout
+    try:
+        make("fsdp", {}, generation=GenerationConfig(**options))
+    except UserError as error:
+        heard = str(error)
+    return {
+        "moved": float((rollout.old_logprobs - rollout.ref_logprobs).abs().max()),
+        "apart": float(((rollout.old_logprobs - rollout.sampler_logprobs) * rollout.response_mask).abs().max()),
+        "stayed_divided": RANKS.gather(held(trainer.policy) == share),
+        "weights": RANKS.gather(heard),
+    }
+
+
 def other_weights() -> list[str]:
     """What each rank says when one weight of the second one is another."""
     heard, model = "", torch.nn.Linear(3, 3, bias=False)
@@ -161,6 +182,8 @@ if __name__ == "__main__":
         found[f"unequal_work {name}"] = unequal_work(variant, reshard_after_forward=True)
         found[f"unequal_work {name} gathered"] = unequal_work(variant, reshard_after_forward=False)
         found[f"cut_short {name}"] = [cut_short(variant, fails_in_block) for fails_in_block in (0, 1)]
+    if "vllm" in GIVEN:
+        found["vllm"] = beside_vllm(GIVEN["vllm"])
     if "large" in GIVEN:
         found |= {"loaded": loaded(GIVEN["large"]), "missing": missing_model()}
     if RANKS.is_first:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import vllm_standin
 from processes import launch
 from safetensors.torch import load_file
 from tiny_data import write_pairs
 from tiny_runs import make_trainer
 
 from rlhf.errors import UserError
-from rlhf.models.divided import mesh_of_machines, require_blocks
+from rlhf.models.divided import mesh_of_machine, require_blocks
 from rlhf.policy.sharding import in_step
 from rlhf.ppo.rollout_files import load_rollout, save_rollout
 
@@ -69,7 +70,8 @@ def large(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def two_processes(tiny_models, rollout, large) -> tuple[dict[str, torch.Tensor], dict]:
-    return train_together(tiny_models, rollout, VARIANTS, 2, unequal_work=UNEQUAL, large=str(large))
+    url = vllm_standin.Serve(tiny_models["gpt2"], logprobs_mode="processed_logprobs").url
+    return train_together(tiny_models, rollout, VARIANTS, 2, unequal_work=UNEQUAL, large=str(large), vllm=url)
 
 
 @pytest.mark.slow
@@ -136,6 +138,14 @@ def test_a_process_that_fails_within_a_pass_lets_the_others_finish(two_processes
 
 
 @pytest.mark.slow
+def test_a_vllm_server_that_loads_adapters_decodes_beside_a_divided_base(two_processes):
+    found = two_processes[1]["vllm"]
+    assert found["apart"] < 1e-4 < found["moved"]
+    assert found["stayed_divided"] == [True, True]
+    assert all("no process has whole weights to send" in heard for heard in found["weights"])
+
+
+@pytest.mark.slow
 def test_loading_takes_a_share_and_a_block(two_processes):
     """Beside what is not divided; but the first process of a machine reads all of it."""
     found = two_processes[1]["loaded"]
@@ -170,7 +180,7 @@ def test_machines_with_unequal_numbers_of_processes_are_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
     with pytest.raises(UserError, match="3 processes on machines of 2 each"):
-        mesh_of_machines("cpu")
+        mesh_of_machine("cpu")
 
 
 @pytest.mark.slow

@@ -39,8 +39,8 @@ def load_divided(config: ModelConfig, ranks: Ranks) -> "PreTrainedModel":
     """
     require(ranks.count > 1, "accelerate was told to use fsdp on one process; it divides the base among two or more")
     device = default_device()
-    mesh = mesh_of_machines(device.type)
-    group, model = mesh.get_group(mesh.ndim - 1), None
+    mesh = mesh_of_machine(device.type)
+    group, model = mesh.get_group(), None
     with ranks.failing_together():
         if group.rank() == 0:
             model = load_causal_lm(config, torch.device("cpu")).requires_grad_(False)
@@ -54,20 +54,20 @@ def load_divided(config: ModelConfig, ranks: Ranks) -> "PreTrainedModel":
     return model
 
 
-def mesh_of_machines(device_type: str) -> DeviceMesh:
-    """The processes in a row, or a row for each machine; launchers number them machine by machine.
+def mesh_of_machine(device_type: str) -> DeviceMesh:
+    """The processes of this machine in a row; launchers number them machine by machine.
 
-    Every machine holds the whole base (HSDP): no weight crosses the network between two.
+    Every machine holds the whole base (HSDP): no weight crosses the network between two, and frozen ones have no
+    gradients that would have to.
     """
     processes = torch.distributed.get_world_size()
     per_machine = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
-    if per_machine == processes:
-        return init_device_mesh(device_type, (processes,))
     require(
         processes % per_machine == 0,
         f"{processes} processes on machines of {per_machine} each; FSDP needs the same number on every machine",
     )
-    return init_device_mesh(device_type, (processes // per_machine, per_machine), mesh_dim_names=("replicate", "shard"))
+    names = ("machine", "fsdp")  # by the latter PEFT knows that a layer computes with its whole weight
+    return init_device_mesh(device_type, (processes // per_machine, per_machine), mesh_dim_names=names)["fsdp"]
 
 
 def require_blocks(model: "PreTrainedModel") -> list[nn.Module]:
@@ -98,8 +98,7 @@ def order_of_blocks(model: "PreTrainedModel") -> list[FSDPModule]:
 def group_of(block: FSDPModule) -> torch.distributed.ProcessGroup:
     """The processes that divide a block."""
     assert isinstance(block, nn.Module)
-    mesh = next(p.device_mesh for p in block.parameters() if isinstance(p, DTensor))
-    return mesh.get_group(mesh.ndim - 1)
+    return next(p.device_mesh for p in block.parameters() if isinstance(p, DTensor)).get_group()
 
 
 def is_gathered(block: FSDPModule) -> bool:

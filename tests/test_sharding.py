@@ -13,7 +13,7 @@ from tiny_data import write_pairs
 from tiny_runs import make_trainer
 
 from rlhf.errors import UserError
-from rlhf.models.divided import mesh_of_machine, require_blocks
+from rlhf.models.divided import mesh_of_machine, require_blocks, without_weights
 from rlhf.policy.sharding import in_step
 from rlhf.ppo.rollout_files import load_rollout, save_rollout
 
@@ -202,7 +202,12 @@ def test_models_that_cannot_be_divided_are_refused(tiny_models, pairs, monkeypat
     model._no_split_modules = None
     with pytest.raises(UserError, match="GPT2LMHeadModel does not name its transformer blocks"):
         require_blocks(model)
+    model.register_forward_hook(lambda *_: None)
+    with pytest.raises(UserError, match="the model cannot be sent from one process to the others"):
+        without_weights(model)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_VERSION", "2")
     with pytest.raises(UserError, match="lora is null: the model is trained in full"):
         make_trainer(tiny_models, pairs, lora=None, critic="separate")
+    with pytest.raises(UserError, match="accelerate was told to use fsdp on one process"):
+        make_trainer(tiny_models, pairs)

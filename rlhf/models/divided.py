@@ -6,6 +6,7 @@ more on its device than its share, one block, and what is never divided: embeddi
 head.
 """
 
+import contextlib
 import io
 import os
 import pickle
@@ -20,6 +21,7 @@ from torch.distributed.tensor import DTensor
 
 from rlhf.config import ModelConfig
 from rlhf.config.checks import require
+from rlhf.errors import UserError, with_kind
 from rlhf.models.adapters import reading
 from rlhf.models.head import trunk_of
 from rlhf.models.load import default_device, load_causal_lm
@@ -40,12 +42,15 @@ def load_divided(config: ModelConfig, ranks: Ranks) -> "PreTrainedModel":
     require(ranks.count > 1, "accelerate was told to use fsdp on one process; it divides the base among two or more")
     device = default_device()
     mesh = mesh_of_machine(device.type)
-    group, model = mesh.get_group(), None
+    group, model, sent = mesh.get_group(), None, [b""]
     with ranks.failing_together():
         if group.rank() == 0:
             model = load_causal_lm(config, torch.device("cpu")).requires_grad_(False)
             require_blocks(model)
-    model = _without_weights(model, group)
+            sent = [without_weights(model)]
+    torch.distributed.broadcast_object_list(sent, group=group, group_src=0)
+    with ranks.failing_together():
+        model = with_empty_weights(sent[0]) if model is None else model
     for block in require_blocks(model):
         _hand_out_weights(block, device, group)
         fully_shard(block, mesh=mesh)
@@ -133,18 +138,37 @@ class _WithEmptyWeights(pickle.Unpickler):
         return self.parameters.setdefault(number, nn.Parameter(empty, requires_grad=False))
 
 
-def _without_weights(model: "PreTrainedModel | None", group: torch.distributed.ProcessGroup) -> "PreTrainedModel":
-    """The model of the first process; on the others a copy of it whose parameters are on the meta device.
+@contextlib.contextmanager
+def _sending() -> Iterator[None]:
+    """A class of its own code may not be known to the other processes, and a module may hold what cannot be written."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(
+            f"the model cannot be sent from one process to the others ({with_kind(error)[:200]}), which FSDP needs; "
+            "use configs/accelerate/multi_gpu.yaml"
+        ) from error
 
-    What random numbers the first has drawn while it loaded, the others have drawn too.
+
+def without_weights(model: "PreTrainedModel") -> bytes:
+    """A model without its parameters, and the state of torch's random numbers.
+
+    Raises UserError if it cannot be sent.
     """
     file = io.BytesIO()
-    if model is not None:
+    with _sending():
         _WithoutWeights(file).dump((model, torch.get_rng_state()))
-    sent = [file.getvalue()]
-    torch.distributed.broadcast_object_list(sent, group=group, group_src=0)
-    if model is None:
-        model, random_state = _WithEmptyWeights(io.BytesIO(sent[0])).load()
+    return file.getvalue()
+
+
+def with_empty_weights(sent: bytes) -> "PreTrainedModel":
+    """The model that `without_weights` was given, with parameters on the meta device.
+
+    What random numbers had been drawn there, have been drawn here too.
+    """
+    model: PreTrainedModel
+    with _sending():
+        model, random_state = _WithEmptyWeights(io.BytesIO(sent)).load()
         torch.set_rng_state(random_state)
     return model
 

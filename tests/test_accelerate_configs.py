@@ -100,7 +100,8 @@ def test_the_command_at_its_top_launches_what_it_says(name, monkeypatch):
         from accelerate import FullyShardedDataParallelPlugin
 
         assert FullyShardedDataParallelPlugin().fsdp_version == 2
-        launching.require_fsdp2_or_ddp("cuda")
+        launching.require_fsdp2_or_ddp()
+        assert not launching.gathers_between_updates()
 
 
 def deepspeed_environment(arguments):
@@ -223,15 +224,25 @@ def test_two_launchers_make_one_run(ppo, tmp_path):
     assert "ppo 8/8" not in outputs[1]
 
 
+@pytest.mark.long
 @pytest.mark.slow
-def test_fsdp_on_cpus_is_refused_in_one_line(ppo, tmp_path):
-    """Accelerate would silently leave it out."""
-    launcher = start(*with_config("fsdp2", "--num_processes", "2", "-m", "rlhf", "ppo", "--config", str(ppo)))
-    output, _ = launcher.communicate(timeout=LAUNCHED_WITHIN_S)
-    assert launcher.returncode != 0
-    [line] = said(output)
-    assert line.startswith("rlhf ppo: error: accelerate was told to use fsdp version 2 on cpu; ppo runs on")
-    assert not (tmp_path / "run").exists()
+def test_a_divided_base_is_resumed_bit_for_bit(ppo, tmp_path, pairs):
+    """With what one process does alone (inspection) or more of than the other (three held-out prompts)."""
+    config = yaml.safe_load(ppo.read_text()) | {"data": {"train": pairs, "eval": pairs}, "inspect": {"prompts": 1}}
+    ppo.write_text(yaml.safe_dump(config | {"num_updates": 4, "evaluation": {"every": 2, "prompts": 3}}))
+    divided = with_config("fsdp2", "--num_processes", "2", "-m", "rlhf", "ppo", "--config", str(ppo), "--output_dir")
+    launcher = start(*divided, str(tmp_path / "stopped"))
+    wait_for_updates(tmp_path / "stopped", 1)
+    launcher.send_signal(signal.SIGTERM)
+    output, _ = launcher.communicate(timeout=ENDED_WITHIN_S)
+    assert "the base is divided among processes" in output
+    assert any("the same command continues" in line for line in said(output))
+    adapters = []
+    for name in ("stopped", "whole"):
+        finished(*divided, str(tmp_path / name))
+        adapters.append(load_file(tmp_path / name / "policy" / "adapter_model.safetensors"))
+    assert adapters[0].keys() == adapters[1].keys()
+    assert all(torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[0])
 
 
 def test_a_stage_for_one_process_is_refused_in_one_line(ppo):
@@ -343,8 +354,8 @@ def test_engines_that_a_stage_cannot_use(monkeypatch):
     with pytest.raises(UserError, match=r"sft keeps the whole model .* told to use fsdp"):
         launching.require_data_parallel("sft", or_zero2=True)
     monkeypatch.setenv("FSDP_VERSION", "1")
-    with pytest.raises(UserError, match="fsdp version 1 on cuda"):
-        launching.require_fsdp2_or_ddp("cuda")
+    with pytest.raises(UserError, match="fsdp version 1; ppo runs on version 2"):
+        launching.require_fsdp2_or_ddp()
 
 
 def test_a_common_mistake_is_said_by_the_first_process(monkeypatch):

@@ -20,6 +20,7 @@ PUBLIC = {  # modules below the first level that the libraries document
     "torch.autograd.function",
     "torch.distributed.device_mesh",
     "torch.distributed.fsdp",
+    "torch.distributed.tensor",
     "torch.nn.functional",
     "torch.optim.lr_scheduler",
     "torch.utils.checkpoint",

@@ -7,6 +7,7 @@ from rlhf.data.examples import TokenizedExample
 from rlhf.evaluation.best import Means
 from rlhf.evaluation.held_out import HeldOut
 from rlhf.evaluation.measure import GREEDY, Numbers, column_of, greedily, greedy_means, means_of, repeat, sample
+from rlhf.policy.sharding import in_step
 from rlhf.ppo.state import write_policy
 from rlhf.ppo.trainer import RANK_SEED_STRIDE, PPOTrainer
 from rlhf.rewards import Scores
@@ -70,6 +71,11 @@ def _sampled(
         seed=config.evaluation.seed + RANK_SEED_STRIDE * ranks.index,
         episodes=trainer.episodes,
     )
-    shares = ranks.exchange(lambda: [(batch.numbers, batch.scores) for batch in batches])
+
+    def measured() -> list[tuple[list[Numbers], Scores]]:
+        with in_step(trainer.policy):
+            return [(batch.numbers, batch.scores) for batch in batches]
+
+    shares = ranks.exchange(measured)
     gathered = [batch for share in shares for batch in share]
     return [row for numbers, _ in gathered for row in numbers], [scores for _, scores in gathered]

@@ -23,8 +23,8 @@ FUSED_BY, FUSED = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
 """Models whose GPU kernels read the weights of these layers past any adapter; PEFT refuses them."""
 
 
-def load_causal_lm(config: ModelConfig) -> "PreTrainedModel":
-    """The causal language model that `config.name_or_path` names, with dropout off.
+def load_causal_lm(config: ModelConfig, device: torch.device | None = None) -> "PreTrainedModel":
+    """The causal language model that `config.name_or_path` names, with dropout off, on the default device or another.
 
     Raises UserError as `load_pretrained` does.
     """
@@ -43,7 +43,7 @@ def load_causal_lm(config: ModelConfig) -> "PreTrainedModel":
     )
     keep_differentiable(model)
     disable_dropout(model)
-    return model.to(default_device())
+    return model.to(device or default_device())
 
 
 def build_from_scratch(config: ScratchModel, texts: list[str]) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":

@@ -51,6 +51,11 @@ def engine() -> str:
     return "ddp"
 
 
+def gathers_between_updates() -> bool:
+    """Whether fsdp_reshard_after_forward is false: between updates a divided base is gathered, once, for all passes."""
+    return os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() == "false"
+
+
 def join_processes(processes: int | None) -> "PartialState":
     """Meet the other processes; from here on each waits for the others for up to STALL_LIMIT.
 
@@ -124,13 +129,12 @@ def require_no_deepspeed() -> None:
     )
 
 
-def require_fsdp2_or_ddp(device_type: str) -> None:
+def require_fsdp2_or_ddp() -> None:
     """Raise UserError for what PPO cannot divide its base with."""
     version = os.environ.get("FSDP_VERSION", "1")
     require(
-        engine() == "ddp" or (version == "2" and device_type != "cpu"),
-        f"accelerate was told to use fsdp version {version} on {device_type}; ppo runs on version 2 on GPUs "
-        "(configs/accelerate/fsdp2.yaml), and without fsdp on CPUs (configs/accelerate/cpu_2.yaml)",
+        engine() == "ddp" or version == "2",
+        f"accelerate was told to use fsdp version {version}; ppo runs on version 2 (configs/accelerate/fsdp2.yaml)",
     )
 
 

@@ -3,10 +3,11 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from rlhf.config.checks import require
 from rlhf.errors import OtherRankError, with_kind
@@ -105,7 +106,13 @@ class Ranks:
 
 
 def wide_sum(x: Tensor) -> Tensor:
-    """The sum in float64 on the CPU; where the device has no float64 (MPS) it is added up on the CPU too."""
+    """The sum in float64 on the CPU; where the device has no float64 (MPS) it is added up on the CPU too.
+
+    Of a tensor that is divided among processes that of all of it, for which they all have to ask.
+    """
+    if isinstance(x, DTensor):
+        total: Any = x.sum(dtype=torch.float64)
+        return cast(Tensor, total.full_tensor().cpu())
     return x.cpu().sum(dtype=torch.float64) if x.device.type == "mps" else x.sum(dtype=torch.float64).cpu()
 
 

@@ -1,79 +1,98 @@
-"""FSDP2 for the frozen base: while the clipped epochs run, each process keeps only its share of the blocks' weights.
+"""Passes through a base that is divided among processes (`rlhf.models.divided`), by processes with different work.
 
-What is trained (adapters, value head) is small and stays whole on every process, so the optimizer, the checkpoints and
-the sum of the gradients know nothing of this.
+Gathering a block takes all processes of a machine. In the clipped epochs and while the policy is built they run the
+same passes. Where they do not, in decoding and evaluation, they say before each pass that there is one, and those that
+have none left gather with the others, and throw away, until all are done.
 """
 
 import contextlib
-import os
 from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from rlhf.config.checks import require
-from rlhf.models.private_names import block_names
+from rlhf.models.divided import group_of, is_gathered
+from rlhf.models.head import trunk_of
+from rlhf.parallel.launch import gathers_between_updates
 from rlhf.policy.policy import Policy
 
 
-def shard_base(policy: Policy) -> None:
-    """Divide the frozen weights of the transformer blocks among the processes; all of them have to call it.
-
-    The processes of one machine divide them, and every machine holds them all (HSDP): blocks are gathered within a
-    machine, never over the network between two.
-
-    The weights are gathered again at once: outside `sharded` every process holds them whole, so that decoding loops
-    and evaluations of different length need no other process. Embeddings and LM head are never divided.
-
-    Raises UserError for a model that is trained in full, or whose class does not name its blocks.
-    """
-    require(policy.is_peft, "FSDP divides the frozen base of LoRA adapters, but the model is trained in full; use DDP")
-    trunk = policy.language_model.base_model
-    names = block_names(policy.language_model)
-    blocks = [module for module in trunk.modules() if type(module).__name__ in names]
-    require(bool(blocks), f"{type(policy.language_model).__name__} does not name its transformer blocks; use DDP")
-    divided = {p for block in blocks for p in block.parameters() if not p.requires_grad}
-    whole = set(policy.parameters()) - divided
-    mesh = mesh_of_machines(policy.device.type)
-    for block in blocks:
-        fully_shard(block, mesh=mesh, ignored_params=whole, reshard_after_forward=False)
-    fully_shard(trunk, mesh=mesh, ignored_params=whole)  # owns no weights; lets a block be fetched while another runs
-    policy.divided_blocks = blocks
-    _gather(blocks)
-
-
-def mesh_of_machines(device_type: str) -> DeviceMesh:
-    """The processes in a row, or a row for each machine; launchers number them machine by machine."""
-    processes = torch.distributed.get_world_size()
-    per_machine = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
-    if per_machine == processes:
-        return init_device_mesh(device_type, (processes,))
-    require(
-        processes % per_machine == 0,
-        f"{processes} processes on machines of {per_machine} each; FSDP needs the same number on every machine",
-    )
-    return init_device_mesh(device_type, (processes // per_machine, per_machine), mesh_dim_names=("replicate", "shard"))
-
-
 @contextlib.contextmanager
-def sharded(policy: Policy) -> Iterator[None]:
-    """Within this context a process holds its shares, and the whole of a block only while that block runs.
+def in_step(policy: Policy) -> Iterator[None]:
+    """Within this context each process runs as many passes without gradients as it likes; no-op on a whole base.
 
-    All processes must run the same number of forward and backward passes in it. No-op if the base is not divided.
-    After an error the weights stay divided: the other processes may not be there to gather them from.
+    All processes have to enter it, and to exchange nothing else in it. One that is done, or has failed, leaves it when
+    all are done. With `fsdp_reshard_after_forward: false` the first pass gathers all blocks, which stay whole until the
+    end.
     """
-    blocks = policy.divided_blocks
-    for block in blocks:
-        block.set_reshard_after_forward(True)
-        block.reshard()
-    yield
-    _gather(blocks)
+    if not policy.divided_blocks:
+        yield
+        return
+    passes = _Passes(policy, gathers_between_updates())
+    try:
+        yield
+    finally:
+        passes.finish()
 
 
-def _gather(blocks: list[nn.Module]) -> None:
-    for block in blocks:
-        assert isinstance(block, FSDPModule)
-        block.set_reshard_after_forward(False)
-        block.unshard()
+class _Passes:
+    """Announces the passes of this process, and keeps up with those of the others."""
+
+    def __init__(self, policy: Policy, stays_whole: bool) -> None:
+        self.blocks: list[Any] = policy.divided_blocks  # FSDPModule and nn.Module in one
+        self.trunk: Any = trunk_of(policy.language_model)
+        self.stays_whole = stays_whole
+        self.flag = torch.zeros(1, device=policy.device)
+        self.group, self.is_whole, self.n_gathered = group_of(self.blocks[0]), False, 0
+        self.hooks = [self.trunk.register_forward_pre_hook(self._begin, prepend=True)]
+        if not stays_whole:
+            self.hooks += [block.register_forward_pre_hook(self._count) for block in set(self.blocks)]
+
+    def _begin(self, *_: Any) -> None:
+        """A pass of this process begins."""
+        self._complete()
+        if not self.is_whole:
+            self._someone_has_one(True)
+            if self.stays_whole:
+                self._gather_all()
+
+    def _count(self, *_: Any) -> None:
+        self.n_gathered = (self.n_gathered + 1) % len(self.blocks)
+
+    def _complete(self) -> None:
+        """Gather what is left of a pass that an error has cut short: the others do."""
+        if not self.is_whole and (self.n_gathered or is_gathered(self.blocks[0])):
+            next_one = self.n_gathered + is_gathered(self.blocks[self.n_gathered])
+            self.trunk.reset_iter_state()
+            self._gather_from(next_one)
+            self.n_gathered = 0
+
+    def finish(self) -> None:
+        """Keep up with the others until none has a pass left."""
+        for hook in self.hooks:
+            hook.remove()
+        self._complete()
+        self.trunk.reset_iter_state()  # it has kept the order of all passes, which differs among processes
+        while not self.is_whole and self._someone_has_one(False):
+            if self.stays_whole:
+                self._gather_all()
+            else:
+                self._gather_from(0)
+        for block in set(self.blocks) if self.is_whole else ():
+            block.set_reshard_after_forward(True)
+            block.reshard()
+
+    def _someone_has_one(self, have_one: bool) -> bool:
+        torch.distributed.all_reduce(self.flag.fill_(have_one), group=self.group)
+        return bool(self.flag)
+
+    def _gather_from(self, first: int) -> None:
+        for block in self.blocks[first:]:
+            block.unshard()
+            block.reshard()
+
+    def _gather_all(self) -> None:
+        self.is_whole = True
+        for block in dict.fromkeys(self.blocks):
+            block.set_reshard_after_forward(False)
+            block.unshard()

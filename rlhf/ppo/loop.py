@@ -7,6 +7,7 @@ import torch
 
 from rlhf.errors import Interrupted, UserError, one_line
 from rlhf.parallel.launch import said_once
+from rlhf.policy.sharding import in_step
 from rlhf.ppo.inspection import Inspection
 from rlhf.ppo.rollout import Rollout
 from rlhf.ppo.rollout_files import save_rollout
@@ -53,10 +54,10 @@ def train(trainer: PPOTrainer, folder: Path, held_out: "HeldOut") -> Path:
         held_out.before_training(trainer.updates_done, tracker, bar)
         while not over(trainer, watch, held_out):
             step, is_new = trainer.updates_done + 1, not trainer.reused
-            with ranks.failing_together():
+            with ranks.failing_together(), in_step(trainer.policy):
                 inspection.before_update(step)
             update = guarded_update(trainer, folder)
-            with ranks.failing_together():
+            with ranks.failing_together(), in_step(trainer.policy):
                 inspected = inspection.after_update()
             for finding in watch.check(step, update.metrics) if is_new else []:
                 tracker.log_warning(finding.name, finding.message, step)

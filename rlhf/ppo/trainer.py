@@ -16,7 +16,7 @@ from rlhf.maths.kl import kl_controller, kl_estimate
 from rlhf.maths.tensors import RunningMoments, explained_variance
 from rlhf.parallel.ranks import Ranks
 from rlhf.policy.policy import Policy, PolicyOutput
-from rlhf.policy.sharding import sharded
+from rlhf.policy.sharding import in_step
 from rlhf.ppo.credit import assign_credit, final_scores
 from rlhf.ppo.metrics import rollout_metrics
 from rlhf.ppo.rollout import Experience, Rollout, exact_kl, policy_outputs
@@ -114,7 +114,7 @@ class PPOTrainer:
         if self.policy.shortcuts.copies is None:
             self.choose_copies()
         clock = Stopwatch()
-        with self.ranks.failing_together():
+        with self.ranks.failing_together(), in_step(self.policy):
             # 1. Sample a response to each prompt; those that are there are scored while the next are sampled.
             responses, scoring = self.next_batch()
             clock.lap("rollout")
@@ -135,8 +135,7 @@ class PPOTrainer:
         clock.lap("exchange")
 
         # 6. Clipped epochs over the rollout.
-        with sharded(self.policy):
-            trained = self.epochs.run(rollout, self.learning_rate_factor(), critic_only=self.warming_up)
+        trained = self.epochs.run(rollout, self.learning_rate_factor(), critic_only=self.warming_up)
         clock.lap("update")
 
         # 7. Report, and steer the KL coefficient.

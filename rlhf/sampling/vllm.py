@@ -35,7 +35,8 @@ class VLLMSampler:
         tokenizer: With the policy it says which tokens end responses.
         accelerator: Knows the other processes.
 
-    Raises UserError if vLLM is not installed, does not start or fails later, or the base is divided among processes.
+    Raises UserError if vLLM is not installed, does not start or fails later, or would have to get the weights of a base
+    that is divided among processes.
     """
 
     @said_once()
@@ -48,11 +49,12 @@ class VLLMSampler:
     ) -> None:
         require_vllm()
         require(
-            not policy.divided_blocks,
-            "generation.engine is vllm, but accelerate was told to divide the base with fsdp; "
-            "use configs/accelerate/multi_gpu.yaml",
+            not policy.divided_blocks or config.generation.send == "adapters",
+            "generation.engine is vllm, but accelerate was told to divide the base with fsdp, and no process has whole "
+            "weights to send; use a server with generation.send: adapters, or configs/accelerate/multi_gpu.yaml",
         )
-        require_mergeable(policy)
+        if not policy.divided_blocks:
+            require_mergeable(policy)
         self.sampling, self.tokenizer, self.policy = config.sampling, tokenizer, policy
         self.is_stop = stop_strings(config.sampling, tokenizer)
         self.url = config.generation.server_url

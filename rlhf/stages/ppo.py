@@ -25,6 +25,7 @@ from rlhf.environments.returns import reward_fn
 from rlhf.evaluation.held_out import HeldOut
 from rlhf.evaluation.policy import held_out_policy
 from rlhf.fast.heap import return_large_blocks
+from rlhf.models.divided import load_divided, order_of_blocks
 from rlhf.models.load import load_causal_lm
 from rlhf.models.shape import context_length
 from rlhf.models.tokenizer import load_tokenizer
@@ -33,7 +34,6 @@ from rlhf.parallel.ranks import Ranks, require_same_weights
 from rlhf.policy.earlier_critic import Adapters, earlier_adapters, take_critic
 from rlhf.policy.files import is_policy_folder
 from rlhf.policy.policy import Policy
-from rlhf.policy.sharding import shard_base
 from rlhf.ppo.loop import train
 from rlhf.ppo.state import POLICY_FOLDER
 from rlhf.ppo.trainer import Callback, PPOTrainer
@@ -78,7 +78,8 @@ def launch(config: PPOConfig) -> "Accelerator":
     if config.generation.engine == "vllm":
         require_vllm()
     require_no_deepspeed()
-    require_fsdp2_or_ddp(join_processes(config.num_processes).device.type)
+    require_fsdp2_or_ddp()
+    join_processes(config.num_processes)
     accelerator = Accelerator()
     require(
         accelerator.mixed_precision == "no",
@@ -104,9 +105,14 @@ def build_trainer(
 
     if prompts is None and config.environment is None:
         config.data.require_train()
+    require(
+        config.lora is not None or engine() != "fsdp",
+        "FSDP divides the frozen base of LoRA adapters, but lora is null: the model is trained in full; use DDP",
+    )
     accelerator = accelerator or launch(config)
     transformers.set_seed(config.seed)  # before the adapters are drawn, alike on all ranks
-    model = load_causal_lm(config.model)
+    ranks = Ranks.of(accelerator)
+    model = load_divided(config.model, ranks) if engine() == "fsdp" else load_causal_lm(config.model)
     if config.fast_paths:
         return_large_blocks(model.get_output_embeddings().weight.shape[-1])
     tokenizer = load_tokenizer(str(config.model.name_or_path), config.model.trust_remote_code, config.model.gguf_file)
@@ -118,9 +124,8 @@ def build_trainer(
             "its critic goes on" if config.keep_critic else "its critic is left behind (keep_critic: true takes it)"
         )
         print(f"the reference is the policy in {config.model.name_or_path}; {critic}", flush=True)
-    require_same_weights(Ranks.of(accelerator), policy)
-    if engine() == "fsdp":
-        shard_base(policy)
+    require_same_weights(ranks, policy)
+    policy.divided_blocks = order_of_blocks(policy.language_model)
     return PPOTrainer(config, policy, tokenizer, rewards, source, shuffler, accelerator, callbacks)
 
 

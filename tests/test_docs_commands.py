@@ -82,6 +82,7 @@ NOT_RUN = {
     "pip install -e *": "changes the environment that the tests run in; scripts/setup.sh installs the same project",
     "rlhf setup-render": "downloads from npm; tests/test_setup_render.py runs it wherever npm is there",
     "bash scripts/react_smollm2.sh": "trains for 90 minutes; tests/test_configs.py reads its configs",
+    "rlhf * configs/*/react_repair*": "trains for half an hour; tests/test_configs.py reads its configs",
     "wandb login": "asks for a key",
     "vllm serve *": "needs a GPU and vLLM; tests/test_vllm.py has a stand-in",
     "python benchmarks/compare_*.py": "a study of an hour or more; tests/test_compare_scripts.py runs its parts",

@@ -5,14 +5,12 @@ import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-QUANTITIES = ["reward", "react_heuristic", "parse_rate", "jsx_rate", "length", "kl", "entropy"]
-
 
 def main() -> None:
     summaries = {path: json.loads((Path(path) / "summary.json").read_text()) for path in sys.argv[1:]}
     print("| held-out mean | " + " | ".join(Path(path).name for path in summaries) + " | change, mean ± sd |")
     print("| --- |" + " ---: |" * (len(summaries) + 1))
-    for name in QUANTITIES:
+    for name in next(iter(summaries.values()))["sft"]:
         pairs = [(summary["sft"][name], summary["ppo"][name]) for summary in summaries.values()]
         changes = [after - before for before, after in pairs]
         spread = f" ± {stdev(changes):.3f}" if len(changes) > 1 else ""

@@ -11,11 +11,12 @@ import vllm_standin
 from accelerate import Accelerator
 from allocated import allocated_at_most
 from tiny_runs import make_trainer
+from torch.distributed.tensor import DTensor
 
 from rlhf.config import ModelConfig, SamplingConfig
 from rlhf.config.generation import GenerationConfig
 from rlhf.errors import OtherRankError, UserError
-from rlhf.models.divided import load_divided, local
+from rlhf.models.divided import load_divided
 from rlhf.models.head import trunk_of
 from rlhf.models.load import load_causal_lm
 from rlhf.parallel.ranks import Ranks, require_same_weights
@@ -41,7 +42,7 @@ def make(engine: str, variant: dict, **options):
 def held(policy) -> int:
     """Numbers in the frozen weights that this process holds; adapters are frozen too while they are off."""
     of_base = (p for name, p in policy.named_parameters() if "lora_" not in name and "v_head" not in name)
-    return sum(local(p).numel() for p in of_base)
+    return sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in of_base)
 
 
 def watched(policy) -> list[int]:

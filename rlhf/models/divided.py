@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
@@ -192,8 +192,3 @@ def _undivided(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter
         for name, parameter in list(owner.named_parameters(recurse=False)):
             if not isinstance(parameter, DTensor):
                 yield owner, name, parameter
-
-
-def local(parameter: Tensor) -> Tensor:
-    """What this process has of a parameter: its share if it is divided, else all of it."""
-    return parameter.to_local() if isinstance(parameter, DTensor) else parameter

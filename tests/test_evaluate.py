@@ -53,6 +53,27 @@ def test_kl_and_entropy_are_those_of_the_distribution_that_is_sampled(tiny_model
     assert means["entropy"] == pytest.approx(entropy_from_logits(now / temperature).item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("changed", [False, True])
+def test_responses_of_a_plain_model_are_read_once(tiny_models, tmp_path, monkeypatch, changed):
+    """It is its own reference. One adapter that does something, and the reference is read too."""
+    policy, tokenizer = policy_of(ModelConfig(name_or_path=str(tiny_models["gpt2"])))
+    if changed:
+        list(policy.adapters())[-1].data.fill_(0.5)
+    read = []
+    policy.register_forward_pre_hook(lambda *_: read.append(1))
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "Show"}\n{"prompt": "Show it"}\n')
+    prompts = tokenize(load_examples(str(file), "train"), tokenizer, DataConfig(train=str(file)), 96)
+    sampling, rewards = (
+        SamplingConfig(max_new_tokens=6),
+        RewardSum([WeightedReward("none", lambda prompts, completions, **_: [0.0] * len(prompts))]),
+    )
+    means = measure(policy, tokenizer, prompts, rewards, sampling, num_generations=2, batch_size=2, seed=0).means
+    assert len(read) == (4 if changed else 2)
+    assert (means["kl"] != 0) == changed
+    assert means["entropy"] > 0
+
+
 def measured(tiny_models, tmp_path, rewards: RewardSum):
     file = tmp_path / "prompts.jsonl"
     file.write_text("".join(json.dumps({"prompt": f"Show {n}", "hint": f"hint {n}"}) + "\n" for n in range(3)))

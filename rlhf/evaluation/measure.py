@@ -166,9 +166,14 @@ def _numbers(policy: Policy, responses: Responses, scores: Scores, n_rows: int, 
 
     It has to be that of the sampling: the mean over samples of log p - log q estimates a KL of p only if p drew them.
     """
-    now = policy_outputs(policy, responses, temperature, n_rows, with_values=False, with_entropy=True)
-    with policy.reference():
-        reference = policy_outputs(policy, responses, temperature, n_rows, with_values=False, with_entropy=False)
+    outputs = partial(policy_outputs, policy, responses, temperature, n_rows, with_values=False)
+    if _is_reference(policy):
+        with policy.reference():
+            now = reference = outputs(with_entropy=True)
+    else:
+        now = outputs(with_entropy=True)
+        with policy.reference():
+            reference = outputs(with_entropy=False)
     kl = (now.logprobs - reference.logprobs).sum(-1).tolist()
     entropy = masked_mean(now.entropy, responses.response_mask, dim=-1).tolist()
     return [
@@ -182,6 +187,13 @@ def _numbers(policy: Policy, responses: Responses, scores: Scores, n_rows: int, 
         }
         for row in range(len(responses))
     ]
+
+
+def _is_reference(policy: Policy) -> bool:
+    """Whether the policy's adapters do nothing: their second factors start at 0, and no step has changed them."""
+    named = policy.language_model.named_parameters()
+    second_factors = [factor for name, factor in named if f".lora_B.{policy.adapter}." in name]
+    return policy.frozen_reference is None and bool(second_factors) and not any(bool(b.any()) for b in second_factors)
 
 
 def _described(batch: Batch, rewards: RewardSum) -> list[dict[str, Any]]:

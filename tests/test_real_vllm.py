@@ -9,12 +9,16 @@ import sys
 import time
 
 import pytest
+import yaml
+from processes import launch
 from small_llama import save_small_llama
 from tiny_runs import make_config
 
 from rlhf.config import DataConfig
 from rlhf.config.generation import GenerationConfig
 from rlhf.rewards import RewardSum
+from rlhf.runs.files import read_jsonl
+from rlhf.runs.folder import as_plain
 from rlhf.stages.ppo import build_trainer
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
@@ -59,6 +63,27 @@ def test_every_update_samples_from_the_policy_of_now(tmp_path, pairs, weights_st
 def test_a_server_samples_from_the_adapters_of_now(tmp_path, pairs, served):
     url, folder = served
     check(tmp_path, pairs, folder, GenerationConfig(engine="vllm", mode="server", server_url=url, send="adapters"))
+
+
+@pytest.mark.parametrize("mode", ["colocate", "server"])
+def test_two_processes_sample_their_shares_from_the_policy_of_now(tmp_path, pairs, mode, request):
+    """Colocated, each has an engine of its own; the server is one for both."""
+    if mode == "server":
+        url, folder = request.getfixturevalue("served")
+        generation = GenerationConfig(engine="vllm", mode="server", server_url=url, send="adapters")
+    else:
+        folder, generation = save_small_llama(tmp_path / "llama"), GenerationConfig(engine="vllm")
+    data = DataConfig(train=pairs, max_prompt_tokens=64)
+    config = make_config(folder, pairs, generation=generation, learning_rate=3e-2, batch_size=12, num_generations=4)
+    config = dataclasses.replace(config, data=data, output_dir=str(tmp_path / "run"))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(as_plain(config)))
+    done = launch("tests/real_vllm_ranks.py", "ppo", str(tmp_path / "config.yaml"), VLLM_CPU_KVCACHE_SPACE="1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    metrics = read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    print([row["sampling/ratio_max"] for row in metrics], [row["objective/kl"] for row in metrics])
+    assert len(metrics) == 4
+    assert all(abs(row["sampling/ratio_max"] - 1) < ROUNDING for row in metrics)
+    assert abs(metrics[-1]["objective/kl"]) > 100 * ROUNDING
 
 
 def check(tmp_path, pairs, model, generation):

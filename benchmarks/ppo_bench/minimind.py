@@ -51,21 +51,12 @@ def train_minimind(sources: Path, config: PPOConfig, laps: Laps) -> None:
     from transformers import AutoTokenizer
 
     script, workload = imported(sources, "trainer.train_ppo"), Path(str(config.model.name_or_path))
-    weights = load_qwen3(workload).state_dict()
     lm_config = shape(sources, workload)
-    actor, reference, critic = (
-        cls(lm_config) for cls in (script.MiniMindForCausalLM, script.MiniMindForCausalLM, script.CriticModel)
-    )
-    for network in (actor, reference, critic):
-        network.load_state_dict(weights, strict=network is not critic)  # whose value head is new
-    del weights
-    reference.eval().requires_grad_(False)
+    actor, critic, reference = networks(script, lm_config, workload)
     critic.register_forward_pre_hook(lambda *_: end_of_scoring(laps))
-    rates = (config.learning_rate, config.critic_learning_rate)
-    optimizers = [
-        torch.optim.AdamW(network.parameters(), lr=rate) for network, rate in zip((actor, critic), rates, strict=True)
-    ]
-    schedulers = [CosineAnnealingLR(optimizer, T_max=config.num_updates) for optimizer in optimizers]
+    actor_optimizer = torch.optim.AdamW(actor.parameters(), lr=config.learning_rate)
+    critic_optimizer = torch.optim.AdamW(critic.parameters(), lr=config.critic_learning_rate)
+    schedulers = [CosineAnnealingLR(each, T_max=config.num_updates) for each in (actor_optimizer, critic_optimizer)]
     tokenizer, autocast = AutoTokenizer.from_pretrained(workload), nullcontext()  # as its main block has it on a CPU
     vars(script).update(
         args=arguments(config),
@@ -74,13 +65,24 @@ def train_minimind(sources: Path, config: PPOConfig, laps: Laps) -> None:
         autocast_ctx=autocast,
         actor_model=actor,
         critic_model=critic,
-        actor_optimizer=optimizers[0],
-        critic_optimizer=optimizers[1],
+        actor_optimizer=actor_optimizer,
+        critic_optimizer=critic_optimizer,
     )
     engine = script.create_rollout_engine("torch", actor, tokenizer, "cpu", autocast)
     clock_rollout(engine, laps)
     batches = clocked_batches([row["prompt"] for row in read_jsonl(workload / PROMPTS_FILE)], config.batch_size, laps)
     script.ppo_train_epoch(0, batches, config.num_updates, engine, reference, *schedulers, NoReward())
+
+
+def networks(script: ModuleType, lm_config: Any, workload: Path) -> list[torch.nn.Module]:
+    """Actor, critic and reference, with the weights of the workload."""
+    weights = load_qwen3(workload).state_dict()
+    made = [script.MiniMindForCausalLM(lm_config), script.CriticModel(lm_config), script.MiniMindForCausalLM(lm_config)]
+    _, critic, reference = made
+    for network in made:
+        network.load_state_dict(weights, strict=network is not critic)  # whose value head is new
+    reference.eval().requires_grad_(False)
+    return made
 
 
 def arguments(config: PPOConfig) -> SimpleNamespace:

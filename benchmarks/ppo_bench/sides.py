@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -89,6 +90,7 @@ class Side:
 def work(side: Side, connection: Connection) -> None:
     """Train until told to stop; what the libraries print goes nowhere, what went wrong to standard error."""
     torch.set_num_threads(side.threads)
+    trainers: dict[str, Callable[[PPOConfig, Laps], None]]
     trainers = {"rlhf": train_ours, "trl": train_theirs, "minimind": partial(train_minimind, side.sources)}
     train = trainers[side.trainer]
     with os.fdopen(os.dup(2), "w") as terminal, open(os.devnull, "w") as nowhere:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import bench_costs
 import bench_parts
+import bench_ppo
 import pytest
 import torch
 import trl_ppo
-from ppo_bench import floor, model, settings
+from ppo_bench import floor, minimind, model, settings
 from ppo_bench.conclude import conclude
+from ppo_bench.laps import PHASES
 from tiny_runs import make_config
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,6 +26,8 @@ from rlhf.sampling.decode import sample
 
 ROOT = Path(__file__).resolve().parent.parent
 LLAMA = replace(settings.TINY, architecture="llama", heads=4, hidden=32, kv_heads=2, feed_forward=48)
+QWEN3 = replace(LLAMA, architecture="qwen3")
+SHAPES = {"gpt2": settings.TINY, "llama": LLAMA, "qwen3": QWEN3}
 
 
 def test_work_by_hand() -> None:
@@ -42,7 +46,7 @@ def test_work_by_hand() -> None:
     assert adapter[1:] == shared[1:]
 
 
-@pytest.mark.parametrize("shape", [settings.TINY, LLAMA], ids=["gpt2", "llama"])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_forward_and_backward_are_what_torch_counts(shape) -> None:
     trunk = model.random_model(shape).requires_grad_(False)
     trunk.set_attn_implementation("eager")  # torch counts its products, masked ones too
@@ -61,7 +65,7 @@ def test_forward_and_backward_are_what_torch_counts(shape) -> None:
     assert counter.get_total_flops() - forward == floor.backward(shape, [length] * rows) + 2 * masked
 
 
-@pytest.mark.parametrize("shape", [settings.TINY, LLAMA], ids=["gpt2", "llama"])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_no_response_ends_early(shape, tmp_path) -> None:
     assert lengths(shape, tmp_path) == [shape.response_tokens] * 256
 
@@ -108,6 +112,83 @@ def test_ratios() -> None:
     assert result["sides"]["rlhf"]["seconds"] == {"rollout": 1.0, "scoring": 0.5, "update": 0.5, "total": 2.0}
     on_the_wall = conclude({"clock": "wall", "critic": "shared"}, shape, updates, [rate])
     assert on_the_wall["floor_ratio"] == pytest.approx(1.0 / floor_seconds)
+
+
+def test_ratios_to_minimind() -> None:
+    def update(seconds: float, peak: int) -> dict:
+        return {"cpu": dict.fromkeys(PHASES, seconds / 3), "wall": {}, "lengths": [8] * 4, "peak_memory": peak * 2**20}
+
+    updates = {"rlhf": [update(2.0, 100)], "rlhf_all_weights": [update(3.0, 300)], "minimind": [update(6.0, 400)]}
+    rate = floor.Work(1e6, 1e6, 1e6, 1e6)
+    result = conclude({"clock": "cpu", "critic": "adapter"}, QWEN3, updates, [rate])
+    ratios = {name: value for name, value in result.items() if name.startswith(("speed", "memory"))}
+    of_adapters, of_all_weights = {"speed_ratio": 3.0, "memory_ratio": 0.25}, {"speed_ratio": 2.0, "memory_ratio": 0.75}
+    expected = of_adapters | {f"{name}_all_weights": value for name, value in of_all_weights.items()}
+    assert ratios == pytest.approx(expected)
+
+
+@pytest.fixture
+def clone(tmp_path) -> Path:
+    """Enough of minimind's folder to be taken for it; its code is not run here."""
+    script = tmp_path / "clone" / minimind.SCRIPT
+    script.parent.mkdir(parents=True)
+    script.touch()
+    return tmp_path / "clone"
+
+
+def test_minimind_gets_as_much_work(clone, tmp_path) -> None:
+    """An equal number of passes and optimizer steps, though it has no micro-batches."""
+    shape = replace(QWEN3, batch=24, minibatch=12, micro_batch=4, epochs=3)
+    line = f"--against minimind --minimind {clone} --setting qwen3 --critic adapter"
+    sides = bench_ppo.line_up(bench_ppo.read_arguments(line.split()), shape, tmp_path)
+    ours, all_weights, theirs = (side.config for side in sides)
+    assert [side.trainer for side in sides] == ["rlhf", "rlhf", "minimind"]
+    assert (ours.lora.r, ours.critic) == (16, "adapter")
+    assert (all_weights.lora, all_weights.critic) == (None, "separate")
+    given = minimind.arguments(theirs)
+    passes = given.ppo_update_iters * shape.batch // given.mini_batch_size
+    assert passes == 3 * 24 // 4
+    assert passes // given.accumulation_steps == 3 * 24 // 12
+    assert (given.max_seq_len, given.max_gen_len) == (shape.prompt_tokens, shape.response_tokens)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--against minimind --setting qwen3", "go together"),
+        ("--minimind {} --setting qwen3", "go together"),
+        ("--against minimind --minimind {}/absent --setting qwen3", "has no trainer/train_ppo.py"),
+        ("--against minimind --minimind {} --setting qwen3 --dtype bf16", "--dtype fp32"),
+        ("--against minimind --minimind {}", "--setting a is no model of minimind's"),
+    ],
+)
+def test_minimind_where_it_cannot_be_measured(line, said, clone, capsys) -> None:
+    with pytest.raises(SystemExit):
+        bench_ppo.read_arguments(line.format(clone).split())
+    assert said in capsys.readouterr().err
+
+
+def test_a_batch_of_minimind_ends_the_update_before() -> None:
+    """Not before the first; and the prompts come round again."""
+    said: list[str] = []
+
+    class Laps:
+        def lap(self, phase: str) -> None:
+            said.append(phase)
+
+        def report(self) -> None:
+            said.append("report")
+
+    batches = minimind.clocked_batches(["a", "b", "c", "d"], 2, Laps())
+    assert next(batches) == {"prompt": ["a", "b"]}
+    assert said == []
+    assert [next(batches)["prompt"] for _ in range(2)] == [["c", "d"], ["a", "b"]]
+    assert said == ["update", "report"] * 2
+
+
+def test_a_response_counts_through_its_first_eos() -> None:
+    responses = torch.tensor([[5, 0, 0, 7], [5, 6, 7, 8], [0, 1, 2, 0]])
+    assert model.response_lengths(responses) == [2, 4, 1]
 
 
 @pytest.mark.long

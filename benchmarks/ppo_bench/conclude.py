@@ -8,6 +8,8 @@ from ppo_bench.laps import PHASES, Measured
 from ppo_bench.settings import Critic, Setting
 
 OURS, THEIRS, THEIRS_FP32, OURS_FULL = "rlhf", "trl", "trl_fp32", "rlhf_full_length"
+MINIMIND, ALL_WEIGHTS = "minimind", "rlhf_all_weights"
+PEERS = {THEIRS: "TRL", MINIMIND: "minimind"}
 MIB = 2**20
 
 Result = dict[str, Any]
@@ -35,9 +37,13 @@ def conclude(about: Result, setting: Setting, updates: dict[str, list[Measured]]
         "flops": median(flops),
         "flops_per_second": rate._asdict(),
     }
-    if THEIRS in sides:
-        result["speed_ratio"] = ours["tokens_per_second"] / sides[THEIRS]["tokens_per_second"]
-        result["memory_ratio"] = ours["peak_mib"] / sides[THEIRS]["peak_mib"]
+    for peer in sides.keys() & PEERS:
+        result["speed_ratio"] = ours["tokens_per_second"] / sides[peer]["tokens_per_second"]
+        result["memory_ratio"] = ours["peak_mib"] / sides[peer]["peak_mib"]
+        if ALL_WEIGHTS in sides:
+            alike = sides[ALL_WEIGHTS]
+            result["speed_ratio_all_weights"] = alike["tokens_per_second"] / sides[peer]["tokens_per_second"]
+            result["memory_ratio_all_weights"] = alike["peak_mib"] / sides[peer]["peak_mib"]
     if THEIRS_FP32 in sides:
         result["speed_ratio_to_fp32"] = ours["tokens_per_second"] / sides[THEIRS_FP32]["tokens_per_second"]
     if OURS_FULL in sides:

@@ -42,8 +42,8 @@ def write_workload(setting: Setting, folder: Path, dtype: str = "float32") -> No
 
 
 def random_model(setting: Setting) -> "PreTrainedModel":
-    """A GPT-2 or Llama of the setting's shape as transformers initializes it, without dropout."""
-    from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+    """A GPT-2, Llama or Qwen3 of the setting's shape as transformers initializes it, without dropout."""
+    from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
 
     ids = {"bos_token_id": None, "eos_token_id": EOS_ID, "pad_token_id": EOS_ID, "vocab_size": setting.vocabulary}
     n_positions = setting.prompt_tokens + setting.response_tokens
@@ -52,13 +52,14 @@ def random_model(setting: Setting) -> "PreTrainedModel":
         dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         config = GPT2Config(n_positions=n_positions, **shape, **dropout, **ids)
     else:
-        config = LlamaConfig(
+        config = (LlamaConfig if setting.architecture == "llama" else Qwen3Config)(
             max_position_embeddings=n_positions,
             hidden_size=setting.hidden,
             intermediate_size=setting.feed_forward,
             num_hidden_layers=setting.layers,
             num_attention_heads=setting.heads,
             num_key_value_heads=setting.kv_heads,
+            head_dim=setting.hidden // setting.heads,
             tie_word_embeddings=True,
             **ids,
         )
@@ -109,6 +110,12 @@ def end_log_odds(setting: Setting) -> Tensor:
         return SURELY if left <= 0 else math.log(setting.vocabulary / left)
 
     return torch.tensor([at(position) for position in range(setting.prompt_tokens + longest)])
+
+
+def response_lengths(responses: Tensor) -> list[int]:
+    """Tokens of each response, [B, T], through its first EOS."""
+    ended = (responses == EOS_ID).long()
+    return ((ended.cumsum(-1) - ended) == 0).sum(-1).tolist()
 
 
 def word_tokenizer(size: int) -> "PreTrainedTokenizerFast":

@@ -1,6 +1,6 @@
 """What is printed: tables, ratios, and in words what the sides do differently."""
 
-from ppo_bench.conclude import Result
+from ppo_bench.conclude import PEERS, Result
 from ppo_bench.laps import PHASES
 from ppo_bench.settings import Critic
 from rlhf.report.tables import markdown_table
@@ -19,14 +19,20 @@ def describe(result: Result) -> str:
         + ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in result["flops_per_second"].items())
         + f" GFLOP/s); ours takes {result['floor_ratio']:.2f} times as long",
     ]
+    peer = "".join(name for side, name in PEERS.items() if side in result["sides"])
     said = {
-        "speed_ratio": "times TRL's response tokens per second",
+        "speed_ratio": f"times {peer}'s response tokens per second",
         "speed_ratio_to_fp32": "times those of TRL in fp32",
-        "memory_ratio": "of TRL's peak memory",
+        "memory_ratio": f"of {peer}'s peak memory",
+        "speed_ratio_all_weights": f"times {peer}'s, where ours trains all weights as well",
+        "memory_ratio_all_weights": f"of {peer}'s peak memory, the same",
         "padding_free_share": "of the speed without any padding (full-length update, scaled by the work)",
         "model_flops_utilization": "of the GPU's peak FLOPs",
     }
     lines += [f"- {name}: {result[name]:.2f} {words}" for name, words in said.items() if name in result]
+    if "minimind" in result:
+        differ = f"{result['logit_difference']:.0e}"
+        lines.append(f"- minimind {result['minimind']}: its logits are those of transformers up to {differ}")
     if "doctor_estimate_mib" in result:
         measured, estimate = result["sides"]["rlhf"]["peak_mib"], result["doctor_estimate_mib"]
         lines.append(
@@ -59,7 +65,8 @@ def side_table(result: Result) -> str:
 
 def ratio_table(results: list[Result]) -> str:
     """One row per run."""
-    ratios = ["speed_ratio", "speed_ratio_to_fp32", "memory_ratio", "floor_ratio", "padding_free_share"]
+    ratios = ["speed_ratio", "speed_ratio_to_fp32", "speed_ratio_all_weights", "memory_ratio"]
+    ratios += ["memory_ratio_all_weights", "floor_ratio", "padding_free_share"]
     shown = [name for name in ratios if any(name in result for result in results)]
     rows = [
         [
@@ -89,3 +96,18 @@ What the two sides do differently:
 - reference: the base without its adapters on both sides.
 - unequal lengths: TRL pads all responses to the longest; here finished ones are dropped while the others are sampled,
   and micro-batches hold responses of similar length."""
+
+
+DIFFERENCES_TO_MINIMIND = """
+What the two sides do differently:
+- weights: minimind trains all of them, with AdamW; here they are frozen, with LoRA (r=16), but for rlhf_all_weights.
+- critic: minimind's is a second model of the same size, trained in full; here it goes through the policy's frozen
+  weights (with rlhf_all_weights it is a second trunk too).
+- reference: minimind's is a frozen copy, as that of rlhf_all_weights; else it is the base without its adapters.
+- LM head: minimind keeps the logits of every position, prompt included, and their softmax; here it runs on response
+  positions, and only log-probabilities are kept.
+- sampling: minimind's from the 50 likeliest tokens, of them the likeliest 85%, at temperature 0.8, though its
+  log-probabilities are those of the whole distribution at temperature 1; here from the distribution that is optimized.
+- old log-probabilities: by a pass of their own on both sides, which minimind makes in its rollout.
+- KL penalty: minimind's is a term of the loss (k3), here a part of the reward (k1).
+- entropy: minimind computes none; here it is computed once per rollout, for reports."""

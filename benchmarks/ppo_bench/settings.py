@@ -12,7 +12,7 @@ class Setting:
     """A model shape and one PPO update on it.
 
     Attributes:
-        architecture: gpt2 or llama.
+        architecture: gpt2, llama or qwen3.
         layers: Transformer blocks.
         hidden: Width H.
         heads: Attention heads.
@@ -30,7 +30,7 @@ class Setting:
         gradient_checkpointing: On both sides.
     """
 
-    architecture: Literal["gpt2", "llama"] = "gpt2"
+    architecture: Literal["gpt2", "llama", "qwen3"] = "gpt2"
     layers: int
     hidden: int
     heads: int
@@ -98,12 +98,28 @@ LLAMA = Setting(
     micro_batch=8,
 )
 LLAMA_ON_CPU = replace(LLAMA, layers=2, batch=8, prompt_tokens=32, epochs=1, minibatch=8, micro_batch=8)
+QWEN3 = Setting(
+    architecture="qwen3",
+    layers=8,
+    hidden=512,
+    heads=8,
+    kv_heads=4,
+    feed_forward=1664,
+    vocabulary=6400,
+    batch=8,
+    prompt_tokens=32,
+    response_tokens=64,
+    epochs=2,
+    minibatch=8,
+    micro_batch=8,
+)
 TINY = replace(A, layers=2, hidden=32, heads=2, kv_heads=2, feed_forward=128, vocabulary=64, batch=4, minibatch=4)
 TINY = replace(TINY, micro_batch=4, prompt_tokens=6, response_tokens=8, epochs=2)
 
-NAMES = ("a", "b", "llama", "ragged", "tiny")
+NAMES = ("a", "b", "llama", "qwen3", "ragged", "tiny")
 
 
 def setting(name: str, on_gpu: bool) -> Setting:
     """The setting with that name; two layers of Llama-3.2-1B stand for all sixteen where there is no GPU."""
-    return {"a": A, "b": B, "ragged": RAGGED, "llama": LLAMA if on_gpu else LLAMA_ON_CPU, "tiny": TINY}[name]
+    llama = LLAMA if on_gpu else LLAMA_ON_CPU
+    return {"a": A, "b": B, "llama": llama, "qwen3": QWEN3, "ragged": RAGGED, "tiny": TINY}[name]

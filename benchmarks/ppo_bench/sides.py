@@ -1,9 +1,11 @@
-"""The two sides, each as the main function of a process of its own: our stage, and TRL's trainer."""
+"""The sides, each as the main function of a process of its own: our stage, TRL's trainer, minimind's script."""
 
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +16,12 @@ from torch import Tensor
 from trl_ppo import PythonReward, trl_trainer
 
 from ppo_bench.laps import Laps
-from ppo_bench.model import EOS_ID, PROMPTS_FILE
-from ppo_bench.settings import Critic, Setting
+from ppo_bench.minimind import train_minimind
+from ppo_bench.model import PROMPTS_FILE, response_lengths
+from ppo_bench.settings import Setting
 from rlhf.cli import quiet_libraries
 from rlhf.config import DataConfig, InspectConfig, LoraConfig, ModelConfig, PPOConfig, SamplingConfig, TrackingConfig
+from rlhf.config.critic import Critic
 from rlhf.ppo.trainer import Callback
 from rlhf.rewards import RewardSpec, RewardSum
 
@@ -34,12 +38,14 @@ class Side:
 
     Attributes:
         name: As it is printed.
-        trainer: rlhf or trl.
+        trainer: rlhf, trl or minimind.
         setting: The work.
         workload: Folder of model, tokenizer and prompts.
         dtype: Of the frozen weights (TRL: of the value model too).
-        critic: Ours; TRL always has a value model of its own.
+        critic: Ours; the others always have a value model of their own. Ours trains all weights with `separate`, else
+            adapters.
         threads: Of torch.
+        sources: Folder of minimind, where that is the trainer.
     """
 
     name: str
@@ -49,6 +55,7 @@ class Side:
     dtype: str
     critic: Critic
     threads: int
+    sources: Path = Path()
 
     @property
     def config(self) -> PPOConfig:
@@ -63,7 +70,7 @@ class Side:
             ),
             data=DataConfig(train=str(self.workload / PROMPTS_FILE), max_prompt_tokens=work.prompt_tokens),
             rewards=[RewardSpec(path="length", args={"maximum": 10**6})],
-            lora=LoraConfig(r=16),
+            lora=None if self.critic == "separate" else LoraConfig(r=16),
             sampling=SamplingConfig(max_new_tokens=work.response_tokens),
             num_updates=ENDLESS,
             batch_size=work.batch,
@@ -83,7 +90,9 @@ class Side:
 def work(side: Side, connection: Connection) -> None:
     """Train until told to stop; what the libraries print goes nowhere, what went wrong to standard error."""
     torch.set_num_threads(side.threads)
-    train = {"rlhf": train_ours, "trl": train_theirs}[side.trainer]
+    trainers: dict[str, Callable[[PPOConfig, Laps], None]]
+    trainers = {"rlhf": train_ours, "trl": train_theirs, "minimind": partial(train_minimind, side.sources)}
+    train = trainers[side.trainer]
     with os.fdopen(os.dup(2), "w") as terminal, open(os.devnull, "w") as nowhere:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(nowhere.fileno(), stream.fileno())
@@ -171,9 +180,7 @@ def clock_phases(laps: Laps) -> None:
     def clocked_generation(model: Any, queries: Tensor, *arguments: Any) -> Any:
         result = generation(model, queries, *arguments)
         laps.lap("rollout")
-        responses = result[0][:, queries.shape[1] :]
-        ended = (responses == EOS_ID).long()
-        laps.lengths = ((ended.cumsum(-1) - ended) == 0).sum(-1).tolist()  # through the first EOS
+        laps.lengths = response_lengths(result[0][:, queries.shape[1] :])
         return result
 
     def clocked_forward(*arguments: Any) -> Any:

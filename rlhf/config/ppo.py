@@ -1,6 +1,7 @@
 """The PPO stage."""
 
 import math
+import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -279,9 +280,13 @@ class PPOConfig:
 
 
 def require_trainable(lora: LoraConfig | None, model: ModelConfig) -> None:
-    """Raise UserError for weights that cannot be trained as they are."""
+    """Raise UserError for weights that cannot be trained as they are.
+
+    Where FSDP divides them they are float32 and multiplied in bfloat16 (see `rlhf.models.divided`); so those may be.
+    """
+    is_divided = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
     require(
-        lora is not None or (model.dtype == "float32" and model.quantization is None),
+        lora is not None or (model.quantization is None and (model.dtype == "float32" or is_divided)),
         f"lora is null, which trains all weights, but model.dtype is {model.dtype}"
         f"{f' and model.quantization {model.quantization}' if model.quantization else ''}; steps would be lost to "
         "rounding: use float32 without quantization, or lora",

@@ -40,6 +40,7 @@ def _state(model: nn.Module, keep: bool) -> dict[str, Tensor]:
     return {name: gathered(tensor, keep) for name, tensor in model.state_dict().items()}
 
 
+@torch.no_grad()
 def hand_out(read: "Callable[[], PreTrainedModel]", model: nn.Module) -> None:
     """Give all processes the weights of a model that the first of each machine reads; all have to call it.
 

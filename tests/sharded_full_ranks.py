@@ -15,7 +15,7 @@ from rlhf.config import CheckpointConfig, ModelConfig
 from rlhf.errors import OtherRankError, UserError
 from rlhf.models.head import head_of
 from rlhf.models.load import load_causal_lm
-from rlhf.policy.files import read_weights
+from rlhf.policy.files import read_weights, save_policy
 from rlhf.ppo.rollout_files import load_rollout
 from rlhf.rewards import RewardSum
 from rlhf.stages.ppo import build_trainer, run_ppo
@@ -56,6 +56,31 @@ def poisoned(rollout, variant: dict) -> dict:
     metrics = trainer.epochs.run(dataclasses.replace(rollout, advantages=advantages), 1.0, critic_only=False)
     same = all(torch.equal(old, whole(p)) for old, (_, p) in zip(before, trainer.policy.trainable, strict=True))
     return {"skipped": RANKS.gather(metrics["policy/skipped_steps"]), "same": RANKS.gather(same)}
+
+
+def warmed_up() -> dict:
+    """The critic alone is trained, of divided models and of whole ones: how far it is apart, and what has moved."""
+    variant = GIVEN["variants"]["llama"]
+    trainers = [make(engine, variant) for engine in ("ddp", "fsdp")]
+    before = [whole(p).clone() for _, p in trainers[1].policy.trainable]
+    for trainer in trainers:
+        trainer.epochs.run(load_rollout(FOLDER / "rollout"), 1.0, critic_only=True)
+    of_critic = {id(p) for p in trainers[1].policy.critic_parameters()}
+    pairs = zip(trainers[0].policy.trainable, trainers[1].policy.trainable, strict=True)
+    apart = max((whole(ours) - theirs.detach()).abs().max().item() for (_, theirs), (_, ours) in pairs)
+    moved = {True: [], False: []}
+    for old, (_, p) in zip(before, trainers[1].policy.trainable, strict=True):
+        moved[id(p) in of_critic].append(not torch.equal(old, whole(p)))
+    return {"apart": apart, "critic": all(moved[True]), "policy": any(moved[False])}
+
+
+def saved_too_early() -> str:
+    """What is said where weights would be written that are a share."""
+    try:
+        save_policy(make("fsdp", GIVEN["variants"]["gpt2"]).policy, FOLDER / "too_early")
+    except UserError as error:
+        return str(error)
+    return "nothing"
 
 
 def in_bfloat16(architecture: str) -> dict:
@@ -130,6 +155,7 @@ if __name__ == "__main__":
         found[f"unequal_work {name}"] = [unequal_work(variant, reshard_after_forward=on) for on in (True, False)]
         found[f"cut_short {name}"] = [cut_short(variant, fails_in_block) for fails_in_block in (0, 1)]
     if GIVEN["everything"]:
+        found |= {"warmed_up": warmed_up(), "saved_too_early": saved_too_early()}
         found["poisoned"] = poisoned(rollout, GIVEN["variants"]["gpt2"])
         found["bfloat16"] = {architecture: in_bfloat16(architecture) for architecture in ("gpt2", "llama")}
         found["another_model"] = another_model()

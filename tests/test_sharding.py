@@ -14,6 +14,7 @@ from tiny_runs import make_trainer
 
 from rlhf.errors import UserError
 from rlhf.models.divided import mesh_of_machine, require_blocks, without_weights
+from rlhf.models.shares import load_optimizer
 from rlhf.policy.sharding import in_step
 from rlhf.ppo.rollout_files import load_rollout, save_rollout
 
@@ -195,6 +196,14 @@ def test_a_whole_base_stays_as_it_is(tiny_models, pairs):
     before = [id(p) for p in policy.parameters()]
     with in_step(policy):
         assert [id(p) for p in policy.parameters()] == before
+
+
+def test_moments_of_other_groups_are_refused():
+    """Those of divided weights are a group of their own: a checkpoint goes on as it was launched."""
+    weights = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    apart = torch.optim.AdamW([{"params": [weight]} for weight in weights])
+    with pytest.raises(UserError, match=r"groups of \[1, 1\] parameters, and this run's of \[2\]"):
+        load_optimizer(torch.optim.AdamW(weights), apart.state_dict())
 
 
 def test_models_that_cannot_be_divided_are_refused(tiny_models, pairs, monkeypatch):

@@ -68,7 +68,8 @@ class PPOConfig:
         environment: Episodes of several turns with it, whose rewards are a component of the score; null is a response
             to each prompt.
         lora: The policy's adapters (and the critic's, if it has any); null trains all weights of the model, in
-            float32, with a frozen copy as the reference: three times the memory, and a learning rate of 1e-6 to 1e-5.
+            float32, with a frozen copy as the reference: three times the memory, which FSDP2 divides, and a learning
+            rate of 1e-6 to 1e-5.
         sampling: Rollout sampling.
         generation: What decodes the responses: this package, or vLLM.
         num_updates: Number of updates, each on a new batch unless reuse_batch is set; by default 100, or what
@@ -289,5 +290,5 @@ def require_trainable(lora: LoraConfig | None, model: ModelConfig) -> None:
         lora is not None or (model.quantization is None and (model.dtype == "float32" or is_divided)),
         f"lora is null, which trains all weights, but model.dtype is {model.dtype}"
         f"{f' and model.quantization {model.quantization}' if model.quantization else ''}; steps would be lost to "
-        "rounding: use float32 without quantization, or lora",
+        "rounding: use float32 without quantization (under FSDP2 bfloat16 too), or lora",
     )

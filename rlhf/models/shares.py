@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from rlhf.config.checks import require
 from rlhf.parallel.ranks import Ranks
 
 
@@ -80,7 +81,17 @@ def share_of(whole: Tensor, like: Tensor) -> Tensor:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Give an optimizer the state that `gathered` has put together."""
+    """Give an optimizer the state that `gathered` has put together.
+
+    Raises UserError for the state of one that has other groups of parameters: divided ones are a group of their own.
+    """
+    both = (state["param_groups"], optimizer.param_groups)
+    theirs, ours = ([len(group["params"]) for group in groups] for groups in both)
+    require(
+        theirs == ours,
+        f"the checkpoint's optimizer has groups of {theirs} parameters, and this run's of {ours}; continue with the "
+        "accelerate config that it was saved with (FSDP or not), or start again in another output_dir",
+    )
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments = {
         number: {

@@ -19,7 +19,7 @@ from rlhf.models.pretrained import load_pretrained
 from rlhf.models.quantization import is_quantized
 from rlhf.policy.policy import Policy
 from rlhf.policy.value_head import CRITIC_ADAPTER, POLICY_ADAPTER, wrap_in_full
-from rlhf.policy.whole import hand_out
+from rlhf.policy.whole import hand_out, whole_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -44,10 +44,10 @@ def save_policy(policy: Policy, folder: Path) -> None:
             str(folder), selected_adapters=adapters, save_embedding_layers=False
         )
     else:
-        policy.language_model.save_pretrained(folder, state_dict=policy.whole.get(policy.language_model))
+        policy.language_model.save_pretrained(folder, state_dict=whole_state(policy, policy.language_model))
     if policy.critic == "separate":
         trunk = policy.wrapper.critic_trunk
-        trunk.save_pretrained(folder / CRITIC_FOLDER, state_dict=policy.whole.get(trunk))
+        trunk.save_pretrained(folder / CRITIC_FOLDER, state_dict=whole_state(policy, trunk))
     save_file(policy.wrapper.v_head.state_dict(), folder / VALUE_HEAD_FILE)
     lora = None if policy.lora is None else asdict(policy.lora)
     description = {"base": policy.base_name, "critic": policy.critic, "lora": lora}

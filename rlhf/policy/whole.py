@@ -35,6 +35,19 @@ def whole_on_first(policy: Policy) -> Iterator[None]:
         policy.whole.clear()
 
 
+def whole_state(policy: Policy, model: nn.Module) -> dict[str, Tensor] | None:
+    """What is written of a model of the policy; None where that is what the model itself holds.
+
+    Raises UserError for a divided one outside of `whole_on_first`.
+    """
+    require(
+        mesh_of(model) is None or model in policy.whole,
+        "the policy is divided among processes; save it within rlhf.policy.whole.whole_on_first(policy), which all of "
+        "them have to enter",
+    )
+    return policy.whole.get(model)
+
+
 def _state(model: nn.Module, keep: bool) -> dict[str, Tensor]:
     """The model's state with every divided tensor whole; one that is tied is the same under all its names."""
     return {name: gathered(tensor, keep) for name, tensor in model.state_dict().items()}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What has to be seen on several GPUs, in about ten minutes: does a base that FSDP2 divides learn what an undivided one does,
-# with how much less memory, and how much slower. bash benchmarks/gpus.sh [MODEL [FOLDER]]; afterwards FOLDER has a run of each
+# What has to be seen on several GPUs, in about fifteen minutes: does a base that FSDP2 divides, or a model that is trained in
+# full, learn what an undivided one does, with how much less memory, and how much slower. bash benchmarks/gpus.sh [MODEL [FOLDER]]; afterwards FOLDER has a run of each
 # kind, its log, and table.txt. Prepared on two CPU processes (ACCELERATE_USE_CPU=true GPUS=2), where memory is not measured.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -27,7 +27,7 @@ run() {  # NAME CONFIG [OPTIONS OF ACCELERATE...]
     --model "$model" --model.dtype "${DTYPE:-bfloat16}" --data.train data/react/train.jsonl --data.as_chat true \
     --data.max_completion_tokens 112 --sampling.max_new_tokens "${TOKENS:-112}" --sampling.merge_adapters never \
     --rewards react_heuristic --batch_size $((8 * gpus)) --mini_batch_size $((4 * gpus)) --micro_batch_size 4 \
-    --num_updates 5 --inspect.prompts 1 --tracking.tensorboard false --output_dir "$out/$name" > "$out/$name.log" 2>&1
+    --num_updates 5 --inspect.prompts 1 ${MORE:-} --tracking.tensorboard false --output_dir "$out/$name" > "$out/$name.log" 2>&1
   local code=$?
   kill "$watcher"
   python - "$out/$name" $code "$(cat "$out/$name.mib")" <<'EOF' | tee -a "$out/table.txt"
@@ -45,3 +45,7 @@ rm -f "$out/table.txt"
 run whole multi_gpu
 run divided fsdp2
 run gathered fsdp2 --fsdp_reshard_after_forward false
+export MORE="--lora null --critic shared --learning_rate 1e-6"
+DTYPE=float32 run full_whole multi_gpu
+DTYPE=float32 run full_divided fsdp2
+run full_bfloat16 fsdp2

@@ -48,7 +48,7 @@ def held(policy) -> int:
 def watched(policy) -> list[int]:
     """What is held while each block runs, from now on."""
     seen = []
-    for block in set(policy.divided_blocks):
+    for block in {block for blocks in policy.divided_trunks.values() for block in blocks}:
         block.register_forward_pre_hook(lambda *_: seen.append(held(policy)))
     return seen
 
@@ -96,7 +96,8 @@ def cut_short(variant: dict, fails_in_block: int) -> list[str]:
         if len(calls) == 2 and not RANKS.is_first:
             raise RuntimeError("no memory for the activations")
 
-    hook = policy.divided_blocks[fails_in_block].register_forward_pre_hook(fail)
+    blocks = policy.divided_trunks[trunk_of(policy.language_model)]
+    hook = blocks[fails_in_block].register_forward_pre_hook(fail)
     ids = torch.tensor([[1, 2, 3]])
     try:
         with RANKS.failing_together(), in_step(policy):

@@ -120,9 +120,9 @@ def test_merging_for_the_rollout_leaves_no_trace(tiny_models, architecture):
 def test_what_would_cost_more_than_it_gains_is_not_merged(tiny_models, monkeypatch):
     policy = make_policy(tiny_models["gpt2"])
     assert merges(policy)
-    policy.divided_blocks = ["a block of another process"]
+    policy.divided_trunks = {torch.nn.Identity(): ["a block of another process"]}
     assert not merges(policy)
-    policy.divided_blocks = []
+    policy.divided_trunks = {}
     monkeypatch.setattr("rlhf.policy.merged.is_quantized", lambda model: True)
     assert not merges(policy)
 

@@ -14,6 +14,7 @@ from tiny_runs import make_trainer
 
 from rlhf.errors import UserError
 from rlhf.models.divided import mesh_of_machine, require_blocks, without_weights
+from rlhf.models.shares import load_optimizer
 from rlhf.policy.sharding import in_step
 from rlhf.ppo.rollout_files import load_rollout, save_rollout
 
@@ -197,6 +198,14 @@ def test_a_whole_base_stays_as_it_is(tiny_models, pairs):
         assert [id(p) for p in policy.parameters()] == before
 
 
+def test_moments_of_other_groups_are_refused():
+    """Those of divided weights are a group of their own: a checkpoint goes on as it was launched."""
+    weights = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    apart = torch.optim.AdamW([{"params": [weight]} for weight in weights])
+    with pytest.raises(UserError, match=r"groups of \[1, 1\] parameters, and this run's of \[2\]"):
+        load_optimizer(torch.optim.AdamW(weights), apart.state_dict())
+
+
 def test_models_that_cannot_be_divided_are_refused(tiny_models, pairs, monkeypatch):
     model = make_trainer(tiny_models, pairs).policy.language_model
     model._no_split_modules = None
@@ -207,7 +216,6 @@ def test_models_that_cannot_be_divided_are_refused(tiny_models, pairs, monkeypat
         without_weights(model)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_VERSION", "2")
-    with pytest.raises(UserError, match="lora is null: the model is trained in full"):
-        make_trainer(tiny_models, pairs, lora=None, critic="separate")
-    with pytest.raises(UserError, match="accelerate was told to use fsdp on one process"):
-        make_trainer(tiny_models, pairs)
+    for options in ({}, {"lora": None, "critic": "separate"}):
+        with pytest.raises(UserError, match="accelerate was told to use fsdp on one process"):
+            make_trainer(tiny_models, pairs, **options)

@@ -370,7 +370,7 @@ def ppo_with_4bit_base() -> PPOConfig:
 
 def test_divided_base_is_refused(tiny_models, pairs, vllm):
     trainer = trainer_with(tiny_models, pairs, GenerationConfig())
-    trainer.policy.divided_blocks = [torch.nn.Identity()]
+    trainer.policy.divided_trunks = {torch.nn.Identity(): []}
     config = dataclasses.replace(trainer.config, generation=COLOCATED)
     with pytest.raises(UserError, match="divide the base with fsdp"):
         VLLMSampler(config, trainer.policy, trainer.tokenizer, Accelerator(cpu=True))

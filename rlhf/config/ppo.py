@@ -1,6 +1,7 @@
 """The PPO stage."""
 
 import math
+import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -67,7 +68,8 @@ class PPOConfig:
         environment: Episodes of several turns with it, whose rewards are a component of the score; null is a response
             to each prompt.
         lora: The policy's adapters (and the critic's, if it has any); null trains all weights of the model, in
-            float32, with a frozen copy as the reference: three times the memory, and a learning rate of 1e-6 to 1e-5.
+            float32, with a frozen copy as the reference: three times the memory, which FSDP2 divides, and a learning
+            rate of 1e-6 to 1e-5.
         sampling: Rollout sampling.
         generation: What decodes the responses: this package, or vLLM.
         num_updates: Number of updates, each on a new batch unless reuse_batch is set; by default 100, or what
@@ -279,10 +281,14 @@ class PPOConfig:
 
 
 def require_trainable(lora: LoraConfig | None, model: ModelConfig) -> None:
-    """Raise UserError for weights that cannot be trained as they are."""
+    """Raise UserError for weights that cannot be trained as they are.
+
+    Where FSDP divides them they are float32 and multiplied in bfloat16 (see `rlhf.models.divided`); so those may be.
+    """
+    is_divided = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
     require(
-        lora is not None or (model.dtype == "float32" and model.quantization is None),
+        lora is not None or (model.quantization is None and (model.dtype == "float32" or is_divided)),
         f"lora is null, which trains all weights, but model.dtype is {model.dtype}"
         f"{f' and model.quantization {model.quantization}' if model.quantization else ''}; steps would be lost to "
-        "rounding: use float32 without quantization, or lora",
+        "rounding: use float32 without quantization (under FSDP2 bfloat16 too), or lora",
     )

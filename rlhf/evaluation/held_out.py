@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class HeldOut:
         measure: The means over the held-out data of all ranks; each of them calls it.
         write: Fills a folder with the model as it is; the first rank calls it.
         place: The folder of the best model.
+        writing: What all ranks have to be within while the first one writes.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class HeldOut:
         measure: Callable[[], Means],
         write: Callable[[Path], object],
         place: Path,
+        writing: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.settings, self.ranks, self.measure, self.write, self.place = settings, ranks, measure, write, place
+        self.writing = writing
         self.best = Best(settings, unit) if settings else None
 
     @property
@@ -100,7 +104,8 @@ class HeldOut:
         Called once a checkpoint holds that it is, so that the two agree whenever a run is killed.
         """
         if self.settings is not None and self.settings.keep_best and self.found_best(step):
-            self.ranks.first(self._write_best)
+            with self.writing():
+                self.ranks.first(self._write_best)
 
     def _write_best(self) -> None:
         assert self.best is not None

@@ -8,6 +8,7 @@ from rlhf.evaluation.best import Means
 from rlhf.evaluation.held_out import HeldOut
 from rlhf.evaluation.measure import GREEDY, Numbers, column_of, greedily, greedy_means, means_of, repeat, sample
 from rlhf.policy.sharding import in_step
+from rlhf.policy.whole import whole_on_first
 from rlhf.ppo.state import write_policy
 from rlhf.ppo.trainer import RANK_SEED_STRIDE, PPOTrainer
 from rlhf.rewards import Scores
@@ -32,6 +33,7 @@ def held_out_policy(trainer: PPOTrainer, prompts: list[TokenizedExample], folder
         lambda: measure_policy(trainer, prompts[trainer.ranks.share(len(prompts))]),
         write,
         folder / BEST_FOLDER,
+        lambda: whole_on_first(trainer.policy),
     )
     return held_out
 

@@ -1,9 +1,9 @@
-"""FSDP2 for a frozen base: the processes of a machine divide it among themselves, from loading on.
+"""FSDP2: the processes of a machine divide a model among themselves, from loading on.
 
 The first process of each machine reads the model, into the memory of the CPU. The others get it without its weights,
 and these one block after the other: a block is handed out whole, cut, and every process keeps its share. So none has
 more on its device than its share, one block, and what is never divided: embeddings, norms outside of the blocks, LM
-head.
+head. The model is the frozen base of adapters or, where all weights are trained, policy, critic or reference.
 """
 
 import contextlib
@@ -11,20 +11,22 @@ import io
 import os
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from rlhf.config import ModelConfig
 from rlhf.config.checks import require
 from rlhf.errors import UserError, with_kind
-from rlhf.models.adapters import reading
+from rlhf.models.dropout import ordinary_tokens
 from rlhf.models.head import trunk_of
 from rlhf.models.load import default_device, load_causal_lm
+from rlhf.models.mixed import compute_in
 from rlhf.models.private_names import block_names
 from rlhf.parallel.ranks import Ranks
 
@@ -32,38 +34,65 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def load_divided(config: ModelConfig, ranks: Ranks) -> "PreTrainedModel":
-    """What `load_causal_lm` loads, frozen and with its blocks divided; all processes have to call it.
+def load_divided(
+    config: ModelConfig, ranks: Ranks, trained: bool = False, mesh: DeviceMesh | None = None
+) -> "PreTrainedModel":
+    """What `load_causal_lm` loads, with its blocks divided; all processes have to call it.
 
     Every pass through the model gathers each block while it runs: it takes all processes of the machine.
+
+    Args:
+        config: Of the model.
+        ranks: The processes.
+        trained: Whether it is trained, not frozen. Then its weights are float32, and `config.dtype` is what they are
+            multiplied in; the gradients of the processes of a machine are added up.
+        mesh: That of another divided model; None makes one.
 
     Raises UserError as `load_causal_lm` does, for a model whose class does not name its blocks, and on one process.
     """
     require(ranks.count > 1, "accelerate was told to use fsdp on one process; it divides the base among two or more")
     device = default_device()
-    mesh = mesh_of_machine(device.type)
+    mesh = mesh or mesh_of_machine(device.type)
     group, model, sent = mesh.get_group(), None, [b""]
     with ranks.failing_together():
         if group.rank() == 0:
-            model = load_causal_lm(config, torch.device("cpu")).requires_grad_(False)
+            stored = replace(config, dtype="float32") if trained else config
+            model = load_causal_lm(stored, torch.device("cpu")).requires_grad_(False)
             require_blocks(model)
             sent = [without_weights(model)]
     torch.distributed.broadcast_object_list(sent, group=group, group_src=0)
     with ranks.failing_together():
         model = with_empty_weights(sent[0]) if model is None else model
+    dtype = torch.bfloat16 if trained and config.dtype == "bfloat16" else None
     for block in require_blocks(model):
-        _hand_out_weights(block, device, group)
-        fully_shard(block, mesh=mesh)
-    _hand_out_weights(model, device, group)
+        _hand_out_weights(block, device, group, trained)
+        divided = fully_shard(block, mesh=mesh, mp_policy=MixedPrecisionPolicy(dtype, torch.float32 if dtype else None))
+        divided.set_gradient_divide_factor(1.0)  # losses are divided by the tokens of all processes
+        divided.set_force_sum_reduction_for_comms(True)  # gloo multiplies nothing on the way
+    _hand_out_weights(model, device, group, trained)
     fully_shard(trunk_of(model), mesh=mesh, ignored_params=set(model.parameters()))  # a block is fetched ahead of time
+    if dtype is not None:
+        compute_in(dtype, model)
     return model
+
+
+def load_beside(
+    model: "PreTrainedModel", config: ModelConfig, ranks: Ranks, with_trunk: bool
+) -> "tuple[PreTrainedModel, nn.Module | None]":
+    """A reference, and a trunk for the critic if it has one of its own, beside a divided model that is trained.
+
+    Loaded anew, since what is divided cannot be copied; all processes have to call it.
+    """
+    mesh = mesh_of(model)
+    trunk = trunk_of(load_divided(config, ranks, trained=True, mesh=mesh)) if with_trunk else None
+    return load_divided(config, ranks, mesh=mesh), trunk
 
 
 def mesh_of_machine(device_type: str) -> DeviceMesh:
     """The processes of this machine in a row; launchers number them machine by machine.
 
-    Every machine holds the whole base (HSDP): no weight crosses the network between two, and frozen ones have no
-    gradients that would have to.
+    Every machine holds the whole of a model (HSDP): no weight crosses the network between two, gradients do once per
+    minibatch.
     """
     processes = torch.distributed.get_world_size()
     per_machine = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
@@ -84,32 +113,39 @@ def require_blocks(model: "PreTrainedModel") -> list[nn.Module]:
 
 
 @torch.no_grad()
-def order_of_blocks(model: "PreTrainedModel") -> list[FSDPModule]:
-    """The divided blocks in the order in which a pass gathers them; empty if the model is not divided.
+def order_of_blocks(trunk: Any) -> list[Any]:
+    """The divided blocks of a trunk in the order in which a pass gathers them; empty if it is not divided.
 
     Found by reading a few tokens, which takes all processes: a block may run twice, or never.
     """
-    order: list[FSDPModule] = []
-    trunk = trunk_of(model)
-    blocks = [module for module in trunk.modules() if isinstance(module, FSDPModule) and module is not trunk]
+    order: list[Any] = []
+    blocks: list[Any] = [module for module in trunk.modules() if isinstance(module, FSDPModule) and module is not trunk]
     hooks = [block.register_forward_pre_hook(lambda block, _inputs: order.append(block)) for block in blocks]
     if blocks:
-        reading(model)
+        was_training = trunk.training
+        trunk.eval()
+        trunk(input_ids=ordinary_tokens(trunk), use_cache=False)
+        trunk.train(was_training)
     for hook in hooks:
         hook.remove()
     return order
 
 
-def group_of(block: FSDPModule) -> torch.distributed.ProcessGroup:
+def mesh_of(module: nn.Module) -> DeviceMesh | None:
+    """The processes that divide a module, as a mesh; None if it is whole."""
+    return next((p.device_mesh for p in module.parameters() if isinstance(p, DTensor)), None)
+
+
+def group_of(block: nn.Module) -> torch.distributed.ProcessGroup:
     """The processes that divide a block."""
-    assert isinstance(block, nn.Module)
-    return next(p.device_mesh for p in block.parameters() if isinstance(p, DTensor)).get_group()
+    mesh = mesh_of(block)
+    assert mesh is not None
+    return mesh.get_group()
 
 
-def is_gathered(block: FSDPModule) -> bool:
+def is_gathered(block: nn.Module) -> bool:
     """Whether this process has the whole of a divided block, for the moment."""
-    assert isinstance(block, nn.Module)
-    return not any(isinstance(p, DTensor) for p in block.parameters())
+    return mesh_of(block) is None
 
 
 class _WithoutWeights(pickle.Pickler):
@@ -173,14 +209,16 @@ def with_empty_weights(sent: bytes) -> "PreTrainedModel":
     return model
 
 
-def _hand_out_weights(module: nn.Module, device: torch.device, group: torch.distributed.ProcessGroup) -> None:
+def _hand_out_weights(
+    module: nn.Module, device: torch.device, group: torch.distributed.ProcessGroup, trained: bool
+) -> None:
     """Give all processes the parameters of a module that the first one has, those excepted that are divided already."""
     there: dict[nn.Parameter, nn.Parameter] = {}
     for owner, name, parameter in _undivided(module):
         if parameter not in there:
             data = torch.empty_like(parameter, device=device) if parameter.is_meta else parameter.data.to(device)
             torch.distributed.broadcast(data, group=group, group_src=0)
-            there[parameter] = nn.Parameter(data, requires_grad=False)
+            there[parameter] = nn.Parameter(data, requires_grad=trained and data.is_floating_point())
         owner.register_parameter(name, there[parameter])
     for owner in module.modules():
         for name, buffer in list(owner.named_buffers(recurse=False)):

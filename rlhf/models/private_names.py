@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel
 
 
@@ -146,6 +147,11 @@ NAMES = {
     "sdpa_attention_forward": Private(
         "transformers.integrations.sdpa_attention:sdpa_attention_forward", _FLASH, _NO_FLASH
     ),
+    "root_mesh": Private(
+        "torch.distributed.device_mesh:DeviceMesh._get_root_mesh",
+        "gradients of weights that FSDP divides, added up over machines",
+        "hand on the mesh that rlhf/models/divided.py makes",
+    ),
     "sdpa_mask": Private("transformers.masking_utils:sdpa_mask", _FLASH, _NO_FLASH),
     "VLLMClient": Private(
         "trl.generation.vllm_client:VLLMClient", "weights sent to a vLLM server over NCCL", "generation.send: adapters"
@@ -206,3 +212,9 @@ def attention_name(model: "PreTrainedModel") -> str | None:
 def loaded_from(model: "PreTrainedModel") -> str:
     """Hub name or folder that a model was loaded from. Instead: hand on the name that it was loaded by."""
     return model.config._name_or_path
+
+
+def parameters_in_place(module: "nn.Module") -> dict[str, Any]:
+    """The parameters that a module finds as its attributes, to be exchanged for a while. Instead: torch's parametrize,
+    and the names that it gives back when the model is saved."""
+    return module._parameters

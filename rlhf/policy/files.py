@@ -14,10 +14,12 @@ from rlhf.config.command_line import build
 from rlhf.config.expected import what_is_wrong
 from rlhf.errors import UserError, one_line
 from rlhf.models.adapters import ADAPTER_CONFIG, ADAPTER_FILE, POLICY_FILE, find_adapters, merge
+from rlhf.models.divided import mesh_of
 from rlhf.models.pretrained import load_pretrained
 from rlhf.models.quantization import is_quantized
 from rlhf.policy.policy import Policy
 from rlhf.policy.value_head import CRITIC_ADAPTER, POLICY_ADAPTER, wrap_in_full
+from rlhf.policy.whole import hand_out, whole_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,7 +33,8 @@ def save_policy(policy: Policy, folder: Path) -> None:
     """Write adapters, value head and policy.json, which names base model, LoRA settings and critic, into a folder.
 
     Of a policy that is trained in full the folder holds the whole model, as `from_pretrained` reads it, in place of
-    adapters, and `lora` is null. Of a quantized base policy.json says so.
+    adapters, and `lora` is null. If they are divided among processes it is called within `whole_on_first`. Of a
+    quantized base policy.json says so.
     """
     from safetensors.torch import save_file
 
@@ -41,9 +44,10 @@ def save_policy(policy: Policy, folder: Path) -> None:
             str(folder), selected_adapters=adapters, save_embedding_layers=False
         )
     else:
-        policy.language_model.save_pretrained(folder)
+        policy.language_model.save_pretrained(folder, state_dict=whole_state(policy, policy.language_model))
     if policy.critic == "separate":
-        policy.wrapper.critic_trunk.save_pretrained(folder / CRITIC_FOLDER)
+        trunk = policy.wrapper.critic_trunk
+        trunk.save_pretrained(folder / CRITIC_FOLDER, state_dict=whole_state(policy, trunk))
     save_file(policy.wrapper.v_head.state_dict(), folder / VALUE_HEAD_FILE)
     lora = None if policy.lora is None else asdict(policy.lora)
     description = {"base": policy.base_name, "critic": policy.critic, "lora": lora}
@@ -176,16 +180,27 @@ def save_merged(policy: Policy, folder: Path) -> None:
 
 
 def read_weights(model: "PreTrainedModel", folder: Path) -> None:
-    """Put the weights that `save_pretrained` wrote into a model; raises UserError unless they are all of its."""
+    """Put the weights that `save_pretrained` wrote into a model; raises UserError unless they are all of its.
+
+    Of a model that is divided among processes all have to call it; the first of each machine reads them.
+    """
+    if mesh_of(model) is not None:
+        hand_out(lambda: _stored(model, folder), model)
+        return
+    try:
+        model.load_state_dict(_stored(model, folder).state_dict())
+    except RuntimeError as error:
+        raise UserError(f"{folder} belongs to another model ({one_line(error)[:200]})") from error
+
+
+def _stored(model: "PreTrainedModel", folder: Path) -> "PreTrainedModel":
     options = {"dtype": model.dtype, "use_safetensors": True, "output_loading_info": True}
+    stored: PreTrainedModel
     stored, info = load_pretrained(type(model), str(folder), **options)
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         names = ", ".join(sorted(map(str, info[kind]))[:3])
         require(not info[kind], f"{folder}: {kind.replace('_', ' ')} {names}; this folder belongs to another model")
-    try:
-        model.load_state_dict(stored.state_dict())
-    except RuntimeError as error:
-        raise UserError(f"{folder} belongs to another model ({one_line(error)[:200]})") from error
+    return stored
 
 
 def read_strictly(file: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:

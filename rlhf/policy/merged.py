@@ -43,7 +43,7 @@ def storage_obstacle(policy: Policy) -> str:
     The copy of a base that is divided among processes would take the memory which that saves. A quantized one would be
     quantized again, to other weights than those that are trained.
     """
-    if policy.divided_blocks:
+    if policy.divided_trunks:
         return "the base is divided among processes, and a copy would take the memory which that saves"
     if is_quantized(policy.language_model):
         return "the base is quantized, and merged weights would be rounded once more"

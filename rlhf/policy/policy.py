@@ -61,8 +61,8 @@ class Policy(nn.Module):
         fast_paths: Use `rlhf.fast`; False runs the code of transformers, PEFT and PyTorch as it is.
 
     Raises UserError for a model that is noisy in train mode, for one whose logits are more than its LM head, a scale
-    and a soft cap make of its last hidden state (see `require_head`), for adapters without which it is no reference
-    (see `require_own_reference`), and for one in float16; warns of weights that are trained in bfloat16.
+    and a soft cap make of its last hidden state (`require_head`), for adapters without which it is no reference
+    (`require_own_reference`), and for float16; warns of weights that are trained in bfloat16.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class Policy(nn.Module):
         )
         self.adapter = policy_adapter(wrapper.pretrained_model, critic)
         self.frozen_reference = None if reference is None else reference.requires_grad_(False).eval()
-        self.reads_reference = False
-        self.shortcuts = Shortcuts()
-        self.divided_blocks: list[Any] = []  # see rlhf.policy.sharding
+        self.reads_reference, self.shortcuts = False, Shortcuts()
+        self.divided_trunks: dict[nn.Module, list[Any]] = {}  # see rlhf.policy.sharding, and .whole for this:
+        self.whole: dict[nn.Module, dict[str, Tensor]] = {}
         disable_dropout(self)
         self.trainable = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
         check_precision(self.language_model, [p for _, p in self.trainable])
@@ -135,20 +135,20 @@ class Policy(nn.Module):
         critic: Critic,
         gradient_checkpointing: bool = False,
         fast_paths: bool = True,
+        reference: "PreTrainedModel | None" = None,
+        critic_trunk: nn.Module | None = None,
     ) -> Self:
         """All weights of a model trained, with a new value head; a frozen copy of it is the reference.
 
         Args:
             model: As it is now; should be in float32.
             critic: As above; `separate` gives the critic a trunk of its own, which begins as a copy.
-            gradient_checkpointing, fast_paths: As above.
+            gradient_checkpointing, fast_paths, reference: As above; critic_trunk: likewise in place of a copy.
         """
-        reference = copy.deepcopy(model)
-        policy = cls(wrap_in_full(model, critic), critic, reference, new_critic=True, fast_paths=fast_paths)
-        if gradient_checkpointing:
-            for trunk in (model, policy.wrapper.critic_trunk):
-                if trunk is not None:
-                    trunk.gradient_checkpointing_enable({"use_reentrant": False})
+        wrapper = wrap_in_full(model, critic, critic_trunk)
+        policy = cls(wrapper, critic, reference or copy.deepcopy(model), new_critic=True, fast_paths=fast_paths)
+        for trunk in filter(None, (model, wrapper.critic_trunk) if gradient_checkpointing else ()):
+            trunk.gradient_checkpointing_enable({"use_reentrant": False})
         return policy
 
     @property

@@ -1,31 +1,47 @@
-"""Passes through a base that is divided among processes (`rlhf.models.divided`), by processes with different work.
+"""Passes through trunks that are divided among processes (`rlhf.models.divided`), by processes with different work.
 
 Gathering a block takes all processes of a machine. In the clipped epochs and while the policy is built they run the
-same passes. Where they do not, in decoding and evaluation, they say before each pass that there is one, and those that
-have none left gather with the others, and throw away, until all are done.
+same passes. Where they do not, in decoding and evaluation, they say before each pass through which trunk it goes: the
+policy's, that of a reference or a critic. One trunk at a time has its turn, and those that have no pass through it
+gather with the others, and throw away, until all are done.
 """
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
-from rlhf.models.divided import group_of, is_gathered
+from rlhf.models.divided import group_of, is_gathered, order_of_blocks
 from rlhf.models.head import trunk_of
 from rlhf.parallel.launch import gathers_between_updates
 from rlhf.policy.policy import Policy
 
 
+def find_divided(policy: Policy) -> dict[nn.Module, list[Any]]:
+    """The policy's trunks that are divided, each with its blocks in the order in which a pass gathers them.
+
+    All processes have to call it.
+    """
+    models = [policy.language_model, *([] if policy.frozen_reference is None else [policy.frozen_reference])]
+    trunks = [trunk_of(model) for model in models]
+    if policy.wrapper.critic_trunk is not None:
+        trunks.append(policy.wrapper.critic_trunk)
+    orders = {trunk: order_of_blocks(trunk) for trunk in trunks}
+    return {trunk: blocks for trunk, blocks in orders.items() if blocks}
+
+
 @contextlib.contextmanager
 def in_step(policy: Policy) -> Iterator[None]:
-    """Within this context each process runs as many passes without gradients as it likes; no-op on a whole base.
+    """Within this context each process runs as many passes without gradients as it likes; no-op on whole models.
 
     All processes have to enter it, and to exchange nothing else in it. One that is done, or has failed, leaves it when
-    all are done. With `fsdp_reshard_after_forward: false` the first pass gathers all blocks, which stay whole until the
-    end.
+    all are done. With `fsdp_reshard_after_forward: false` the first pass through a trunk gathers all of its blocks,
+    which stay whole until the end.
     """
-    if not policy.divided_blocks:
+    if not policy.divided_trunks:
         yield
         return
     passes = _Passes(policy, gathers_between_updates())
@@ -35,64 +51,92 @@ def in_step(policy: Policy) -> Iterator[None]:
         passes.finish()
 
 
-class _Passes:
-    """Announces the passes of this process, and keeps up with those of the others."""
+class _Trunk:
+    """How far the pass of this process through a divided trunk is."""
 
-    def __init__(self, policy: Policy, stays_whole: bool) -> None:
-        self.blocks: list[Any] = policy.divided_blocks  # FSDPModule and nn.Module in one
-        self.trunk: Any = trunk_of(policy.language_model)
-        self.stays_whole = stays_whole
-        self.flag = torch.zeros(1, device=policy.device)
-        self.group, self.is_whole, self.n_gathered = group_of(self.blocks[0]), False, 0
-        self.hooks = [self.trunk.register_forward_pre_hook(self._begin, prepend=True)]
-        if not stays_whole:
-            self.hooks += [block.register_forward_pre_hook(self._count) for block in set(self.blocks)]
+    def __init__(self, trunk: Any, blocks: list[Any]) -> None:
+        self.trunk, self.blocks = trunk, blocks  # FSDPModule and nn.Module in one
+        self.is_whole, self.n_gathered = False, 0
 
-    def _begin(self, *_: Any) -> None:
-        """A pass of this process begins."""
-        self._complete()
-        if not self.is_whole:
-            self._someone_has_one(True)
-            if self.stays_whole:
-                self._gather_all()
-
-    def _count(self, *_: Any) -> None:
+    def count(self, *_: Any) -> None:
         self.n_gathered = (self.n_gathered + 1) % len(self.blocks)
 
-    def _complete(self) -> None:
+    def complete(self) -> None:
         """Gather what is left of a pass that an error has cut short: the others do."""
         if not self.is_whole and (self.n_gathered or is_gathered(self.blocks[0])):
             next_one = self.n_gathered + is_gathered(self.blocks[self.n_gathered])
             self.trunk.reset_iter_state()
-            self._gather_from(next_one)
+            self.gather_from(next_one)
             self.n_gathered = 0
+
+    def gather_from(self, first: int) -> None:
+        for block in self.blocks[first:]:
+            block.unshard()
+            block.reshard()
+
+    def gather_all(self) -> None:
+        self.is_whole = True
+        for block in dict.fromkeys(self.blocks):
+            block.set_reshard_after_forward(False)
+            block.unshard()
+
+    def divide_again(self) -> None:
+        for block in dict.fromkeys(self.blocks):
+            block.set_reshard_after_forward(True)
+            block.reshard()
+
+
+class _Passes:
+    """Announces the passes of this process, and keeps up with those of the others."""
+
+    def __init__(self, policy: Policy, stays_whole: bool) -> None:
+        self.trunks = [_Trunk(trunk, blocks) for trunk, blocks in policy.divided_trunks.items()]
+        self.stays_whole = stays_whole
+        self.flags = torch.zeros(len(self.trunks), device=policy.device)
+        self.group = group_of(self.trunks[0].blocks[0])
+        self.hooks = []
+        for each in self.trunks:
+            self.hooks.append(each.trunk.register_forward_pre_hook(partial(self.begin, each), prepend=True))
+            if not stays_whole:
+                self.hooks += [block.register_forward_pre_hook(each.count) for block in dict.fromkeys(each.blocks)]
+
+    def begin(self, mine: _Trunk, *_: Any) -> None:
+        """A pass of this process begins, once it is the turn of its trunk."""
+        self.complete()
+        while not mine.is_whole:
+            turn = self.agree(mine)
+            assert turn is not None
+            if turn is mine and not self.stays_whole:
+                return
+            self.gather(turn)
+
+    def agree(self, mine: _Trunk | None) -> _Trunk | None:
+        """The first trunk that any process has a pass through; None if none has. This one has one through `mine`."""
+        torch.distributed.all_reduce(
+            self.flags.copy_(torch.tensor([each is mine for each in self.trunks])), group=self.group
+        )
+        return next((each for each, n in zip(self.trunks, self.flags.tolist(), strict=True) if n), None)
+
+    def gather(self, turn: _Trunk) -> None:
+        """Do for a trunk what the others do who run a pass through it."""
+        if self.stays_whole:
+            turn.gather_all()
+        else:
+            turn.gather_from(0)
+
+    def complete(self) -> None:
+        for each in self.trunks:
+            each.complete()
 
     def finish(self) -> None:
         """Keep up with the others until none has a pass left."""
         for hook in self.hooks:
             hook.remove()
-        self._complete()
-        self.trunk.reset_iter_state()  # it has kept the order of all passes, which differs among processes
-        while not self.is_whole and self._someone_has_one(False):
-            if self.stays_whole:
-                self._gather_all()
-            else:
-                self._gather_from(0)
-        for block in set(self.blocks) if self.is_whole else ():
-            block.set_reshard_after_forward(True)
-            block.reshard()
-
-    def _someone_has_one(self, have_one: bool) -> bool:
-        torch.distributed.all_reduce(self.flag.fill_(have_one), group=self.group)
-        return bool(self.flag)
-
-    def _gather_from(self, first: int) -> None:
-        for block in self.blocks[first:]:
-            block.unshard()
-            block.reshard()
-
-    def _gather_all(self) -> None:
-        self.is_whole = True
-        for block in dict.fromkeys(self.blocks):
-            block.set_reshard_after_forward(False)
-            block.unshard()
+        self.complete()
+        for each in self.trunks:
+            each.trunk.reset_iter_state()  # it has kept the order of all passes, which differs among processes
+        while not all(each.is_whole for each in self.trunks) and (turn := self.agree(None)) is not None:
+            self.gather(turn)
+        for each in self.trunks:
+            if each.is_whole:
+                each.divide_again()

@@ -185,9 +185,11 @@ def wrap_with_value_head(
     return wrapper.to(model.device)
 
 
-def wrap_in_full(model: "PreTrainedModel", critic: Critic) -> ValueHeadModel:
-    """A new value head on a causal language model all of whose weights are trained; a copy of its trunk if separate."""
-    trunk = copy.deepcopy(trunk_of(model)) if critic == "separate" else None
+def wrap_in_full(model: "PreTrainedModel", critic: Critic, trunk: nn.Module | None = None) -> ValueHeadModel:
+    """A new value head on a causal language model all of whose weights are trained; if separate on a trunk of its own,
+    which is a copy unless one is given."""
+    if critic == "separate" and trunk is None:
+        trunk = copy.deepcopy(trunk_of(model))
     return ValueHeadModel(model, critic_trunk=trunk).requires_grad_(True).to(model.device)
 
 

@@ -8,6 +8,7 @@ import torch
 from rlhf.errors import Interrupted, UserError, one_line
 from rlhf.parallel.launch import said_once
 from rlhf.policy.sharding import in_step
+from rlhf.policy.whole import whole_on_first
 from rlhf.ppo.inspection import Inspection
 from rlhf.ppo.rollout import Rollout
 from rlhf.ppo.rollout_files import save_rollout
@@ -79,10 +80,11 @@ def train(trainer: PPOTrainer, folder: Path, held_out: "HeldOut") -> Path:
                 break
     if not over(trainer, watch, held_out):
         raise Interrupted(f"saved after update {step} of {config.num_updates}; the same command continues")
-    if ranks.is_first:
-        with staged(folder / POLICY_FOLDER) as staging:
-            write_policy(staging, trainer, folder)
-            held_out.describe(staging)
+    with whole_on_first(trainer.policy):
+        if ranks.is_first:
+            with staged(folder / POLICY_FOLDER) as staging:
+                write_policy(staging, trainer, folder)
+                held_out.describe(staging)
     held_out.say_best()
     return folder / POLICY_FOLDER
 
@@ -107,14 +109,11 @@ def resume(trainer: PPOTrainer, watch: Watch, held_out: "HeldOut", checkpoints: 
 
 def save(trainer: PPOTrainer, watch: Watch, held_out: "HeldOut", checkpoints: CheckpointManager) -> None:
     """Write a checkpoint; all ranks take part, the first one writes, and none goes on before it has."""
-    state = training_state(trainer, watch, held_out)
-
-    def write() -> None:
-        if trainer.ranks.is_first:
-            run = checkpoints.folder.parent
-            checkpoints.save(trainer.updates_done, lambda folder: write_training(folder, trainer, state, run))
-
-    trainer.ranks.exchange(write)
+    state, run = training_state(trainer, watch, held_out), checkpoints.folder.parent
+    with whole_on_first(trainer.policy):
+        trainer.ranks.first(
+            lambda: checkpoints.save(trainer.updates_done, lambda place: write_training(place, trainer, state, run))
+        )
 
 
 def guarded_update(trainer: PPOTrainer, folder: Path) -> Update:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlhf.errors import UserError
+from rlhf.models.shares import gathered, load_optimizer
 from rlhf.policy.files import read_policy, save_policy
 from rlhf.ppo.trainer import Batch, PPOTrainer
 from rlhf.report.model_card import write_policy_card
@@ -35,7 +36,7 @@ def training_state(trainer: PPOTrainer, watch: Watch, held_out: "HeldOut") -> di
         "score_moments": trainer.score_moments.state_dict(),
         "prompts": trainer.prompts.state_dict(),
         "shuffler": trainer.shuffler.get_state(),
-        "optimizer": trainer.epochs.optimizer.state_dict(),
+        "optimizer": gathered(trainer.epochs.optimizer.state_dict(), keep=trainer.ranks.is_first),
         "skipped_in_a_row": trainer.epochs.skipped_in_a_row,
         "watch": watch.state_dict(),
         "held_out": held_out.state_dict(),
@@ -81,7 +82,7 @@ def read_training(folder: Path, trainer: PPOTrainer, watch: Watch, held_out: "He
         trainer.batch = restored_batch(ours["batch"], trainer.policy.device)
     trainer.prompts.load_state_dict(state["prompts"])
     trainer.shuffler.set_state(state["shuffler"])
-    trainer.epochs.optimizer.load_state_dict(state["optimizer"])
+    load_optimizer(trainer.epochs.optimizer, state["optimizer"])
     trainer.epochs.skipped_in_a_row = state["skipped_in_a_row"]
     watch.load_state_dict(state["watch"])
     held_out.load_state_dict(state.get("held_out"))  # none of an earlier release

@@ -9,6 +9,7 @@ from rlhf.config import PPOConfig
 from rlhf.errors import UserError
 from rlhf.maths.losses import aggregate, clipped_policy_loss, clipped_value_loss, truncated_importance_weights
 from rlhf.maths.tensors import masked_mean
+from rlhf.models.shares import alike, clip_grad_norm, sum_gradients
 from rlhf.parallel.ranks import Ranks
 from rlhf.policy.policy import Policy
 from rlhf.ppo.rollout import Rollout
@@ -40,12 +41,10 @@ class ClippedEpochs:
 
     def __init__(self, config: PPOConfig, policy: Policy, ranks: Ranks, shuffler: torch.Generator) -> None:
         self.config, self.policy, self.ranks, self.shuffler = config, policy, ranks, shuffler
-        groups = [
-            {"params": policy.policy_parameters(), "peak_lr": config.learning_rate},
-            {"params": policy.critic_parameters(), "peak_lr": config.critic_learning_rate},
-        ]
-        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0)
         self.parameters = {"policy": policy.policy_parameters(), "critic": policy.critic_parameters()}
+        rates = {"policy": config.learning_rate, "critic": config.critic_learning_rate}
+        groups = [{"params": p, "peak_lr": rates[name]} for name in rates for p in alike(self.parameters[name])]
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0)
         self.skipped_in_a_row = 0
 
     def run(self, rollout: Rollout, lr_factor: float, critic_only: bool) -> Metrics:
@@ -106,12 +105,11 @@ class ClippedEpochs:
             parts = {name: value * token_share for name, value in stats.items()}
             parts |= {name: value * share for name, value in losses.items()}
             sums = {name: sums.get(name, 0.0) + part for name, part in parts.items()}
-        self.ranks.sum_gradients([parameter for _, parameter in self.policy.trainable])
+        sum_gradients(self.ranks, [parameter for _, parameter in self.policy.trainable])
         values = self.ranks.sum(torch.stack(list(sums.values()))).tolist()
         metrics = dict(zip(sums, values, strict=True))
         for name, parameters in self.parameters.items():
-            norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
-            metrics[f"{name}/grad_norm"] = float(norm)
+            metrics[f"{name}/grad_norm"] = clip_grad_norm(parameters, self.config.max_grad_norm)
         return metrics
 
     def terms(self, batch: Rollout) -> Tensor:

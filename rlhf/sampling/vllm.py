@@ -49,11 +49,12 @@ class VLLMSampler:
     ) -> None:
         require_vllm()
         require(
-            not policy.divided_blocks or config.generation.send == "adapters",
+            not policy.divided_trunks or config.generation.send == "adapters",
             "generation.engine is vllm, but accelerate was told to divide the base with fsdp, and no process has whole "
-            "weights to send; use a server with generation.send: adapters, or configs/accelerate/multi_gpu.yaml",
+            "weights to send; use a server with generation.send: adapters, which needs lora, or "
+            "configs/accelerate/multi_gpu.yaml",
         )
-        if not policy.divided_blocks:
+        if not policy.divided_trunks:
             require_mergeable(policy)
         self.sampling, self.tokenizer, self.policy = config.sampling, tokenizer, policy
         self.is_stop = stop_strings(config.sampling, tokenizer)

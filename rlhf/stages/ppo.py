@@ -25,7 +25,7 @@ from rlhf.environments.returns import reward_fn
 from rlhf.evaluation.held_out import HeldOut
 from rlhf.evaluation.policy import held_out_policy
 from rlhf.fast.heap import return_large_blocks
-from rlhf.models.divided import load_divided, order_of_blocks
+from rlhf.models.divided import load_beside, load_divided, mesh_of
 from rlhf.models.load import load_causal_lm
 from rlhf.models.shape import context_length
 from rlhf.models.tokenizer import load_tokenizer
@@ -34,6 +34,7 @@ from rlhf.parallel.ranks import Ranks, require_same_weights
 from rlhf.policy.earlier_critic import Adapters, earlier_adapters, take_critic
 from rlhf.policy.files import is_policy_folder
 from rlhf.policy.policy import Policy
+from rlhf.policy.sharding import find_divided
 from rlhf.ppo.loop import train
 from rlhf.ppo.state import POLICY_FOLDER
 from rlhf.ppo.trainer import Callback, PPOTrainer
@@ -105,27 +106,24 @@ def build_trainer(
 
     if prompts is None and config.environment is None:
         config.data.require_train()
-    require(
-        config.lora is not None or engine() != "fsdp",
-        "FSDP divides the frozen base of LoRA adapters, but lora is null: the model is trained in full; use DDP",
-    )
     accelerator = accelerator or launch(config)
     transformers.set_seed(config.seed)  # before the adapters are drawn, alike on all ranks
     ranks = Ranks.of(accelerator)
-    model = load_divided(config.model, ranks) if engine() == "fsdp" else load_causal_lm(config.model)
+    divided, in_full = engine() == "fsdp", config.lora is None
+    model = load_divided(config.model, ranks, trained=in_full) if divided else load_causal_lm(config.model)
     if config.fast_paths:
         return_large_blocks(model.get_output_embeddings().weight.shape[-1])
     tokenizer = load_tokenizer(str(config.model.name_or_path), config.model.trust_remote_code, config.model.gguf_file)
     shuffler = torch.Generator().manual_seed(config.seed)
     source = prompt_source(config, tokenizer, context_length(model), shuffler, prompts)
-    policy = build_policy(config, model)
+    policy = build_policy(config, model, ranks)
     if accelerator.is_main_process and is_policy_folder(str(config.model.name_or_path)):
         critic = (
             "its critic goes on" if config.keep_critic else "its critic is left behind (keep_critic: true takes it)"
         )
         print(f"the reference is the policy in {config.model.name_or_path}; {critic}", flush=True)
     require_same_weights(ranks, policy)
-    policy.divided_blocks = order_of_blocks(policy.language_model)
+    policy.divided_trunks = find_divided(policy)
     return PPOTrainer(config, policy, tokenizer, rewards, source, shuffler, accelerator, callbacks)
 
 
@@ -143,14 +141,20 @@ def held_out_of(trainer: PPOTrainer, folder: Path) -> HeldOut:
     return held_out_policy(trainer, prompts, folder)
 
 
-def build_policy(config: PPOConfig, model: "PreTrainedModel") -> Policy:
-    """New adapters and a critic, new or an earlier run's, on a base."""
+def build_policy(config: PPOConfig, model: "PreTrainedModel", ranks: Ranks | None = None) -> Policy:
+    """New adapters and a critic, new or an earlier run's, on a base; with `lora: null` a critic on the model itself.
+
+    The ranks are those that a model is divided among, if it is.
+    """
     name, of_critic = str(config.model.name_or_path), Adapters(None, config.critic_layers)
     if config.keep_critic:
         of_critic = earlier_adapters(name, config.critic, config.critic_layers) or of_critic
     checkpointing = config.model.gradient_checkpointing
     if config.lora is None:
-        policy = Policy.in_full(model, config.critic, checkpointing, config.fast_paths)
+        beside: tuple[Any, Any] = (None, None)
+        if ranks is not None and mesh_of(model) is not None:
+            beside = load_beside(model, config.model, ranks, with_trunk=config.critic == "separate")
+        policy = Policy.in_full(model, config.critic, checkpointing, config.fast_paths, *beside)
     else:
         policy = Policy.with_lora(model, config.lora, config.critic, checkpointing, config.fast_paths, *of_critic)
     if config.keep_critic:

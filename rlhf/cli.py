@@ -48,7 +48,7 @@ STAGES = {
     "sft": Stage("SFTConfig", "rlhf.stages.sft:run_sft", "supervised fine-tuning on prompt/completion pairs"),
     "reward": Stage("RewardModelConfig", "rlhf.stages.reward_model:run_reward", "a reward model from preference pairs"),
     "ppo": Stage("PPOConfig", "rlhf.stages.ppo:run_ppo", "proximal policy optimization against rewards"),
-    "doctor": Stage("PPOConfig", "rlhf.doctor.stage:run_doctor", "whether a PPO run is worth starting, before it starts"),
+    "doctor": Stage("PPOConfig", "rlhf.doctor.stage:run_doctor", "checks whether a PPO run is worth starting"),
     "evaluate": Stage("EvaluateConfig", "rlhf.stages.evaluate:main", "sample on held-out prompts and measure"),
     "generate": Stage("GenerateConfig", "rlhf.stages.generate:run_generate", "completions for prompts"),
     "play": Stage(

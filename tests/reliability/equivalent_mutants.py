@@ -16,7 +16,7 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     (
         "ppo/update.py",
         "ClippedEpochs.gradient",
-        "self.ranks.sum_gradients([parameter for _, parameter in self.policy.trainable]) -> None",
+        "sum_gradients(self.ranks, [parameter for _, parameter in self.policy.trainable]) -> None",
     ): "one process has nothing to add up: tests/test_distributed.py, with two",
     ("ppo/update.py", "ClippedEpochs.__init__", "without lr=config.learning_rate"): SET_ANEW,
     ("ppo/update.py", "ClippedEpochs.__init__", "config.learning_rate -> config.critic_learning_rate"): SET_ANEW,

@@ -86,7 +86,7 @@ NOT_RUN = {
     "bash scripts/react_smollm2.sh": "trains for 90 minutes; tests/test_configs.py reads its configs",
     "rlhf * configs/*/react_repair*": "trains for half an hour; tests/test_configs.py reads its configs",
     "rlhf pipeline --config configs/smollm2/instructions.yaml *": "the same",
-    "python benchmarks/ifeval.py models/*": "takes half an hour; tests/test_ifeval_benchmark.py runs it on a small model",
+    "python benchmarks/ifeval.py models/*": "takes half an hour; tests/test_ifeval_benchmark.py has a small model",
     "wandb login": "asks for a key",
     "vllm serve *": "needs a GPU and vLLM; tests/test_vllm.py has a stand-in",
     "python benchmarks/compare_*.py": "a study of an hour or more; tests/test_compare_scripts.py runs its parts",

@@ -1,20 +1,19 @@
 """FSDP2 for a model that is trained in full, on real processes (gloo on the CPU), against one process."""
 
-import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 import torch
 from processes import launch
+from ragged_rollout import save_ragged_rollout
 from safetensors.torch import load_file
-from tiny_data import write_pairs
 from tiny_runs import make_trainer
 
 from rlhf.config import ScratchModel
 from rlhf.models.load import build_from_scratch
 from rlhf.policy.files import load_policy
-from rlhf.ppo.rollout_files import load_rollout, save_rollout
+from rlhf.ppo.rollout_files import load_rollout
 
 FULL = {"lora": None, "learning_rate": 1e-3}
 VARIANTS = {
@@ -29,13 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.long]
 @pytest.fixture(scope="module")
 def rollout(tiny_models, tmp_path_factory) -> Path:
     """A folder with data and a ragged rollout."""
-    folder = tmp_path_factory.mktemp("rollout")
-    trainer = make_trainer(tiny_models, write_pairs(folder))
-    rollout = trainer.update().rollout
-    n_tokens = torch.tensor([1, 10, 2, 9, 3, 8, 4, 7]).minimum(rollout.lengths)
-    mask = torch.arange(rollout.response_mask.shape[1]) < n_tokens.unsqueeze(-1)
-    save_rollout(folder / "rollout", dataclasses.replace(rollout, response_mask=mask), trainer.tokenizer)
-    return folder
+    return save_ragged_rollout(tmp_path_factory.mktemp("rollout"), tiny_models)
 
 
 def train_together(models, folder, variants, processes, **given) -> dict:

@@ -190,10 +190,11 @@ def _numbers(policy: Policy, responses: Responses, scores: Scores, n_rows: int, 
 
 
 def _is_reference(policy: Policy) -> bool:
-    """Whether the policy's adapters do nothing: their second factors start at 0, and no step has changed them."""
+    """Whether the policy's adapters do nothing: all but their first factors are 0, as no step has changed them."""
     named = policy.language_model.named_parameters()
-    second_factors = [factor for name, factor in named if f".lora_B.{policy.adapter}." in name]
-    return policy.frozen_reference is None and bool(second_factors) and not any(bool(b.any()) for b in second_factors)
+    own = {name: parameter for name, parameter in named if f".{policy.adapter}." in f"{name}."}
+    others = [parameter for name, parameter in own.items() if ".lora_A." not in name]
+    return policy.frozen_reference is None and bool(own) and not any(bool(x.any()) for x in others)
 
 
 def _described(batch: Batch, rewards: RewardSum) -> list[dict[str, Any]]:

@@ -49,6 +49,8 @@ def main() -> None:
             send(neighbours, signal.SIGSTOP)
         for one in workers:
             one.stop()
+    for neighbour in neighbours:
+        neighbour.kill()  # a stopped process does not hear that it is asked to end
     result = {
         way: {name: median(round_[number] for round_ in rounds) for name, rounds in rates.items()}
         for number, way in enumerate(arguments.ways)

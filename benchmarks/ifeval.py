@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--data", default="google/IFEval")
-    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--max_new_tokens", type=int, default=512)
     parser.add_argument("--output", type=Path, default=Path("runs/ifeval"))
     parser.add_argument("--url", help="of a server with an OpenAI interface that serves the model")

@@ -241,13 +241,21 @@ def test_each_curve_of_the_costs_changes_one_thing() -> None:
     named = {"samples per prompt": "num_generations"}
     seen = {curve: [] for curve in bench_costs.LABELS}
     for point in bench_costs.points():
+        if point.curve == "model":
+            continue  # another shape altogether
         changed = {field for field, value in vars(point.setting).items() if value != getattr(settings.A, field)}
         varied = named.get(point.curve, point.curve.replace(" ", "_"))
         assert changed - along_with.get(point.curve, set()) <= {varied}
         assert point.value == (vars(point.setting) | {"threads": point.threads})[varied]
         assert point.setting.batch % point.setting.num_generations == 0
         seen[point.curve].append(point.value)
-    assert all(values == sorted(set(values)) and values for values in seen.values())
+    assert all(values == sorted(set(values)) and values for curve, values in seen.items() if curve != "model")
+
+
+@pytest.mark.parametrize(("millions", "setting"), settings.MODELS.items())
+def test_models_have_as_many_weights_as_their_name_says(millions: int, setting: settings.Setting) -> None:
+    with torch.device("meta"):
+        assert model.random_model(setting).num_parameters() / 1e6 == pytest.approx(millions, rel=0.03)
 
 
 def test_parts_of_a_step() -> None:

@@ -113,6 +113,14 @@ QWEN3 = Setting(
     minibatch=8,
     micro_batch=8,
 )
+MODEL = replace(B, architecture="llama", vocabulary=49152)
+MODELS = {
+    2: replace(MODEL, layers=4, hidden=192, heads=3, kv_heads=1, feed_forward=512, vocabulary=2048),
+    35: replace(MODEL, layers=18, hidden=384, heads=6, kv_heads=2, feed_forward=1024, vocabulary=16384),
+    135: replace(MODEL, layers=30, hidden=576, heads=9, kv_heads=3, feed_forward=1536),
+    360: replace(MODEL, layers=32, hidden=960, heads=15, kv_heads=5, feed_forward=2560),
+}
+"""By millions of weights; 135 and 360 are the shapes of SmolLM2."""
 TINY = replace(A, layers=2, hidden=32, heads=2, kv_heads=2, feed_forward=128, vocabulary=64, batch=4, minibatch=4)
 TINY = replace(TINY, micro_batch=4, prompt_tokens=6, response_tokens=8, epochs=2)
 

@@ -9,7 +9,7 @@ from rlhf.config.gguf import split_path
 from rlhf.config.renamed import with_old_names
 
 Architecture = Literal["gpt2", "llama"]
-DType = Literal["float32", "bfloat16"]
+DType = Literal["float32", "bfloat16", "auto"]
 MergeAdapters = Literal["auto", "always", "never"]
 
 
@@ -51,7 +51,8 @@ class ModelConfig:
         gguf_file: Name of the GGUF file in that folder or on the hub. Its weights are dequantized to dtype, which does
             not undo their rounding; needs the extra `gguf`.
         scratch: Build the model from this description instead (SFT only).
-        dtype: Precision of the base weights; adapters, value head and log-probabilities are always float32.
+        dtype: Precision of the base weights; adapters, value head and log-probabilities are always float32. auto is
+            bfloat16 where GPU or processor have instructions for it, else float32; a run folder's config says which.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more compute.
         quantization: 4bit stores the frozen weights of the linear layers in four bits (bitsandbytes' NF4); everything
             else is in dtype, the computation too. Needs the extra `quantized`, and adapters.

@@ -15,7 +15,7 @@ def _is(*keys: str, remark: str = "") -> Elsewhere:
 
 
 _RESPONSE = _is("sampling.max_new_tokens")
-_DTYPE = _is("model.dtype", remark="bfloat16 or float32")
+_DTYPE = _is("model.dtype", remark="bfloat16, float32, or auto for what is fast here")
 _EOS = _is("sampling.stop", remark="a list of strings; EOS ends a response anyway")
 _ACCUMULATION = _is("micro_batch_size", remark="what lies between it and the batch is accumulated")
 _UPDATES = _is("num_updates", "num_train_epochs")

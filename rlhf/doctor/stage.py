@@ -11,10 +11,12 @@ from rlhf.config import PPOConfig
 from rlhf.doctor.check import Check
 from rlhf.doctor.examination import examine
 from rlhf.errors import visible
+from rlhf.models.precision import chooses_dtype
 
 STYLES = {"ok": "green", "warning": "yellow", "failure": "bold red"}
 
 
+@chooses_dtype
 def run_doctor(config: PPOConfig) -> None:
     """Examine a PPO run and print what was found; exit status 1 if a check failed."""
     console = Console()

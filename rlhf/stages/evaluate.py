@@ -15,6 +15,7 @@ from rlhf.errors import UserError
 from rlhf.evaluation.measure import GREEDY, Measurement, measure
 from rlhf.models.load import load_causal_lm
 from rlhf.models.locate import model_in
+from rlhf.models.precision import chooses_dtype
 from rlhf.models.quantization import is_quantized
 from rlhf.models.shape import context_length
 from rlhf.models.tokenizer import load_tokenizer
@@ -36,6 +37,7 @@ EPISODES = 100
 
 
 @alone_in_its_folder
+@chooses_dtype
 def run_evaluate(config: EvaluateConfig) -> Measurement:
     """The `evaluate` stage: writes evaluation.json and responses.jsonl into output_dir.
 

@@ -13,6 +13,7 @@ from rlhf.data.examples import check_fits, load_held_out, load_training, tokeniz
 from rlhf.data.parsing import parse_row
 from rlhf.data.prompts import in_batches
 from rlhf.errors import visible
+from rlhf.models.precision import chooses_dtype
 from rlhf.models.shape import context_length
 from rlhf.policy.files import save_merged
 from rlhf.runs.files import write_atomically
@@ -20,6 +21,7 @@ from rlhf.sampling.responses import sample_responses
 from rlhf.stages.evaluate import policy_of
 
 
+@chooses_dtype
 def run_generate(config: GenerateConfig) -> list[dict[str, Any]]:
     """Sample completions; print them, or write them as JSONL with columns prompt (all turns of it) and completion.
 

@@ -14,6 +14,7 @@ from rlhf.data.rendering import Rendering
 from rlhf.environments.episodes import Episodes, on_its_own, seeded_example
 from rlhf.environments.stepping import Environments
 from rlhf.errors import visible
+from rlhf.models.precision import chooses_dtype
 from rlhf.models.shape import context_length
 from rlhf.sampling.episode import ENDINGS
 from rlhf.sampling.responses import continued
@@ -24,6 +25,7 @@ FENCE = "```"
 HOW = "You are the model. A turn is a line; what begins with ``` goes on to the closing ```. Ctrl-D ends the game."
 
 
+@chooses_dtype
 def run_play(config: PlayConfig) -> list[float]:
     """Play episodes in turn and print what is said and paid; returns what each of them earned."""
     examples = [seeded_example(example, f"play {config.seed}", n) for n, example in enumerate(rows(config))]

@@ -27,6 +27,7 @@ from rlhf.evaluation.policy import held_out_policy
 from rlhf.fast.heap import return_large_blocks
 from rlhf.models.divided import load_beside, load_divided, mesh_of
 from rlhf.models.load import load_causal_lm
+from rlhf.models.precision import chooses_dtype
 from rlhf.models.shape import context_length
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.parallel.launch import engine, join_processes, require_fsdp2_or_ddp, require_no_deepspeed, said_once
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
+@chooses_dtype
 def run_ppo(config: PPOConfig, prompts: Iterable[Any] | None = None, callbacks: Sequence[Callback] = ()) -> Path:
     """Train a policy and write it; returns its folder.
 
@@ -94,6 +96,7 @@ def launch(config: PPOConfig) -> "Accelerator":
     return accelerator
 
 
+@chooses_dtype
 def build_trainer(
     config: PPOConfig,
     rewards: RewardSum,

@@ -23,6 +23,7 @@ from rlhf.evaluation.held_out import HeldOut
 from rlhf.models.adapters import merge, merged_copy
 from rlhf.models.dropout import disable_dropout, require_no_noise
 from rlhf.models.load import default_device, lora_adapters
+from rlhf.models.precision import chooses_dtype
 from rlhf.models.pretrained import load_pretrained
 from rlhf.models.shape import context_length
 from rlhf.models.tokenizer import load_tokenizer, require_known_tokens
@@ -46,6 +47,7 @@ METRICS = {
 }  # fmt: skip
 
 
+@chooses_dtype
 def run_reward(config: RewardModelConfig) -> Path:
     """Train, measure on the held-out pairs, and write the merged model with its normalization; returns its folder.
 

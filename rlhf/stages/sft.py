@@ -16,6 +16,7 @@ from rlhf.evaluation.held_out import HeldOut
 from rlhf.models.adapters import merge, merged_copy
 from rlhf.models.dropout import disable_dropout, require_no_noise
 from rlhf.models.load import build_from_scratch, load_causal_lm, lora_adapters
+from rlhf.models.precision import chooses_dtype
 from rlhf.models.shape import context_length
 from rlhf.models.tokenizer import load_tokenizer, require_known_tokens
 from rlhf.parallel.ranks import Ranks
@@ -40,6 +41,7 @@ METRICS = {
 }
 
 
+@chooses_dtype
 def run_sft(config: SFTConfig) -> Path:
     """Train, merge adapters if there are any, and write model and tokenizer; returns the model's folder.
 

@@ -50,7 +50,7 @@ def test_the_script_rebuilds_the_shipped_files_byte_for_byte():
     files = compose.build()
     assert sorted(files) == sorted(path.name for path in DATA.iterdir() if path.is_file())
     for name, text in files.items():
-        assert (DATA / name).read_bytes() == text.encode(), f"{name}: run rebuild_instructions.py"
+        assert (DATA / name).read_bytes() == text.encode(), f"{name}: run python data/rebuild.py instructions"
 
 
 def test_check_names_the_file_that_differs(tmp_path):
@@ -58,14 +58,8 @@ def test_check_names_the_file_that_differs(tmp_path):
         if path.is_file():
             (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "eval.jsonl").write_text("{}\n", encoding="utf-8")
-    command = [
-        sys.executable,
-        str(DATA / "build" / "rebuild_instructions.py"),
-        "--check",
-        "--output_dir",
-        str(tmp_path),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
+    script = [sys.executable, str(DATA.parent / "rebuild.py"), "instructions"]
+    done = subprocess.run([*script, "--check", "--output_dir", str(tmp_path)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, f"{tmp_path / 'eval.jsonl'}: differs from the rebuild\n")
 
 

@@ -31,7 +31,7 @@ def test_the_script_rebuilds_the_shipped_files_byte_for_byte() -> None:
     files = build.build()
     assert sorted(files) == sorted(path.name for path in DATA.iterdir() if path.is_file())
     for name, text in files.items():
-        assert (DATA / name).read_bytes() == text.encode(), f"{name}: run python data/react/build/rebuild.py"
+        assert (DATA / name).read_bytes() == text.encode(), f"{name}: run python data/rebuild.py react"
 
 
 def test_check_names_the_file_that_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

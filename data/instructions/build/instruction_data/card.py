@@ -42,8 +42,8 @@ sized for models of some hundred million parameters and answers of up to about 2
 ## Rebuild
 
 ```
-python data/instructions/build/rebuild_instructions.py            # the same files, byte for byte
-python data/instructions/build/rebuild_instructions.py --check    # exits 1 and names each file that differs
+python data/rebuild.py instructions            # the same files, byte for byte
+python data/rebuild.py instructions --check    # exits 1 and names each file that differs
 ```
 
 ## License

@@ -72,8 +72,8 @@ as an example of good product code. What to keep in mind:
 ## Rebuild
 
 ```
-python data/react/build/rebuild.py            # writes data/react, byte for byte the same
-python data/react/build/rebuild.py --check    # exits 1 and names each file that differs
+python data/rebuild.py react            # writes data/react, byte for byte the same
+python data/rebuild.py react --check    # exits 1 and names each file that differs
 ```
 
 A new family leaves the training and evaluation rows of the others unchanged (the preference files are dealt anew).

@@ -153,20 +153,23 @@ def test_a_remedy_says_what_it_would_leave(trainer, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
+    ("options", "fast", "expected"),
     [
-        ({}, "model.dtype bfloat16 or a smaller model"),
-        ({"model": ModelConfig(name_or_path="x", dtype="bfloat16")}, "a smaller model"),
-        ({"lora": None, "critic": "shared"}, "a smaller model"),  # full training is in float32
+        ({}, True, "model.dtype bfloat16 or a smaller model"),
+        ({}, False, "a smaller model"),  # this processor would take many times as long
+        ({"model": ModelConfig(name_or_path="x", dtype="bfloat16")}, True, "a smaller model"),
+        ({"lora": None, "critic": "shared"}, True, "a smaller model"),  # full training is in float32
     ],
     ids=str,
 )
-def test_what_helps_where_the_weights_alone_are_too_large(tiny_models, options, expected):
+def test_what_helps_where_the_weights_alone_are_too_large(tiny_models, monkeypatch, options, fast, expected):
+    monkeypatch.setattr("rlhf.doctor.remedies.has_bfloat16", lambda: fast)
     config = dataclasses.replace(make_config(tiny_models["gpt2"], "data.jsonl"), **options)
     assert of_weights(config) == expected
 
 
-def test_candidates_are_settings_that_a_config_accepts(trainer):
+def test_candidates_are_settings_that_a_config_accepts(trainer, monkeypatch):
+    monkeypatch.setattr("rlhf.doctor.remedies.has_bfloat16", lambda: True)
     config = config_of(trainer)
     for text, changed in candidates(config):
         name, value = text.split()

@@ -10,6 +10,7 @@ from rlhf.config import PPOConfig
 from rlhf.doctor.footprint import Footprint, footprint, saved_by_one_row
 from rlhf.errors import UserError
 from rlhf.models.device_memory import amount
+from rlhf.models.precision import has_bfloat16
 from rlhf.policy.policy import Policy
 from rlhf.sampling.sizes import per_process
 
@@ -63,8 +64,9 @@ def candidates(config: PPOConfig) -> Iterator[tuple[str, PPOConfig]]:
 
 
 def can_be_halved(config: PPOConfig) -> bool:
-    """Whether the base could be stored in 16 bits."""
-    return config.model.dtype == "float32" and config.lora is not None and config.model.quantization is None
+    """Whether the base could be stored in 16 bits, and this machine would not take many times as long."""
+    is_whole = config.model.dtype == "float32" and config.model.quantization is None
+    return is_whole and config.lora is not None and has_bfloat16()
 
 
 def _with_model(config: PPOConfig, **changes: Any) -> PPOConfig:

@@ -196,6 +196,9 @@ REFUSED = {
     "--rewards [1]": "rewards[1] is 1; it must be a mapping with keys such as path, weight, name",
     "--num_updates 3 --total_episodes 640": "num_updates is 3, but total_episodes 640 in batches of 64 are 10",
     "--total_episodes 0": "total_episodes is 0; it must be greater than 0",
+    "--adaptive_kl_target 6 --kl_coef 0": "adaptive_kl_target is 6.0, but kl_coef is 0",
+    "--adaptive_kl_target 6 --adaptive_kl_horizon 12": "adaptive_kl_horizon is 12, at most a fifth of batch_size 64",
+    "--model.dtype auto --lora null --critic shared": "model.dtype is auto, which may be bfloat16,",
     "--mini_batch_size 65": "mini_batch_size 65 is larger than batch_size 64",
 }
 
@@ -212,6 +215,17 @@ def test_what_is_missing_is_named(capsys):
     assert "rewards is not set; give it in the config file" in refused(capsys, "ppo", "--model", "x", "--data", "x")
     assert "data.eval is not set" in refused(capsys, "evaluate", "--model", "x", "--rewards", "length")
     assert "input is not set" in refused(capsys, "score", "--output", "x", "--rewards", "length")
+
+
+def test_what_would_replace_its_source_or_repeat_itself_is_named(capsys):
+    score = ["score", "--rewards", "length", "--input"]
+    assert "output is './a', the file that is read" in refused(capsys, *score, "a", "--output", "./a")
+    generate = ["generate", "--model", "x", "--data.eval", "a", "--output"]
+    assert "output is 'a', the file that is read" in refused(capsys, *generate, "a")
+    greedy = ["--num_generations", "2", "--sampling.temperature", "0"]
+    same = "num_generations is 2, but with sampling.temperature 0 all responses to a prompt are the same"
+    assert same in refused(capsys, *generate, "b", *greedy)
+    assert same in refused(capsys, "evaluate", "--model", "x", "--data.eval", "a", "--rewards", "length", *greedy)
 
 
 def test_a_key_in_a_file_is_named_as_it_stands_there(tmp_path, capsys):

@@ -18,6 +18,7 @@ from rlhf.config.evaluation import PassConfig, PolicyEvaluation, SFTEvaluation
 from rlhf.errors import UserError
 from rlhf.evaluation.best import Best
 from rlhf.report.load import read_run
+from rlhf.report.model_card import add_held_out
 from rlhf.report.write import write_report
 from rlhf.rewards import RewardSpec
 from rlhf.runs.files import read_jsonl
@@ -236,6 +237,20 @@ def test_ties_and_what_is_not_a_number_are_no_improvement(better):
     again.load_state_dict(json.loads(json.dumps(best.state_dict())))
     assert vars(again).keys() == vars(best).keys()
     assert (again.step, again.value, again.stop) == (2, sign * 3.0, True)
+
+
+def test_a_metric_that_later_applies_to_no_response_does_not_end_the_run(tmp_path):
+    best = Best(PolicyEvaluation(metric="reward/f", patience=3), "update")
+    with pytest.raises(UserError, match=r"evaluation\.metric is 'reward/f', but nothing was measured"):
+        best.add(0, {"reward": 1.0}, 0.1)
+    best.add(0, {"reward": 1.0, "reward/f": 0.5}, 0.1)
+    assert "reward/f nan (best 0.500 after update 0)" in best.add(2, {"reward": 2.0}, 0.1)
+    assert (best.step, best.waited) == (0, 1)
+    assert best.summary().endswith("0.5 (0.5 before training, nan at the end)")
+    (tmp_path / "README.md").write_text("# A policy\n\n## Results\n\nNone.\n")
+    add_held_out(tmp_path, best.first, best.last)
+    best.add(4, {"reward": 1.0, "reward/f": 0.7}, 0.1)
+    assert (best.step, best.waited) == (4, 0)
 
 
 @pytest.mark.long

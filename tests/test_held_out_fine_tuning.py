@@ -184,6 +184,15 @@ def test_patience_ends_the_training_for_good(configs, tmp_path, capsys):
     assert rows_of(tmp_path / "run") == rows
 
 
+def test_a_step_without_a_learning_rate_does_not_try_the_patience(configs, tmp_path, monkeypatch):
+    """The warm-up begins at 0: after its first step the model is what it was."""
+    settings = SFTEvaluation(every=1, metric="loss", patience=1, keep_best=False)
+    config = replace(configs["full"], output_dir=str(tmp_path / "run"), warmup_fraction=0.3, evaluation=settings)
+    run_sft(config)
+    rows = rows_of(tmp_path / "run")
+    assert rows[0]["held_out/loss"] == rows[1]["held_out/loss"] > rows[2]["held_out/loss"]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

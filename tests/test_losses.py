@@ -317,6 +317,14 @@ def test_adaptive_kl_controller() -> None:
     assert restored == controller
 
 
+def test_an_adaptive_coefficient_never_turns_negative() -> None:
+    controller = AdaptiveKLController(kl_coef=0.1, target=6.0, horizon=100)
+    controller.update(0.0, 499)
+    assert 0 < controller.kl_coef == pytest.approx(0.1 * (1 - 0.2 * 4.99))
+    with pytest.raises(ValueError, match=r"horizon is 100; .*500 sequences"):
+        controller.update(0.0, 500)
+
+
 def test_fixed_kl_controller_stays_and_is_saved() -> None:
     controller = FixedKLController(kl_coef=0.3)
     controller.update(100.0, 256)

@@ -8,12 +8,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from tiny_runs import make_config
+from tiny_runs import Crash, make_config
 
 from rlhf.cli import STAGES
-from rlhf.config import ModelConfig
-from rlhf.errors import UserError
+from rlhf.config import CheckpointConfig, ModelConfig, PipelineConfig
+from rlhf.config.command_line import parse
 from rlhf.models import precision
+from rlhf.models.load import load_causal_lm
+from rlhf.runs.files import read_jsonl
+from rlhf.runs.folder import open_run
+from rlhf.stages.pipeline import with_dtypes
 from rlhf.stages.ppo import run_ppo
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -72,9 +76,49 @@ def test_a_run_says_what_auto_was(tiny_models, pairs, tmp_path, monkeypatch, cap
     assert "no instructions" not in capsys.readouterr().err
     run_ppo(config)
     assert "nothing was done" in capsys.readouterr().out
-    settles_on(not fast, monkeypatch)  # the folder has come to another machine
-    with pytest.raises(UserError, match=r"model\.dtype"):
-        run_ppo(config)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_run_goes_on_elsewhere_as_it_was_begun(tiny_models, pairs, tmp_path, monkeypatch, fast):
+    """The folder has come to a machine that would have chosen otherwise."""
+    settles_on(fast, monkeypatch)
+    model = ModelConfig(name_or_path=str(tiny_models["gpt2"]), dtype="auto")
+    config = replace(make_config("x", pairs), model=model, output_dir=str(tmp_path / "run"), num_updates=2,
+                     checkpoint=CheckpointConfig(save_steps=1))  # fmt: skip
+    with pytest.raises(RuntimeError, match="power failure"):
+        run_ppo(config, callbacks=[Crash(at=2)])
+    settles_on(not fast, monkeypatch)
+    run_ppo(config)
+    written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert written["model"]["dtype"] == ("bfloat16" if fast else "float32")
+    assert [row["step"] for row in read_jsonl(tmp_path / "run" / "metrics.jsonl")] == [1, 2]
+
+
+def test_a_pipeline_settles_both_of_its_models_once(tmp_path, monkeypatch):
+    settles_on(True, monkeypatch)
+    file = tmp_path / "pipeline.yaml"
+    sft = "sft: {model: {name_or_path: x, dtype: auto}, data: x.jsonl}"
+    ppo = "ppo: {model: {dtype: auto}, data: {train: x.jsonl, eval: y.jsonl}, rewards: length}"
+    file.write_text(f"{sft}\n{ppo}\n")
+    config = parse(PipelineConfig, [str(file), "--output_dir", str(tmp_path / "run")])
+    first = with_dtypes(config)
+    assert (first.sft.model.dtype, first.ppo.model.dtype) == ("bfloat16", "bfloat16")
+    open_run(first.output_dir, first)
+    settles_on(False, monkeypatch)
+    assert with_dtypes(config) == first
+    assert open_run(first.output_dir, with_dtypes(config)) == tmp_path / "run"
+
+
+@pytest.mark.parametrize(("fast", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_loading_by_hand_settles_too(tiny_models, monkeypatch, fast, expected):
+    settles_on(fast, monkeypatch)
+    assert load_causal_lm(ModelConfig(name_or_path=str(tiny_models["gpt2"]), dtype="auto")).dtype == expected
+
+
+@pytest.mark.parametrize("text", ["", "model: 3", "model: {dtype: auto}", "{"])
+def test_a_folder_that_says_nothing_of_it_does_not_decide(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    assert precision.begun_with(str(tmp_path), "model") is None
 
 
 def test_a_slow_bfloat16_is_said_once(monkeypatch, capsys):

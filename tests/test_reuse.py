@@ -14,6 +14,11 @@ from rlhf.config.generation import GenerationConfig
 from rlhf.errors import Interrupted, UserError
 from rlhf.ppo.state import restored_batch, stored_batch
 from rlhf.ppo.trainer import Callback
+from rlhf.report.charts import frontier
+from rlhf.report.compare import Group
+from rlhf.report.headline import _ends_of
+from rlhf.report.load import read_run
+from rlhf.report.plots import plot_reward_and_kl
 from rlhf.rewards import Span, SpanReward
 from rlhf.runs.files import read_jsonl
 from rlhf.runs.state_files import load_state, save_state
@@ -158,6 +163,27 @@ def test_controller_moments_and_warmup_follow_new_batches_alone(tiny_models, pai
     assert coefficients[0] == coefficients[2] == 0.05
     assert coefficients[3] != 0.05
     assert coefficients[3] == coefficients[5]
+
+
+KL = {"objective/kl", "objective/kl_per_token", "objective/rlhf_reward"}
+
+
+@pytest.mark.parametrize("updates", [5, 6])
+def test_the_kl_is_that_of_new_responses_everywhere(tiny_models, pairs, tmp_path, updates):
+    """Over responses of an earlier policy the estimate is not the policy's, and may even be negative."""
+    options = REUSED | {"output_dir": str(tmp_path / "run"), "num_updates": updates, "learning_rate": 0.01}
+    policy = run_ppo(make_config(tiny_models["gpt2"], pairs, **options))
+    rows = read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    measured = {row["step"]: row for row in rows if row.keys() >= KL}
+    assert list(measured) == [1, 4]
+    assert all(KL.isdisjoint(row) for row in rows if row["step"] not in measured)
+    said = f"{measured[4]['objective/kl']:.2f} nats per response"
+    assert said in (policy / "README.md").read_text()
+    run = read_run(tmp_path / "run")
+    assert _ends_of(run.trained_rows, "ppo")[1]["objective/kl"][1] in {row["objective/kl"] for row in measured.values()}
+    assert [chart["series"][0]["t"] for chart in frontier([Group("run", [run])])] == [[1, 4]]
+    plot_reward_and_kl(tmp_path / "run", tmp_path / "plot.png", 0)
+    assert (tmp_path / "plot.png").stat().st_size > 0
 
 
 def test_the_watch_counts_each_batch_once(tiny_models, pairs, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 from typing import Any
 
 from rlhf.errors import UserError
@@ -39,6 +40,15 @@ def require_not_negative(config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         require(value is None or value >= 0, f"{name} is {value}; it must be at least 0")
+
+
+def require_another_file(output: str | None, source: str | None) -> None:
+    """Raise UserError where `output` is the file that is read."""
+    if output is not None and source is not None:
+        require(
+            os.path.realpath(output) != os.path.realpath(source),
+            f"output is {output!r}, the file that is read; name another one",
+        )
 
 
 def require_paths(config: object, *names: str) -> None:

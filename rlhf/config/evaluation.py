@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlhf.config.checks import require, require_finite, require_not_negative, require_positive
+from rlhf.config.common import SamplingConfig
 from rlhf.config.data import DataConfig
 
 EARLY_STOPPING = "early_stopping"
@@ -131,6 +132,15 @@ def require_held_out_data(data: DataConfig) -> None:
     require(
         data.eval is not None,
         "evaluation is set, but data.eval is not; name a file, a folder or a hub dataset of held-out rows",
+    )
+
+
+def require_varied(num_generations: int, sampling: SamplingConfig) -> None:
+    """Raise UserError for several responses to a prompt that would all be the same."""
+    require(
+        num_generations == 1 or sampling.temperature > 0,
+        f"num_generations is {num_generations}, but with sampling.temperature 0 all responses to a prompt are "
+        "the same: make num_generations 1, or the temperature positive",
     )
 
 

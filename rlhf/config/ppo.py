@@ -23,6 +23,7 @@ from rlhf.config.generation import GenerationConfig, require_samplable
 from rlhf.config.off_policy import require_corrected
 from rlhf.config.renamed import with_old_names
 from rlhf.config.rewards import RewardSpec
+from rlhf.config.steering import require_steerable
 from rlhf.config.watch import WatchConfig, require_untrained_gold
 
 Advantage = Literal["gae", "rloo", "group_relative", "reward_per_token"]
@@ -208,6 +209,7 @@ class PPOConfig:
         require_positive(self, "clip_range", "value_clip_range", "adaptive_kl_target", "adaptive_kl_horizon")
         require_positive(self, "target_kl", "num_processes", "rollout_batch_size", "score_clip", "importance_cap")
         require_positive(self, "critic_layers")
+        require_steerable(self.kl_coef, self.adaptive_kl_target, self.adaptive_kl_horizon, self.batch_size)
         require_divides("batch_size", self.batch_size, "num_generations", self.num_generations)
         require(
             self.mini_batch_size <= self.batch_size,
@@ -289,6 +291,7 @@ def require_trainable(lora: LoraConfig | None, model: ModelConfig) -> None:
     require(
         lora is not None or (model.quantization is None and (model.dtype == "float32" or is_divided)),
         f"lora is null, which trains all weights, but model.dtype is {model.dtype}"
+        f"{', which may be bfloat16,' if model.dtype == 'auto' else ''}"
         f"{f' and model.quantization {model.quantization}' if model.quantization else ''}; steps would be lost to "
         "rounding: use float32 without quantization (under FSDP2 bfloat16 too), or lora",
     )

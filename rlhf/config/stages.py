@@ -2,11 +2,18 @@
 
 from dataclasses import dataclass, field
 
-from rlhf.config.checks import require, require_finite, require_not_negative, require_paths, require_positive
+from rlhf.config.checks import (
+    require,
+    require_another_file,
+    require_finite,
+    require_not_negative,
+    require_paths,
+    require_positive,
+)
 from rlhf.config.common import ModelConfig, SamplingConfig
 from rlhf.config.data import DataConfig
 from rlhf.config.environment import EnvironmentSpec, names_of_rewards
-from rlhf.config.evaluation import PassConfig, require_passable
+from rlhf.config.evaluation import PassConfig, require_passable, require_varied
 from rlhf.config.fine_tuning import SFTConfig
 from rlhf.config.ppo import DERIVED, NO_REWARDS, PPOConfig
 from rlhf.config.renamed import with_old_names
@@ -62,6 +69,7 @@ class EvaluateConfig:
             not (self.greedy and self.sampling.temperature == 0),
             "greedy is true, but sampling.temperature is 0, which decodes greedily already; remove one of them",
         )
+        require_varied(self.num_generations, self.sampling)
         require(self.model.name_or_path is not None, NO_MODEL)
         require(
             self.data.eval is not None or self.data.train is not None or self.environment is not None,
@@ -102,7 +110,10 @@ class GenerateConfig:
         require_paths(self, "output", "merge_to")
         require_not_negative(self, "seed")
         require_positive(self, "num_generations", "batch_size")
+        require_varied(self.num_generations, self.sampling)
         require(self.model.name_or_path is not None, NO_MODEL)
+        for source in (self.data.train, self.data.eval) if self.data is not None else ():
+            require_another_file(self.output, source)
         in_data = self.data is not None and (self.data.train is not None or self.data.eval is not None)
         require(bool(self.prompt) != in_data, "give either prompt or data.train, one of the two")
 
@@ -151,6 +162,7 @@ class ScoreConfig:
 
     def __post_init__(self) -> None:
         require_paths(self, "input", "output")
+        require_another_file(self.output, self.input)
 
 
 @with_old_names

@@ -42,12 +42,13 @@ def load_examples(
     columns: Mapping[str, str] | None = None,
     subset: str | None = None,
     text_is_answer: bool = False,
+    may_be_empty: bool = False,
 ) -> list[Example]:
     """Read a file, the files of a folder, or a split of a hub dataset, or of a subset of it.
 
     Raises UserError that lists every bad row (up to 20) by file and row number, or says that there is none at all.
     """
-    parse = functools.partial(parse_row, columns=columns, text_is_answer=text_is_answer)
+    parse = functools.partial(parse_row, columns=columns, text_is_answer=text_is_answer, may_be_empty=may_be_empty)
     return parse_rows(path_or_name, split, parse, subset)
 
 

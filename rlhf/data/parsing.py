@@ -54,7 +54,13 @@ class Example:
         return self.columns.get("tools") if self.is_conversation else None
 
 
-def parse_row(row: Any, origin: str, columns: Mapping[str, str] | None = None, text_is_answer: bool = False) -> Example:
+def parse_row(
+    row: Any,
+    origin: str,
+    columns: Mapping[str, str] | None = None,
+    text_is_answer: bool = False,
+    may_be_empty: bool = False,
+) -> Example:
     """One row in any of the accepted formats; raises UserError naming `origin` and the column at fault.
 
     Args:
@@ -62,6 +68,7 @@ def parse_row(row: Any, origin: str, columns: Mapping[str, str] | None = None, t
         origin: File and row.
         columns: Other names of columns, as data.columns has them.
         text_is_answer: A column `text` alone is learned from its first token (in SFT), and is no prompt.
+        may_be_empty: A completion may be: what a model said that ended at once.
     """
     if not isinstance(row, dict):
         raise UserError(f"{origin}: the row is {type(row).__name__}; it must be an object with a prompt")
@@ -77,11 +84,13 @@ def parse_row(row: Any, origin: str, columns: Mapping[str, str] | None = None, t
         answer = final_answer(turns, f"{origin}: messages")
         return _example(tuple(turns[:-1]), answer, named, origin)
     prompt, completion = named.pop("prompt", None), named.pop("completion", None)
+    is_empty = may_be_empty and completion == ""
     if prompt is None and text_is_answer and named.get("text"):
         return _example("", _text(named["text"], f"{origin}: text"), named, origin)
     if prompt in (None, "", []):
         raise missing("prompt", "every row needs one", row, origin)
-    return _example(*_prompt_and_completion(prompt, completion, origin), named, origin)
+    asked, said = _prompt_and_completion(prompt, None if is_empty else completion, origin)
+    return _example(asked, "" if is_empty else said, named, origin)
 
 
 def _example(given: Prompt, completion: str | None, row: dict[str, Any], origin: str) -> Example:

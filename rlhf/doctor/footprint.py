@@ -12,6 +12,7 @@ from rlhf.config import PPOConfig
 from rlhf.fast.lm_head import LOGIT_ROWS
 from rlhf.models.device_memory import resident
 from rlhf.models.head import trunk_of
+from rlhf.models.precision import torch_dtype
 from rlhf.models.shape import context_length, text_config
 from rlhf.policy.branch import Branch
 from rlhf.policy.merged import copies, size_of_copy
@@ -193,7 +194,7 @@ def size_of_engine(config: PPOConfig, policy: Policy) -> int:
 
 def precision(config: PPOConfig, policy: Policy) -> float:
     """Bytes of a base weight as the config asks for it, in those of the model at hand: 1 but where one is tried."""
-    return getattr(torch, config.model.dtype).itemsize / policy.language_model.dtype.itemsize
+    return torch_dtype(config.model.dtype).itemsize / policy.language_model.dtype.itemsize
 
 
 def size_of(tensors: list[Tensor]) -> int:

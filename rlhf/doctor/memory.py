@@ -8,6 +8,7 @@ from rlhf.doctor.footprint import footprint
 from rlhf.doctor.remedies import of_peak, of_weights
 from rlhf.models.device_memory import NEARLY_FULL, amount, room
 from rlhf.models.load import default_device
+from rlhf.models.precision import torch_dtype
 from rlhf.models.pretrained import load_pretrained
 from rlhf.policy.merged import copies
 from rlhf.policy.policy import Policy
@@ -27,7 +28,7 @@ def check_weights_fit(config: PPOConfig) -> Check | None:
     architecture = load_pretrained(AutoConfig, str(model_config.name_or_path), trust, model_config.gguf_file)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
-            architecture, dtype=getattr(torch, model_config.dtype), trust_remote_code=trust
+            architecture, dtype=torch_dtype(model_config.dtype), trust_remote_code=trust
         )
     needed, available = sum(p.numel() * p.element_size() for p in model.parameters()), room(default_device())
     if needed <= available:

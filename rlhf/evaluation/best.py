@@ -43,23 +43,25 @@ class Best:
         """Take note of an evaluation; returns a line about it for the terminal.
 
         An evaluation that does not count, because the model was not trained since the one before, does not try the
-        patience. Raises UserError where the metric is not among the means.
+        patience. Raises UserError where the metric is not among the means of the first evaluation; in a later one,
+        where it applies to no response, it is NaN, which is no improvement.
         """
         metric = self.settings.metric
-        if metric not in means:
+        if metric not in means and self.step is None:
             raise UserError(
                 f"evaluation.metric is {metric!r}, but nothing was measured under that name: it applies to none of the "
                 f"held-out rows; measured were: {', '.join(means)}"
             )
         self.first, self.last, self.last_step = self.first or means, means, step
         before = f"best {self.value:.3f} after {self.unit} {self.step}"
-        if self._improves(means[metric]):
-            self.step, self.value, self.waited, before = step, means[metric], 0, "best so far"
+        value = means.get(metric, math.nan)
+        if self._improves(value):
+            self.step, self.value, self.waited, before = step, value, 0, "best so far"
         elif counts:
             self.waited += 1
-        others = [f"{name} {value:.3f}" for name, value in means.items() if name != metric]
+        others = [f"{name} {mean:.3f}" for name, mean in means.items() if name != metric]
         return "  ".join(
-            [f"held out after {self.unit} {step}: {metric} {means[metric]:.3f} ({before})", *others, f"{seconds:.1f} s"]
+            [f"held out after {self.unit} {step}: {metric} {value:.3f} ({before})", *others, f"{seconds:.1f} s"]
         )
 
     def _improves(self, value: float) -> bool:
@@ -77,7 +79,7 @@ class Best:
     def summary(self) -> str:
         """Which step was the best, and what it is worth."""
         metric = self.settings.metric
-        ends = f"{self.first[metric]:.4g} before training, {self.last[metric]:.4g} at the end"
+        ends = f"{self.first[metric]:.4g} before training, {self.last.get(metric, math.nan):.4g} at the end"
         return f"held-out {metric} was best after {self.unit} {self.step}: {self.value:.4g} ({ends})"
 
     def state_dict(self) -> dict[str, Any]:

@@ -85,7 +85,14 @@ class AdaptiveKLController(FixedKLController):
     horizon: float
 
     def update(self, kl: float, n_steps: int) -> None:
-        """Move the coefficient after `n_steps` sequences whose mean KL (summed over tokens, nats) was `kl`."""
+        """Move the coefficient after `n_steps` sequences whose mean KL (summed over tokens, nats) was `kl`.
+
+        Raises ValueError where so many could make it negative.
+        """
+        if n_steps >= 5 * self.horizon:
+            raise ValueError(
+                f"horizon is {self.horizon:g}; for updates of {n_steps} sequences make it at least {n_steps}"
+            )
         error = min(max(kl / self.target - 1, -0.2), 0.2)
         self.kl_coef *= 1 + error * n_steps / self.horizon
 

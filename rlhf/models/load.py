@@ -10,6 +10,7 @@ from rlhf.errors import UserError
 from rlhf.models.adapters import reading
 from rlhf.models.dropout import disable_dropout
 from rlhf.models.head import not_on_tokens
+from rlhf.models.precision import torch_dtype
 from rlhf.models.pretrained import load_pretrained
 from rlhf.models.quantization import keep_differentiable, quantization_options
 from rlhf.models.tokenizer import train_tokenizer
@@ -37,7 +38,7 @@ def load_causal_lm(config: ModelConfig, device: torch.device | None = None) -> "
         config.name_or_path,
         config.trust_remote_code,
         config.gguf_file,
-        dtype=getattr(torch, config.dtype),
+        dtype=torch_dtype(config.dtype),
         use_safetensors=True,
         **quantization_options(config, default_device()),
     )

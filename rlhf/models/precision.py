@@ -9,11 +9,15 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
+import yaml
 
+from rlhf.config import DType, ModelConfig
 from rlhf.parallel.launch import rank
+from rlhf.runs.folder import CONFIG_FILE
 
 Parameters = ParamSpec("Parameters")
 Config = TypeVar("Config")
@@ -36,20 +40,44 @@ def chooses_dtype(
 
 
 def settled(config: Config) -> Config:
-    """The config with bfloat16 or float32 in place of `model.dtype: auto`, whichever is fast on this machine.
+    """The config with bfloat16 or float32 in place of `model.dtype: auto`.
 
-    Says on standard error, once, that a bfloat16 which was asked for by name is slow.
+    Whichever its run was begun with, where its folder holds one, else which of them is fast on this machine. Says on
+    standard error, once, that bfloat16 is slow.
     """
     plain: Any = config
-    if plain.model is None or plain.model.dtype == "float32":
+    if plain.model is None:
         return config
-    fast = has_bfloat16()
-    if plain.model.dtype == "auto":
-        settled_config: Config = replace(plain, model=replace(plain.model, dtype="bfloat16" if fast else "float32"))
-        return settled_config
-    if not fast and rank() == 0:
+    before = begun_with(getattr(plain, "output_dir", None), "model")
+    model = settled_model(plain.model, before)
+    settled_config: Config = config if model is plain.model else replace(plain, model=model)
+    return settled_config
+
+
+def settled_model(model: ModelConfig, before: DType | None = None) -> ModelConfig:
+    """The same for a model alone; `before` is what its run was begun with."""
+    fast = model.dtype == "float32" or has_bfloat16()
+    if model.dtype == "auto":
+        model = replace(model, dtype=before or ("bfloat16" if fast else "float32"))
+    if model.dtype == "bfloat16" and not fast and rank() == 0:
         say_slow()
-    return config
+    return model
+
+
+def begun_with(output_dir: str | None, *keys: str) -> DType | None:
+    """The dtype of the model below these keys in the config of the run that is there; None where none is."""
+    try:
+        text = (Path(output_dir or "") / CONFIG_FILE).read_text(encoding="utf-8") if output_dir else ""
+        model = functools.reduce(lambda section, key: section[key], keys, yaml.safe_load(text))
+        return model["dtype"] if model["dtype"] in ("bfloat16", "float32") else None
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):  # opening the run says what is wrong with it
+        return None
+
+
+def torch_dtype(name: DType) -> torch.dtype:
+    """The type of torch that a precision means here."""
+    dtype: torch.dtype = getattr(torch, settled_model(ModelConfig(dtype=name)).dtype)
+    return dtype
 
 
 def has_bfloat16() -> bool:

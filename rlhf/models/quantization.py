@@ -13,6 +13,7 @@ import torch
 from rlhf.config import ModelConfig
 from rlhf.config.checks import require
 from rlhf.extras import require_extra
+from rlhf.models.precision import torch_dtype
 from rlhf.parallel.launch import engine
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def quantization_options(config: ModelConfig, device: torch.device) -> dict[str,
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=getattr(torch, config.dtype),
+        bnb_4bit_compute_dtype=torch_dtype(config.dtype),
     )
     return {"quantization_config": how, "device_map": {"": device}}
 

@@ -147,7 +147,7 @@ def figures(metrics: Metrics) -> dict[str, str]:
     """The numbers of an update for the progress bar."""
     shown = {
         "score": f"{metrics['objective/score']:.3f}",
-        "KL": f"{metrics['objective/kl']:z.2f}",
+        **({"KL": f"{metrics['objective/kl']:z.2f}"} if "objective/kl" in metrics else {}),
         "length": f"{metrics['response/length']:.0f}",
         "tok/s": f"{metrics['time/tokens_per_second']:.0f}",
     }

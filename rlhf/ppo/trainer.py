@@ -266,12 +266,13 @@ class PPOTrainer:
 
     def report(self, rollout: Rollout, component_scores: Scores, trained: Metrics) -> Update:
         """The update with its metrics; the KL coefficient follows the KL that was measured."""
-        measured = rollout_metrics(rollout, component_scores, self.kl_controller.kl_coef, self.config.uses_critic)
+        kl_coef, is_old = self.kl_controller.kl_coef, self.reused > 0
+        measured = rollout_metrics(rollout, component_scores, kl_coef, self.config.uses_critic, is_old)
         if self.ahead is not None or self.config.reuse_batch > 1:
             measured["sampling/staleness"] = float(self.reused if self.ahead is None else self.ahead.staleness)
         update = Update(rollout, component_scores, measured | trained)
-        # Over old responses it is not the policy's KL, in the warm-up it stands still, and NaN would spoil it for good.
-        if not trained["policy/warmup"] and not self.reused and math.isfinite(measured["objective/kl"]):
+        # In the warm-up the policy stands still, and NaN would spoil the coefficient for good.
+        if not trained["policy/warmup"] and math.isfinite(measured.get("objective/kl", math.nan)):
             self.kl_controller.update(measured["objective/kl"], len(rollout))
         self.updates_done += 1
         for callback in self.callbacks:

@@ -105,7 +105,8 @@ def gold_metric(config: Row) -> str | None:
 def _frontier(title: str, unit: str, lines: list[Seeds], metric: str) -> Chart:
     series = []
     for number, line in enumerate(lines):
-        reward, kl = curve(line.metrics, metric), curve(line.metrics, "objective/kl")
+        measured = [[row for row in rows if "objective/kl" in row] for rows in line.metrics]
+        reward, kl = curve(measured, metric), curve(measured, "objective/kl")
         if reward and kl and reward.steps == kl.steps:
             distance = [sqrt(max(0.0, value)) for value in kl.mean]
             points = {"x": quantize(distance), "y": quantize(reward.mean), "t": quantize(reward.steps)}

@@ -41,7 +41,8 @@ NO_SAFETY = "No safety evaluation was done: nobody has looked at toxicity, bias,
 
 def write_policy_card(folder: Path, config: PPOConfig, updates_done: int, run: Path) -> None:
     """Put the card of a policy beside it; the metrics and warnings are those that the run has written so far."""
-    rows = first_and_last(run / METRICS_FILE, tenth(updates_done) + 1)  # one may be from before the first update
+    n = looked_at(config, updates_done) + 1  # one may be from before the first update
+    rows = first_and_last(run / METRICS_FILE, n)
     metrics = [row for row in rows if row["step"] > 0]
     card = ppo_card(config, updates_done, metrics, read_jsonl(run / WARNINGS_FILE))
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
@@ -50,9 +51,9 @@ def write_policy_card(folder: Path, config: PPOConfig, updates_done: int, run: P
 def ppo_card(config: PPOConfig, updates_done: int, metrics: Sequence[Row], warnings: Sequence[Row]) -> str:
     """The card of a policy after some of its updates, from the rows of metrics.jsonl and warnings.jsonl.
 
-    Of the metrics only the first and the last `tenth(updates_done)` rows are looked at.
+    Of the metrics only the first and the last `looked_at(config, updates_done)` rows are.
     """
-    k, base, sampling = tenth(updates_done), shown_model(config.model), config.sampling
+    k, base, sampling = looked_at(config, updates_done), shown_model(config.model), config.sampling
     kl = mean_of(metrics[-k:], "objective/kl") if updates_done else 0.0
     batches = NOT_HELD_OUT if config.evaluation is None else HELD_OUT_IN_METRICS
     rewards = [[spec.metric_name, f"`{spec.path}`", f"{spec.weight:g}"] for spec in config.rewards]
@@ -83,6 +84,15 @@ def ppo_card(config: PPOConfig, updates_done: int, metrics: Sequence[Row], warni
             "How to load": load,
         },
     )
+
+
+def looked_at(config: PPOConfig, updates_done: int) -> int:
+    """How many updates each of the two means in a card is over: a tenth of them, whole batches where these are reused.
+
+    The first use of a batch has the KL, which the others have not.
+    """
+    batches = -(-tenth(updates_done) // config.reuse_batch)
+    return min(updates_done, batches * config.reuse_batch)
 
 
 def _ppo_method(config: PPOConfig, updates_done: int) -> dict[str, str]:

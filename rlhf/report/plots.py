@@ -45,7 +45,8 @@ def plot_reward_and_kl(folder: Path, file: Path, warmup_updates: int) -> None:
             steps, [row.get(name) for row in rows], color=color, linewidth=1.4, label=name.removeprefix("reward/")
         )
     left.set(title="Reward of the rollouts", xlabel="update", ylabel="mean per response")
-    right.plot(steps, [row["objective/kl"] for row in rows], color=ORANGE, linewidth=2.2)
+    kl = {row["step"]: row["objective/kl"] for row in rows if "objective/kl" in row}  # not of a batch used again
+    right.plot(list(kl), list(kl.values()), color=ORANGE, linewidth=2.2)
     right.set(title="KL to the reference", xlabel="update", ylabel="nats per response")
     for axes in (left, right):
         axes.grid(alpha=0.25)

@@ -29,6 +29,14 @@ def write_atomically(file: Path, text: str) -> None:
         os.replace(unfinished, file)
 
 
+def require_file(file: Path) -> None:
+    """Raise UserError where a file could not be written later, before any work is done; its folder is made."""
+    if file.is_dir():
+        raise UserError(f"output is {str(file)!r}, which is a folder; name a file")
+    with saving(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+
+
 @contextlib.contextmanager
 def staged(folder: Path) -> Iterator[Path]:
     """A fresh folder to write into, which takes the place of `folder` once everything in it has been written.

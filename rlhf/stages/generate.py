@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from rlhf.config import DataConfig, GenerateConfig
+from rlhf.config.checks import require
 from rlhf.config.secrets import mask_secrets
 from rlhf.data.examples import check_fits, load_held_out, load_training, tokenize
 from rlhf.data.parsing import parse_row
@@ -16,7 +17,7 @@ from rlhf.errors import visible
 from rlhf.models.precision import chooses_dtype
 from rlhf.models.shape import context_length
 from rlhf.policy.files import save_merged
-from rlhf.runs.files import write_atomically
+from rlhf.runs.files import require_file, staged, write_atomically
 from rlhf.sampling.responses import sample_responses
 from rlhf.stages.evaluate import policy_of
 
@@ -26,7 +27,9 @@ def run_generate(config: GenerateConfig) -> list[dict[str, Any]]:
     """Sample completions; print them, or write them as JSONL with columns prompt (all turns of it) and completion.
 
     With `merge_to`, also write the model with its adapters merged in, ready for `from_pretrained`.
+    Raises UserError, before anything is sampled, where one of the two could not be written or would replace a model.
     """
+    require_places(config)
     policy, tokenizer = policy_of(config.model, with_reference=False)
     context, data = context_length(policy.language_model), config.data or DataConfig()
     if config.prompt:
@@ -49,11 +52,23 @@ def run_generate(config: GenerateConfig) -> list[dict[str, Any]]:
         for prompt, row in zip(repeated, rows, strict=True):  # neither may command the terminal
             print(visible(f"### {prompt.example.prompt}\n{row['completion']}\n"))
     else:
-        Path(config.output).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(Path(config.output), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         print(f"{len(rows)} completions written to {config.output}")
     if config.merge_to is not None:
-        save_merged(policy, Path(config.merge_to))
-        tokenizer.save_pretrained(config.merge_to)
+        with staged(Path(config.merge_to)) as staging:
+            save_merged(policy, staging)
+            tokenizer.save_pretrained(staging)
         print(f"merged model written to {config.merge_to}")
     return rows
+
+
+def require_places(config: GenerateConfig) -> None:
+    """Raise UserError where an output has no place."""
+    if config.output is not None:
+        require_file(Path(config.output))
+    if config.merge_to is not None:
+        folder = Path(config.merge_to)
+        require(
+            not folder.exists() or (folder.is_dir() and not any(folder.iterdir())),
+            f"merge_to is {config.merge_to!r}, which is there already; name a new folder, so that no model is replaced",
+        )

@@ -132,7 +132,8 @@ def _saver_and_reporter(
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             step, is_last = state.global_step, state.global_step >= state.max_steps
-            self.measured = held_out.after_step(step, is_last, tracker, self.bar)
+            trained = step > 1 or args.get_warmup_steps(state.max_steps) == 0  # a warm-up begins at 0
+            self.measured = held_out.after_step(step, is_last, tracker, self.bar, trained)
             if held_out.stop:  # without a checkpoint: the Trainer could not be started at the end of a run
                 control.should_training_stop = True
             elif not is_last:  # after the last step the model itself is written

@@ -10,6 +10,7 @@ from rlhf.data.examples import load_held_out, load_training, warn_of_leak
 from rlhf.errors import visible
 from rlhf.evaluation.measure import Measurement
 from rlhf.evaluation.policy import BEST_FOLDER
+from rlhf.models.precision import begun_with, settled_model
 from rlhf.report.model_card import add_held_out
 from rlhf.report.plots import plot_reward_and_kl
 from rlhf.report.previews import in_words, rendered, rewards_react
@@ -33,6 +34,7 @@ def run_pipeline(config: PipelineConfig) -> dict[str, dict[str, float]]:
 
     Returns the means before and after PPO: of `sft`, or of `base` where there is no SFT, and of `ppo`.
     """
+    config = with_dtypes(config)
     folder = open_run(config.output_dir, config)
     started = time.monotonic()
     first, start = ("base", config.ppo.model) if config.sft is None else ("sft", fine_tuned(config, config.sft, folder))
@@ -50,6 +52,17 @@ def run_pipeline(config: PipelineConfig) -> dict[str, dict[str, float]]:
     if report:
         print(f"report       {report}  (open it in a browser)")
     return {name: measurement.means for name, measurement in measured.items()}
+
+
+def with_dtypes(config: PipelineConfig) -> PipelineConfig:
+    """The config with the precision that `model.dtype: auto` means for this run, in SFT and in PPO."""
+
+    def settle(model: ModelConfig, stage: str) -> ModelConfig:
+        return settled_model(model, begun_with(config.output_dir, stage, "model"))
+
+    ppo = replace(config.ppo, model=settle(config.ppo.model, "ppo"))
+    sft = config.sft and replace(config.sft, model=settle(config.sft.model, "sft"))
+    return replace(config, ppo=ppo, sft=sft)
 
 
 def fine_tuned(config: PipelineConfig, sft: SFTConfig, folder: Path) -> ModelConfig:

@@ -8,7 +8,7 @@ from rlhf.data.examples import load_examples
 from rlhf.errors import UserError
 from rlhf.report.tables import print_table
 from rlhf.rewards import RewardSum, reward_inputs
-from rlhf.runs.files import write_atomically
+from rlhf.runs.files import require_file, write_atomically
 
 
 def run_score(config: ScoreConfig) -> dict[str, float]:
@@ -20,7 +20,8 @@ def run_score(config: ScoreConfig) -> dict[str, float]:
     Raises UserError for a row without a completion.
     """
     rewards = RewardSum.from_specs(config.rewards)
-    examples = load_examples(config.input, "train")
+    require_file(Path(config.output))
+    examples = load_examples(config.input, "train", may_be_empty=True)
     completions = []
     for example in examples:
         if example.completion is None:
@@ -39,9 +40,10 @@ def run_score(config: ScoreConfig) -> dict[str, float]:
         }
         for row in range(len(examples))
     ]
-    Path(config.output).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(Path(config.output), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    means = {"reward": sum(totals) / len(totals), **scores.component_means(), **scores.logged.metric_means()}
+    named = {"reward": "reward/reward"}  # a component of that name beside the sum
+    components = {named.get(name, name): mean for name, mean in scores.component_means().items()}
+    means = {"reward": sum(totals) / len(totals), **components, **scores.logged.metric_means()}
     print_table(["component", "mean"], [[name, f"{mean:.3f}"] for name, mean in means.items()])
     print(f"{len(rows)} rows written to {config.output}")
     return means

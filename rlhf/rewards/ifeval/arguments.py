@@ -3,6 +3,8 @@
 from typing import Any
 
 RELATIONS = ("at least", "less than")
+WORD_ENDS = frozenset(".,?!'\"")
+"""Of the first word of a paragraph."""
 
 
 def count(value: Any) -> int:
@@ -34,9 +36,16 @@ def texts(value: Any) -> tuple[str, ...]:
 
 
 def word(value: Any) -> str:
-    """A single word."""
-    if len(text(value).split()) > 1:
-        raise ValueError("a single word")
+    """A single word, without what ends the first word of a paragraph: nothing could be that word."""
+    if len(text(value).split()) > 1 or WORD_ENDS & set(text(value)):
+        raise ValueError(f"a single word without any of {' '.join(sorted(WORD_ENDS))}")
+    return text(value)
+
+
+def phrase(value: Any) -> str:
+    """Some text that does not end in the quotation marks which are taken off a response."""
+    if text(value).endswith('"'):
+        raise ValueError("text that does not end in a quotation mark")
     return text(value)
 
 

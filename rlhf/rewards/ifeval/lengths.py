@@ -3,10 +3,9 @@
 import re
 
 from rlhf.errors import RewardError
+from rlhf.rewards.ifeval.arguments import WORD_ENDS
 from rlhf.rewards.ifeval.judgment import Judgment, counted, judged
 from rlhf.rewards.ifeval.language import sentences
-
-WORD_ENDS = frozenset(".,?!'\"")
 
 
 def number_words(response: str, *, num_words: int, relation: str) -> Judgment:

@@ -57,7 +57,7 @@ KINDS: dict[str, Kind] = {
     ),
     "length_constraints:number_words": Kind(lengths.number_words, {"num_words": a.count, "relation": a.relation}),
     "punctuation:no_comma": Kind(whole.no_comma, {}),
-    "startend:end_checker": Kind(whole.end_checker, {"end_phrase": a.text}),
+    "startend:end_checker": Kind(whole.end_checker, {"end_phrase": a.phrase}),
     "startend:quotation": Kind(whole.quotation, {}),
 }
 

@@ -21,10 +21,12 @@ from comparison import (
     train_ours,
 )
 
+from rlhf.config import ValueWarmup
 from rlhf.report.plots import GRAY, PALETTE
 from rlhf.report.tables import markdown_table
 
 GROUPS_OF_4 = {"num_generations": 4}
+NO_CRITIC = GROUPS_OF_4 | {"value_warmup": ValueWarmup()}
 ADAPTIVE = {"adaptive_kl_target": 4.0, "adaptive_kl_horizon": 64}  # at most a fifth up or down after each update
 STUDIES: dict[str, dict[str, dict[str, Any]]] = {
     "critic": {
@@ -41,10 +43,10 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "advantage, 4 responses per prompt": {
         "gae": GROUPS_OF_4,
-        "rloo": GROUPS_OF_4 | {"advantage": "rloo"},
-        "group_relative": GROUPS_OF_4 | {"advantage": "group_relative"},
-        "reward_per_token": GROUPS_OF_4 | {"advantage": "reward_per_token"},
-        "rloo, half the learning rate": GROUPS_OF_4 | {"advantage": "rloo", "learning_rate": 1e-3},
+        "rloo": NO_CRITIC | {"advantage": "rloo"},
+        "group_relative": NO_CRITIC | {"advantage": "group_relative"},
+        "reward_per_token": NO_CRITIC | {"advantage": "reward_per_token"},
+        "rloo, half the learning rate": NO_CRITIC | {"advantage": "rloo", "learning_rate": 1e-3},
     },
     "KL coefficient": {
         "fixed 0.05": {},

@@ -20,6 +20,7 @@ import httpx
 
 from rlhf.config import DataConfig, EvaluateConfig, ModelConfig, SamplingConfig
 from rlhf.data.examples import load_held_out
+from rlhf.data.sources import is_on_hub
 from rlhf.report.tables import print_table
 from rlhf.rewards import RewardSpec
 from rlhf.rewards.ifeval import measure_accuracy
@@ -89,7 +90,12 @@ def evaluation(options: argparse.Namespace, model: str) -> EvaluateConfig:
     return EvaluateConfig(
         output_dir=str(folder_of(options, model)),
         model=ModelConfig(name_or_path=model, dtype=options.dtype),
-        data=DataConfig(eval=options.data, eval_split="train", as_chat=True, max_prompt_tokens=2048),
+        data=DataConfig(
+            eval=options.data,
+            eval_split="train" if is_on_hub(options.data) else DataConfig.eval_split,
+            as_chat=True,
+            max_prompt_tokens=2048,
+        ),
         rewards=[RewardSpec(path="instructions"), RewardSpec(path="repetition", weight=0.0)],
         sampling=SamplingConfig(max_new_tokens=options.max_new_tokens, temperature=0.0),
         batch_size=32,

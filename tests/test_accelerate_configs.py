@@ -22,6 +22,7 @@ from rlhf import cli
 from rlhf.errors import OtherRankError, UserError
 from rlhf.parallel import launch as launching
 from rlhf.parallel import zero
+from rlhf.stages.frame import join_data_parallel
 from rlhf.stages.ppo import launch as launch_ppo
 
 CONFIGS = {path.stem: path for path in sorted(Path("configs/accelerate").glob("*.yaml"))}
@@ -289,6 +290,9 @@ def test_a_launch_that_contradicts_the_config(tiny_models, pairs, monkeypatch, e
     try:
         with pytest.raises(UserError, match=message):
             launch_ppo(make_config(tiny_models["gpt2"], pairs, **options))
+        for stage in ("sft", "reward") if "ACCELERATE_MIXED_PRECISION" in environment else ():
+            with pytest.raises(UserError, match=message):
+                join_data_parallel(stage, None)
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
 

@@ -196,6 +196,12 @@ REFUSED = {
     "--rewards [1]": "rewards[1] is 1; it must be a mapping with keys such as path, weight, name",
     "--num_updates 3 --total_episodes 640": "num_updates is 3, but total_episodes 640 in batches of 64 are 10",
     "--total_episodes 0": "total_episodes is 0; it must be greater than 0",
+    "--adaptive_kl_horizon 7": "adaptive_kl_horizon is 7, but adaptive_kl_target is not set",
+    "--generation.gpu_memory_utilization 0.9": "which is for a colocated vllm; leave it out",
+    "--advantage rloo --num_generations 2 --keep_critic true": "keep_critic is set, but advantage is rloo",
+    "--advantage rloo --num_generations 2 --critic branch --critic_layers 2": "critic_layers is set, but advantage is",
+    "--advantage rloo --num_generations 2 --value_warmup.max_updates 3": "value_warmup.max_updates is set",
+    "--eval_steps 5": "evaluation.every",
     "--adaptive_kl_target 6 --kl_coef 0": "adaptive_kl_target is 6.0, but kl_coef is 0",
     "--adaptive_kl_target 6 --adaptive_kl_horizon 12": "adaptive_kl_horizon is 12, at most a fifth of batch_size 64",
     "--model.dtype auto --lora null --critic shared": "model.dtype is auto, which may be bfloat16,",
@@ -222,6 +228,8 @@ def test_what_would_replace_its_source_or_repeat_itself_is_named(capsys):
     assert "output is './a', the file that is read" in refused(capsys, *score, "a", "--output", "./a")
     generate = ["generate", "--model", "x", "--data.eval", "a", "--output"]
     assert "output is 'a', the file that is read" in refused(capsys, *generate, "a")
+    trained = ["--model.gradient_checkpointing", "true"]
+    assert "nothing is trained here" in refused(capsys, *generate, "b", *trained)
     greedy = ["--num_generations", "2", "--sampling.temperature", "0"]
     same = "num_generations is 2, but with sampling.temperature 0 all responses to a prompt are the same"
     assert same in refused(capsys, *generate, "b", *greedy)

@@ -88,7 +88,7 @@ def test_variants_of_a_study_differ_in_nothing_else(study) -> None:
         "critic": {"critic"},
         "KL coefficient": {"kl_coef", "adaptive_kl_target", "adaptive_kl_horizon"},
         "critic, equal processor time": {"critic", "num_updates"},
-        "advantage, 4 responses per prompt": {"advantage", "learning_rate"},
+        "advantage, 4 responses per prompt": {"advantage", "learning_rate", "value_warmup"},
     }
     config, folder = comparison.from_scratch(), Path("runs")
     variants = [

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub import constants
 from tiny_data import write_pairs
 from tiny_runs import pipeline_config
 
 from rlhf.config import HubConfig
 from rlhf.errors import UserError
+from rlhf.runs.hub import look_for_hub
 
 TOKEN = "hf_" + "planted" * 5
 CLI = "from rlhf.cli import main; main()"
@@ -99,6 +101,19 @@ def serve(status: int = 200) -> Hub:
     hub = Hub(status)
     threading.Thread(target=hub.serve_forever, daemon=True).start()
     return hub
+
+
+@pytest.mark.parametrize(("proxies", "expected"), [({}, True), ({"no": "localhost"}, True), ({"https": "p"}, False)])
+def test_a_hub_whose_name_leads_nowhere_is_not_asked(monkeypatch, proxies, expected):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://hub.invalid")
+    monkeypatch.setattr("urllib.request.getproxies", lambda: proxies)
+    look_for_hub.__wrapped__()
+    assert expected == constants.HF_HUB_OFFLINE
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://localhost:1")
+    look_for_hub.__wrapped__()
+    assert not constants.HF_HUB_OFFLINE
 
 
 def test_every_file_arrives_in_a_private_repository(folder):

@@ -274,6 +274,9 @@ def test_the_subset_of_a_hub_dataset(monkeypatch, tmp_path):
     assert asked == [("openai/gsm8k", "main", "train")]
     with pytest.raises(UserError, match=r"data.name is 'main', the subset of a hub dataset, but the data are files"):
         load_training(DataConfig(train=file, name="main"))
+    for split, load in (("train_split", load_training), ("eval_split", load_held_out)):
+        with pytest.raises(UserError, match=f"data.{split} is 'x', a split of a hub dataset, but .* on this machine"):
+            load(DataConfig(train=file, eval=file, **{split: "x"}))
 
 
 def test_settings_name_the_columns_of_both_files(tmp_path):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from rlhf.config.checks import require
 from rlhf.errors import UserError, first_line
 from rlhf.models.pretrained import resolve_model_path
+from rlhf.runs.hub import look_for_hub
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +45,8 @@ class Source(NamedTuple):
         Raises UserError when there is no such repository, or no way to it.
         """
         from rlhf.models.private_names import cached_file
+
+        look_for_hub()
 
         try:
             found = cached_file(self.name, filename, _raise_exceptions_for_missing_entries=False, **self.hub)

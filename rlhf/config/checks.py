@@ -42,6 +42,14 @@ def require_not_negative(config: object, *names: str) -> None:
         require(value is None or value >= 0, f"{name} is {value}; it must be at least 0")
 
 
+def require_only_read(model: Any) -> None:
+    """Raise UserError for a setting of a model that acts in training alone."""
+    require(
+        model is None or not model.gradient_checkpointing,
+        "model.gradient_checkpointing is true, but nothing is trained here; leave it out",
+    )
+
+
 def require_another_file(output: str | None, source: str | None) -> None:
     """Raise UserError where `output` is the file that is read."""
     if output is not None and source is not None:

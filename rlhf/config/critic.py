@@ -30,6 +30,13 @@ class ValueWarmup:
         require_not_negative(self, "max_updates")
 
 
+def require_no_critic(advantage: str, layers: int | None, keep: bool, warmup: ValueWarmup) -> None:
+    """Raise UserError for what belongs to a critic that the advantage does not ask."""
+    for name, is_set in (("critic_layers", layers is not None), ("keep_critic", keep),
+                         ("value_warmup.max_updates", warmup.max_updates > 0)):  # fmt: skip
+        require(not is_set, f"{name} is set, but advantage is {advantage}, which asks no critic; leave it out")
+
+
 def require_critic(critic: Critic, layers: int | None, with_adapters: bool, is_used: bool) -> None:
     """Raise UserError for a critic that the policy has no place for, or blocks of a branch where there is none."""
     require(

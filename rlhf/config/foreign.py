@@ -20,6 +20,7 @@ _EOS = _is("sampling.stop", remark="a list of strings; EOS ends a response anywa
 _ACCUMULATION = _is("micro_batch_size", remark="what lies between it and the batch is accumulated")
 _UPDATES = _is("num_updates", "num_train_epochs")
 _SCALE = _is("score_normalization", remark="scale or standardize")
+_EVALUATION = _is("evaluation.every", remark="measures along the way on data.eval")
 _EVERY_STEP = _is("tracking.samples", remark="metrics are logged at every step")
 _WANDB = _is("tracking.wandb", "tracking.tensorboard")
 _REWARD_MODEL = _is("rewards", remark="[{path: reward_model, args: {path: FOLDER}}]")
@@ -55,8 +56,8 @@ NAMES = {
     "epochs": _UPDATES,
     "epsilon": _is("clip_range"),
     "eval_dataset": _is("data.eval"),
-    "eval_steps": _is(remark="rlhf evaluate measures, and rlhf pipeline before and after"),
-    "eval_strategy": _is(remark="rlhf evaluate measures, and rlhf pipeline before and after"),
+    "eval_steps": _EVALUATION,
+    "eval_strategy": _EVALUATION,
     "exp_name": _is("output_dir", remark="runs are named after it"),
     "fp16": _DTYPE,
     "generation_kwargs": _is("sampling"),

@@ -9,6 +9,8 @@ from rlhf.config.common import ModelConfig, SamplingConfig
 VLLM_TEMPERATURES = (0.01, 2.0)
 """vLLM quietly raises a lower temperature to the first of them, and refuses one above the second."""
 
+SHARE = 0.3
+
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
@@ -29,7 +31,7 @@ class GenerationConfig:
 
     engine: Literal["transformers", "vllm"] = "transformers"
     mode: Literal["colocate", "server"] = "colocate"
-    gpu_memory_utilization: float = 0.3
+    gpu_memory_utilization: float = SHARE
     server_url: str | None = None
     send: Literal["weights", "adapters"] = "weights"
     overlap: bool = False
@@ -43,6 +45,11 @@ class GenerationConfig:
         require(
             self.engine == "vllm" or (self.mode == "colocate" and self.server_url is None),
             "generation.mode and server_url belong to vllm, but generation.engine is transformers; set engine: vllm",
+        )
+        require(
+            self.gpu_memory_utilization == SHARE or (self.engine == "vllm" and self.mode == "colocate"),
+            f"generation.gpu_memory_utilization is {self.gpu_memory_utilization}, which is for a colocated vllm; leave "
+            "it out",
         )
         require(
             (self.mode == "server") == (self.server_url is not None),

@@ -15,7 +15,7 @@ from rlhf.config.checks import (
     require_positive,
 )
 from rlhf.config.common import HubConfig, LoraConfig, ModelConfig, SamplingConfig, TrackingConfig
-from rlhf.config.critic import Critic, ValueWarmup, require_critic
+from rlhf.config.critic import Critic, ValueWarmup, require_critic, require_no_critic
 from rlhf.config.data import DataConfig
 from rlhf.config.environment import EnvironmentSpec, names_of_rewards
 from rlhf.config.evaluation import PolicyEvaluation, require_held_out_data
@@ -23,7 +23,7 @@ from rlhf.config.generation import GenerationConfig, require_samplable
 from rlhf.config.off_policy import require_corrected
 from rlhf.config.renamed import with_old_names
 from rlhf.config.rewards import RewardSpec
-from rlhf.config.steering import require_steerable
+from rlhf.config.steering import SLOW, require_steerable
 from rlhf.config.watch import WatchConfig, require_untrained_gold
 
 Advantage = Literal["gae", "rloo", "group_relative", "reward_per_token"]
@@ -184,7 +184,7 @@ class PPOConfig:
     kl_coef: float = 0.05
     kl_estimator: KLEstimator = "k1"
     adaptive_kl_target: float | None = None
-    adaptive_kl_horizon: int = 10000
+    adaptive_kl_horizon: int = SLOW
     missing_eos_penalty: float = 0.0
     score_normalization: Literal["none", "scale", "standardize"] = "none"
     score_clip: float | None = None
@@ -249,6 +249,8 @@ class PPOConfig:
         require_samplable(self.generation, self.sampling, self.model, self.lora is not None)
         require_corrected(self)
         require_critic(self.critic, self.critic_layers, with_adapters=self.lora is not None, is_used=self.uses_critic)
+        if not self.uses_critic:
+            require_no_critic(self.advantage, self.critic_layers, self.keep_critic, self.value_warmup)
         require_trainable(self.lora, self.model)
 
     def _derive(self) -> None:

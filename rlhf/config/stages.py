@@ -7,6 +7,7 @@ from rlhf.config.checks import (
     require_another_file,
     require_finite,
     require_not_negative,
+    require_only_read,
     require_paths,
     require_positive,
 )
@@ -70,6 +71,7 @@ class EvaluateConfig:
             "greedy is true, but sampling.temperature is 0, which decodes greedily already; remove one of them",
         )
         require_varied(self.num_generations, self.sampling)
+        require_only_read(self.model)
         require(self.model.name_or_path is not None, NO_MODEL)
         require(
             self.data.eval is not None or self.data.train is not None or self.environment is not None,
@@ -111,6 +113,7 @@ class GenerateConfig:
         require_not_negative(self, "seed")
         require_positive(self, "num_generations", "batch_size")
         require_varied(self.num_generations, self.sampling)
+        require_only_read(self.model)
         require(self.model.name_or_path is not None, NO_MODEL)
         for source in (self.data.train, self.data.eval) if self.data is not None else ():
             require_another_file(self.output, source)
@@ -144,6 +147,7 @@ class PlayConfig:
         require_not_negative(self, "seed")
         require_positive(self, "episodes")
         require(self.model is None or self.model.name_or_path is not None, NO_MODEL)
+        require_only_read(self.model)
 
 
 @dataclass(frozen=True, kw_only=True)

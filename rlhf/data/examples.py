@@ -55,6 +55,7 @@ def load_examples(
 def load_training(data: DataConfig, text_is_answer: bool = False) -> list[Example]:
     """The rows of data.train; raises UserError as `load_examples` does."""
     train = data.require_train()
+    require_split_of_hub(train, "train_split", data.train_split, DataConfig.train_split)
     return load_examples(train, data.train_split, data.columns, subset_of(data, train), text_is_answer)
 
 
@@ -62,7 +63,16 @@ def load_held_out(data: DataConfig, text_is_answer: bool = False) -> list[Exampl
     """The rows of data.eval, none where it is not set; raises UserError as `load_examples` does."""
     if data.eval is None:
         return []
+    require_split_of_hub(data.eval, "eval_split", data.eval_split, DataConfig.eval_split)
     return load_examples(data.eval, data.eval_split, data.columns, subset_of(data, data.eval), text_is_answer)
+
+
+def require_split_of_hub(place: str, name: str, split: str, default: str) -> None:
+    """Raise UserError for a split that was asked of a file."""
+    require(
+        split == default or is_on_hub(place),
+        f"data.{name} is {split!r}, a split of a hub dataset, but {place!r} is on this machine; leave it out",
+    )
 
 
 def subset_of(data: DataConfig, path_or_name: str) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from rlhf.data.rows import decode, for_each
 from rlhf.errors import UserError, first_line
+from rlhf.runs.hub import look_for_hub
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 UTF8_BOM, UTF16_BOMS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
@@ -132,6 +133,7 @@ def _parquet_rows(file: Path) -> Iterator[tuple[int, Any]]:
 def _read_hub(name: str, split: str, subset: str | None) -> Iterator[tuple[str, Any]]:
     import datasets
 
+    look_for_hub()
     try:
         dataset = datasets.load_dataset(name, subset, split=split)
     except Exception as error:  # the library raises a dozen kinds

@@ -19,6 +19,7 @@ from rlhf.errors import UserError, first_line, with_kind
 from rlhf.models.dropout import ordinary_tokens
 from rlhf.models.head import trunk_of
 from rlhf.models.rounding import is_rounding, relative_error
+from rlhf.runs.hub import look_for_hub
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -94,6 +95,8 @@ def locate(where: str, name: str) -> Path | None:
         file = Path(where) / name
         return file if file.is_file() else None
     from rlhf.models.private_names import cached_file
+
+    look_for_hub()
 
     with contextlib.suppress(OSError, ValueError):
         found = cached_file(

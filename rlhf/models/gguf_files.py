@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rlhf.config.gguf import ENDING
 from rlhf.errors import UserError, first_line
 from rlhf.extras import installs
+from rlhf.runs.hub import look_for_hub
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -36,6 +37,8 @@ def find_gguf(where: str, gguf_file: str) -> Path:
             raise UserError(f"{gguf_file!r} is not in {where}; GGUF files there: {listed(folder) or 'none'}")
         return (folder / gguf_file).resolve()
     from rlhf.models.private_names import cached_file
+
+    look_for_hub()
 
     try:
         return Path(cached_file(where, gguf_file))

@@ -20,6 +20,7 @@ from rlhf.models.gguf_files import (
     split_text,
 )
 from rlhf.models.locate import model_in
+from rlhf.runs.hub import look_for_hub
 
 CONVERT = (
     "import sys, transformers as t; m = t.AutoModelForCausalLM.from_pretrained(sys.argv[1], "
@@ -105,6 +106,8 @@ def _from_pretrained(
     """Raises UserError whatever goes wrong: a model's own code and the packages of quantizers fail in many ways."""
     from safetensors import SafetensorError
 
+    if not os.path.isdir(where):
+        look_for_hub()
     try:
         return auto_class.from_pretrained(where, trust_remote_code=trust_remote_code, **options)
     except (OSError, RuntimeError, SafetensorError) as error:

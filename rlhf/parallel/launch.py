@@ -121,6 +121,12 @@ def require_data_parallel(stage: str, or_zero2: bool = False) -> None:
     )
 
 
+def require_plain_precision() -> None:
+    """Raise UserError if accelerate was told a precision of its own."""
+    told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    require(told == "no", f"accelerate's mixed_precision is {told}; model.dtype sets the precision: make it 'no'")
+
+
 def require_no_deepspeed() -> None:
     """Raise UserError for the engine that PPO cannot run on: it would take the gradients away."""
     require(

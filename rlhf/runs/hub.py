@@ -1,11 +1,30 @@
-"""Upload of a finished model to the Hugging Face hub, where the config asks for it."""
+"""The Hugging Face hub: whether it is there, and the upload of a finished model, where the config asks for it."""
 
+import functools
+import socket
 import sys
+import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rlhf.config import HubConfig
 from rlhf.config.secrets import mask_text
 from rlhf.errors import visible, with_kind
+
+
+@functools.cache
+def look_for_hub() -> None:
+    """Take what is in the cache, at once, where the hub's name leads nowhere: else its library asks for two minutes.
+
+    Called before anything is loaded by a name of the hub. Behind a proxy, which knows more names, nothing is looked up.
+    """
+    from huggingface_hub import constants
+
+    if not {"https", "http", "all"} & urllib.request.getproxies().keys():
+        try:
+            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
+        except OSError:
+            constants.HF_HUB_OFFLINE = True
 
 
 def push(folder: Path, settings: HubConfig | None) -> bool:

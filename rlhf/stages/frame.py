@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from rlhf.config import FineTuningConfig, PPOConfig
-from rlhf.parallel.launch import join_processes, require_data_parallel, said_once
+from rlhf.parallel.launch import join_processes, require_data_parallel, require_plain_precision, said_once
 from rlhf.parallel.ranks import Ranks
 from rlhf.report.write import REPORT_FILE, write_report
 from rlhf.runs.checkpoints import CHECKPOINTS_FOLDER, CheckpointManager
@@ -62,5 +62,6 @@ def print_places(folder: Path, files: dict[str, str]) -> None:
 @said_once()
 def join_data_parallel(stage: str, processes: int | None) -> Ranks:
     """Meet the other processes of a stage that keeps all weights on each; raises as `join_processes` does."""
+    require_plain_precision()
     require_data_parallel(stage, or_zero2=True)
     return Ranks.of(join_processes(processes))

@@ -30,7 +30,14 @@ from rlhf.models.load import load_causal_lm
 from rlhf.models.precision import chooses_dtype
 from rlhf.models.shape import context_length
 from rlhf.models.tokenizer import load_tokenizer
-from rlhf.parallel.launch import engine, join_processes, require_fsdp2_or_ddp, require_no_deepspeed, said_once
+from rlhf.parallel.launch import (
+    engine,
+    join_processes,
+    require_fsdp2_or_ddp,
+    require_no_deepspeed,
+    require_plain_precision,
+    said_once,
+)
 from rlhf.parallel.ranks import Ranks, require_same_weights
 from rlhf.policy.earlier_critic import Adapters, earlier_adapters, take_critic
 from rlhf.policy.files import is_policy_folder
@@ -80,14 +87,11 @@ def launch(config: PPOConfig) -> "Accelerator":
 
     if config.generation.engine == "vllm":
         require_vllm()
+    require_plain_precision()
     require_no_deepspeed()
     require_fsdp2_or_ddp()
     join_processes(config.num_processes)
     accelerator = Accelerator()
-    require(
-        accelerator.mixed_precision == "no",
-        f"accelerate's mixed_precision is {accelerator.mixed_precision}; model.dtype sets the precision: make it 'no'",
-    )
     n_prompts = config.batch_size // config.num_generations
     require(
         n_prompts >= accelerator.num_processes,

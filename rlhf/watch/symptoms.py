@@ -1,6 +1,6 @@
 """Signs of trouble in the metrics of a PPO run, each with the sentence that says what to change.
 
-The thresholds lie far from what 16 healthy runs of 32 updates did (the model of configs/from_scratch.yaml, four
+The thresholds lie far from what healthy runs of 32 updates did (the model of configs/from_scratch.yaml, four
 rewards, three seeds, averaged as below): KL at most 5.6 nats per response, clip fraction at most 0.04, entropy at least
 0.77 and length at least 0.88 of the start, explained variance at least 0.22.
 """

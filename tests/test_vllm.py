@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import socket
 import sys
 from pathlib import Path
 
@@ -247,6 +248,15 @@ def test_no_server_is_one_line(tiny_models, pairs, vllm, monkeypatch):
     nowhere = GenerationConfig(engine="vllm", mode="server", server_url="http://127.0.0.1:9")
     with pytest.raises(UserError, match=r"cannot use vllm as a server at http://127.0.0.1:9 \(ConnectError: "):
         trainer_with(tiny_models, pairs, nowhere)
+
+
+def test_a_server_that_never_answers_is_one_line(tiny_models, pairs, vllm, monkeypatch):
+    monkeypatch.setattr(rlhf.sampling.vllm_server, "PATIENCE", 0.1)
+    monkeypatch.setattr(rlhf.sampling.vllm_server, "SIGN_OF_LIFE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(UserError, match=r"cannot use vllm as a server at http://127.0.0.1:\d+ \(ReadTimeout: "):
+            trainer_with(tiny_models, pairs, GenerationConfig(engine="vllm", mode="server", server_url=url))
 
 
 def test_server_that_takes_no_weights_is_one_line(tiny_models, pairs, vllm):

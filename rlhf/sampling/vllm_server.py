@@ -17,6 +17,10 @@ from rlhf.sampling.vllm_engine import Response, merged_weights
 
 PATIENCE = 240.0
 """Seconds to wait for a server that is still loading its model."""
+SIGN_OF_LIFE = 10.0
+"""Seconds in which a server takes a connection, and says that it is well."""
+SILENCE = 3600.0
+"""Seconds without a word to anything else after which it is given up: a batch that waits its turn may take long."""
 BROKEN_CONNECTION = 5.0
 """Seconds in which a prompt is sent again. Less than a server takes to start: a new one has the weights of the base."""
 NEUTRAL = {"n": 1, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
@@ -33,20 +37,28 @@ class Server:
 
     def __init__(self, url: str, ranks: Ranks) -> None:
         self.ranks = ranks
-        self.http = httpx.Client(base_url=url, timeout=None, limits=httpx.Limits(max_connections=None))
-        self._ask("GET", "/health", patience=PATIENCE)
+        self.http = httpx.Client(base_url=url, limits=httpx.Limits(max_connections=None))
+        self._ask("GET", "/health", patience=PATIENCE, silence=SIGN_OF_LIFE)
         self.served = self._ask("GET", "/v1/models")["data"][0]
         self.model: str = self.served["id"]
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None, patience: float = 0.0) -> Any:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        patience: float = 0.0,
+        silence: float = SILENCE,
+    ) -> Any:
         """The JSON, or the text, of an answer; raises RuntimeError with what the server says is wrong.
 
-        Where no answer comes it asks again, for `patience` seconds.
+        Where no answer comes within `silence` seconds it asks again, for `patience` seconds.
         """
         deadline = time.monotonic() + patience
         while True:
             try:
-                answer = self.http.request(method, path, json=body)
+                timeout = httpx.Timeout(silence, connect=SIGN_OF_LIFE)
+                answer = self.http.request(method, path, json=body, timeout=timeout)
                 break
             except httpx.TransportError:
                 if time.monotonic() >= deadline:

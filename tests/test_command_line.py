@@ -236,6 +236,21 @@ def test_what_would_replace_its_source_or_repeat_itself_is_named(capsys):
     assert same in refused(capsys, "evaluate", "--model", "x", "--data.eval", "a", "--rewards", "length", *greedy)
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("toy", 'expected "toy" to be one of {bandit,contextual,dynamics,tiny-lm,figures}'),
+        ("toy nope", "invalid choice: 'nope'"),
+        ("toy bandit --nope 3", "unrecognized arguments: --nope 3; rlhf toy --help says more"),
+        ("toy bandit --seed many", "seed"),
+        ("report", "the following arguments are required: RUN; rlhf report --help says more"),
+        ("report x --outptu y", "unrecognized arguments: --outptu y"),
+    ],
+)
+def test_toys_and_reports_say_it_in_one_line_too(capsys, words, expected):
+    assert expected in refused(capsys, *words.split())
+
+
 def test_a_key_in_a_file_is_named_as_it_stands_there(tmp_path, capsys):
     file = tmp_path / "a.yaml"
     file.write_text("sft: {per_device_train_batch_size: 3}\n")

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from rlhf.errors import UserError, visible, with_kind
 from rlhf.report.compare import Group, group_runs
@@ -61,11 +62,16 @@ def refusing_what_no_run_writes(runs: list[Path]) -> Iterator[None]:
         raise UserError(f"{places} cannot be shown ({with_kind(error)}): a file is not as a run writes it") from error
 
 
+class Parser(argparse.ArgumentParser):
+    """One that says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; {self.prog} --help says more")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
-    options = argparse.ArgumentParser(
-        prog="rlhf report", description="One HTML file, and PNGs, from run folders.", allow_abbrev=False
-    )
+    options = Parser(prog="rlhf report", description="One HTML file, and PNGs, from run folders.", allow_abbrev=False)
     options.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output_dir of a run; several are compared")
     options.add_argument("--output", type=Path, help=f"default: {REPORT_FILE} in the run, or in the folder of the runs")
     return options

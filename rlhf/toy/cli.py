@@ -1,11 +1,13 @@
 """`rlhf toy NAME [options]`: the command line of the toys."""
 
-import sys
+from argparse import ArgumentError
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
+from rlhf.errors import UserError, one_line
 from rlhf.extras import require_extra
 from rlhf.toy import config as configs
 
@@ -21,25 +23,31 @@ TOYS: dict[str, tuple[str, type]] = {
 def parser() -> ArgumentParser:
     """The parser of all toys; it loads neither torch nor matplotlib."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    top = ArgumentParser(prog="rlhf toy", description="Small worlds in which PPO can be watched.", allow_abbrev=False)
+    plain: dict[str, Any] = {"allow_abbrev": False, "exit_on_error": False}
+    top = ArgumentParser(prog="rlhf toy", description="Small worlds in which PPO can be watched.", **plain)
     toys = top.add_subcommands(dest="toy", required=True)
     for name, (_, config_class) in TOYS.items():
-        one = ArgumentParser(allow_abbrev=False)
+        one = ArgumentParser(**plain)
         one.add_class_arguments(config_class)
         toys.add_subcommand(name, one, help=(config_class.__doc__ or "").splitlines()[0])
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the toy that argv names; prints its table and where its files are."""
-    arguments = parser().parse_args(argv)
+    """Run the toy that argv names; prints its table and where its files are.
+
+    Raises UserError for words and values that it cannot take.
+    """
+    try:
+        arguments = parser().parse_args(argv)
+    except ArgumentError as error:
+        raise UserError(f"{one_line(error).rstrip('.')}; rlhf toy --help says more") from error
     require_extra("matplotlib", "rlhf toy")
     module, config_class = TOYS[arguments.toy]
     try:
         config = config_class(**vars(arguments[arguments.toy]))
     except ValueError as error:
-        print(f"rlhf toy {arguments.toy}: {error}", file=sys.stderr)
-        sys.exit(2)
+        raise UserError(str(error)) from error
     import torch
 
     from rlhf.report.write import REPORT_FILE, write_report

@@ -3,7 +3,7 @@
 # can be fooled, a reward model, held-out results on known and new families, one report. Repeating it continues.
 # Options go to the first pipeline, for example: bash scripts/react_smollm2.sh --seed 1
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-echo "About 90 minutes on 2 CPU cores, minutes on a GPU. Stop it when you like: the same command goes on where it was."
+echo "About 90 minutes on 2 CPU cores with AVX512-BF16, hours with AVX2 alone, minutes on a GPU. Stop it when you like: the same command goes on where it was."
 rlhf fetch smollm2
 rlhf setup-render
 

@@ -105,6 +105,9 @@ def test_a_pipeline_settles_both_of_its_models_once(tmp_path, monkeypatch):
     assert (first.sft.model.dtype, first.ppo.model.dtype) == ("bfloat16", "bfloat16")
     open_run(first.output_dir, first)
     settles_on(False, monkeypatch)
+    assert with_dtypes(config) != first  # nothing has come of it yet, and it may be corrected
+    (tmp_path / "run" / "sft" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "sft" / "model" / "config.json").touch()
     assert with_dtypes(config) == first
     assert open_run(first.output_dir, with_dtypes(config)) == tmp_path / "run"
 

@@ -17,7 +17,7 @@ import yaml
 
 from rlhf.config import DType, ModelConfig
 from rlhf.parallel.launch import rank
-from rlhf.runs.folder import CONFIG_FILE
+from rlhf.runs.folder import CONFIG_FILE, has_begun
 
 Parameters = ParamSpec("Parameters")
 Config = TypeVar("Config")
@@ -65,9 +65,12 @@ def settled_model(model: ModelConfig, before: DType | None = None) -> ModelConfi
 
 
 def begun_with(output_dir: str | None, *keys: str) -> DType | None:
-    """The dtype of the model below these keys in the config of the run that is there; None where none is."""
+    """The dtype of the model below these keys in the config of the run that is there; None where none has begun."""
+    folder = Path(output_dir or "")
     try:
-        text = (Path(output_dir or "") / CONFIG_FILE).read_text(encoding="utf-8") if output_dir else ""
+        if output_dir is None or not has_begun(folder):
+            return None
+        text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
         model = functools.reduce(lambda section, key: section[key], keys, yaml.safe_load(text))
         return model["dtype"] if model["dtype"] in ("bfloat16", "float32") else None
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):  # opening the run says what is wrong with it

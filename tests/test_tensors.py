@@ -159,10 +159,14 @@ def test_running_moments_survive_a_json_checkpoint_bit_for_bit() -> None:
     assert restored == running
 
 
-def test_scores_that_never_vary_are_not_divided_by_zero() -> None:
+def test_scores_that_never_vary_are_not_blown_up() -> None:
+    """A first batch that failed altogether, -1 everywhere, would else be -10,000, and the critic would begin there."""
     running = RunningMoments()
     running.update(torch.full((4,), 5.0))
-    assert running.normalize(torch.tensor([5.01], dtype=torch.float64)).item() == pytest.approx(0.01 / 1e-4)
+    assert running.normalize(torch.tensor([5.01], dtype=torch.float64)).item() == pytest.approx(0.01)
+    assert running.scale(torch.tensor([5.0])).item() == 5.0
+    running.update(torch.tensor([5.0, 6.0]))
+    assert running.scale(torch.tensor([5.0])).item() == pytest.approx(5 / running.variance**0.5, rel=1e-6)
 
 
 def test_scaling_keeps_the_sign_and_ignores_the_mean() -> None:

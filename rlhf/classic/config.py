@@ -202,6 +202,7 @@ class PPOConfig:
         normalization: Literal["none", "scale", "standardize"] = "none"
         if self.use_score_scaling:
             normalization = "standardize" if self.use_score_norm else "scale"
+        is_steered = self.adap_kl_ctrl and self.init_kl_coef > 0  # a factor leaves 0 as it is
         return native.PPOConfig(
             data=native.DataConfig(train="queries"),
             rewards=[RewardSpec(path="classic.scores")],
@@ -223,8 +224,8 @@ class PPOConfig:
             critic="shared",
             kl_coef=self.init_kl_coef,
             kl_estimator=KL_ESTIMATORS[self.kl_penalty],
-            adaptive_kl_target=self.target if self.adap_kl_ctrl else None,
-            adaptive_kl_horizon=round(self.horizon),
+            adaptive_kl_target=self.target if is_steered else None,
+            adaptive_kl_horizon=round(self.horizon) if is_steered else native.PPOConfig.adaptive_kl_horizon,
             score_normalization=normalization,
             score_clip=self.score_clip,
             whiten_rewards=self.whiten_rewards,

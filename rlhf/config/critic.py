@@ -30,11 +30,18 @@ class ValueWarmup:
         require_not_negative(self, "max_updates")
 
 
-def require_no_critic(advantage: str, layers: int | None, keep: bool, warmup: ValueWarmup) -> None:
+def require_no_critic(
+    advantage: str, layers: int | None, keep: bool, warmup: ValueWarmup, whiten_rewards: bool
+) -> None:
     """Raise UserError for what belongs to a critic that the advantage does not ask."""
     for name, is_set in (("critic_layers", layers is not None), ("keep_critic", keep),
                          ("value_warmup.max_updates", warmup.max_updates > 0)):  # fmt: skip
         require(not is_set, f"{name} is set, but advantage is {advantage}, which asks no critic; leave it out")
+    require(
+        not whiten_rewards,
+        f"whiten_rewards is true, but advantage {advantage} sums the rewards of a response, each of which that shifts: "
+        "long responses would be paid for their length; leave it out",
+    )
 
 
 def require_critic(critic: Critic, layers: int | None, with_adapters: bool, is_used: bool) -> None:

@@ -46,6 +46,7 @@ class DataConfig:
         require_finite(self)
         require_paths(self, "train", "eval", "name")
         require_positive(self, "max_prompt_tokens", "max_completion_tokens")
+        require(self.system_prompt != "", "data.system_prompt is empty; leave it out")
         taken = RENDERING_ARGUMENTS & self.chat_template_kwargs.keys()
         require(
             not taken,

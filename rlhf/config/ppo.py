@@ -22,7 +22,7 @@ from rlhf.config.evaluation import PolicyEvaluation, require_held_out_data
 from rlhf.config.generation import GenerationConfig, require_samplable
 from rlhf.config.off_policy import require_corrected
 from rlhf.config.renamed import with_old_names
-from rlhf.config.rewards import RewardSpec
+from rlhf.config.rewards import RewardSpec, require_something_to_learn
 from rlhf.config.steering import SLOW, require_steerable
 from rlhf.config.watch import WatchConfig, require_untrained_gold
 
@@ -204,6 +204,7 @@ class PPOConfig:
         require_finite(self, except_for="max_grad_norm")  # infinity is no clipping
         require_paths(self, "output_dir")
         require_not_negative(self, "seed", "vf_coef", "entropy_coef", "kl_coef", "max_skipped_steps")
+        require_not_negative(self, "missing_eos_penalty")
         require_positive(self, "num_updates", "batch_size", "num_generations", "num_ppo_epochs", "mini_batch_size")
         require_positive(self, "micro_batch_size", "learning_rate", "critic_learning_rate", "max_grad_norm")
         require_positive(self, "clip_range", "value_clip_range", "adaptive_kl_target", "adaptive_kl_horizon")
@@ -215,10 +216,7 @@ class PPOConfig:
             self.mini_batch_size <= self.batch_size,
             f"mini_batch_size {self.mini_batch_size} is larger than batch_size {self.batch_size}; make it at most that",
         )
-        require(
-            bool(self.rewards) or self.environment is not None,
-            "rewards is empty; name at least one, for example rewards: [{path: react_heuristic}], or an environment",
-        )
+        require_something_to_learn(self.rewards, self.environment is not None)
         require(
             self.num_generations > 1 or self.advantage not in ("rloo", "group_relative"),
             f"num_generations is 1; advantage {self.advantage} compares samples of one prompt: at least 2",
@@ -250,7 +248,9 @@ class PPOConfig:
         require_corrected(self)
         require_critic(self.critic, self.critic_layers, with_adapters=self.lora is not None, is_used=self.uses_critic)
         if not self.uses_critic:
-            require_no_critic(self.advantage, self.critic_layers, self.keep_critic, self.value_warmup)
+            require_no_critic(
+                self.advantage, self.critic_layers, self.keep_critic, self.value_warmup, self.whiten_rewards
+            )
         require_trainable(self.lora, self.model)
 
     def _derive(self) -> None:

@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlhf.config.checks import require
 from rlhf.errors import RewardError
 
 BUILTINS = {
@@ -77,3 +78,15 @@ def require_known(path: str) -> None:
     hint = f"did you mean {close[0]!r}? " if close else ""
     known = ", ".join(BUILTINS)
     raise RewardError(f"unknown reward {path!r}: {hint}use one of {known}, or a path package.module.attribute")
+
+
+def require_something_to_learn(rewards: list[RewardSpec], has_environment: bool) -> None:
+    """Raise UserError unless a reward, or an environment, says what is good."""
+    require(
+        bool(rewards) or has_environment,
+        "rewards is empty; name at least one, for example rewards: [{path: react_heuristic}], or an environment",
+    )
+    require(
+        any(spec.weight for spec in rewards) or has_environment,
+        "all rewards have weight 0, so that there is nothing to learn; give one a weight",
+    )

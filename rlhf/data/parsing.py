@@ -73,7 +73,7 @@ def parse_row(
     if not isinstance(row, dict):
         raise UserError(f"{origin}: the row is {type(row).__name__}; it must be an object with a prompt")
     require_plain(row, origin)
-    text_is_answer = text_is_answer and row.get("completion") is None
+    text_is_answer = text_is_answer and row.get("completion") is None and "completion" not in (columns or {})
     names = [name for name in PROMPT_NAMES if name != "text" or not text_is_answer]
     named = with_known_names(row, columns or {}, origin, names)
     if named.get("messages") is not None and ("prompt" not in (columns or {}) or "messages" in (columns or {})):
@@ -94,7 +94,8 @@ def parse_row(
 
 
 def _example(given: Prompt, completion: str | None, row: dict[str, Any], origin: str) -> Example:
-    columns = {**row, "reference": row.get("reference", completion)}
+    reference = row.get("reference", completion)
+    columns = {**row, "reference": None if reference == "" else reference}  # an empty cell of a table is none
     if not isinstance(given, str) and columns.get("tools") is not None:
         columns["tools"] = read_tools(columns["tools"], f"{origin}: tools")
     return Example(given, completion, columns, origin)

@@ -109,7 +109,7 @@ def tokenize_pairs(
         tokenize_each([pair[side] for pair in pairs], tokenizer, data, context_length) for side in range(2)
     )
     kept = [
-        TokenizedPair(_ids(better), _ids(worse), pair[0].columns)
+        TokenizedPair(*_sides(better, worse, pair), pair[0].columns)
         for better, worse, pair in zip(chosen, rejected, pairs, strict=True)
         if better is not None and worse is not None
     ]
@@ -118,8 +118,12 @@ def tokenize_pairs(
     return kept
 
 
-def _ids(row: TokenizedExample) -> list[int]:
-    return [*row.prompt_ids, *(row.completion_ids or [])]
+def _sides(better: TokenizedExample, worse: TokenizedExample, pair: Pair) -> tuple[list[int], list[int]]:
+    """Prompt and completion of each side; a prompt of both that was cut for one of them is cut for the other, too."""
+    prompts = [better.prompt_ids, worse.prompt_ids]
+    if pair[0].given == pair[1].given:
+        prompts = [min(prompts, key=len)] * 2
+    return [*prompts[0], *(better.completion_ids or [])], [*prompts[1], *(worse.completion_ids or [])]
 
 
 def _with_prompt(row: dict[str, Any], origin: str) -> dict[str, Any]:

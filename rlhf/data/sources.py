@@ -37,16 +37,23 @@ def read_rows(path_or_name: str, split: str, subset: str | None = None) -> Itera
             yield from _read_file(file)
     elif is_on_hub(path_or_name):
         yield from _read_hub(path_or_name, split, subset)
-    elif path.is_file():
+    elif path.is_file() and path.suffix.lower() in SUFFIXES:
         yield from _read_file(path)
+    elif path.is_file():
+        raise UserError(f"{path_or_name!r} ends in {path.suffix or 'nothing'}; data files end in {', '.join(SUFFIXES)}")
     else:
         raise UserError(f"data file {path_or_name!r} does not exist; correct the path (relative to where you run)")
 
 
 def is_on_hub(path_or_name: str) -> bool:
-    """Whether this names a dataset of the hub, neither a folder nor a data file."""
+    """Whether this names a dataset of the hub, neither a folder nor a file."""
     path = Path(path_or_name)
-    return not path.is_dir() and path.suffix not in SUFFIXES
+    return not path.exists() and path.suffix.lower() not in SUFFIXES
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a file, or a folder above it, is one that programs keep for themselves, such as .ipynb_checkpoints."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def files_of(folder: Path, split: str) -> list[Path]:
@@ -56,7 +63,8 @@ def files_of(folder: Path, split: str) -> list[Path]:
     that leads out of the folder, and where there is no such file.
     """
     named = re.compile(rf"(^|[-_./ ]){re.escape(split)}($|[-_./ ])")
-    inside = [file for file in sorted(folder.rglob("*")) if file.suffix in SUFFIXES and file.is_file()]
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not is_hidden(file.relative_to(folder))]
+    inside = [file for file in files if file.suffix.lower() in SUFFIXES]
     found = [file for file in inside if named.search(file.relative_to(folder).as_posix())]
     for file in found:
         if not file.resolve().is_relative_to(folder.resolve()):
@@ -68,7 +76,7 @@ def files_of(folder: Path, split: str) -> list[Path]:
 
 
 def _read_file(file: Path) -> Iterator[tuple[str, Any]]:
-    read = {".parquet": _parquet_rows, ".csv": _csv_rows, ".json": _json_rows}.get(file.suffix, _lines)
+    read = {".parquet": _parquet_rows, ".csv": _csv_rows, ".json": _json_rows}.get(file.suffix.lower(), _lines)
     for number, row in read(file):
         yield f"{file} row {number}", row
 
@@ -100,15 +108,20 @@ def _csv_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
         text = _without_bom(file.read_bytes(), file).decode("utf-8")
         records = csv.reader(io.StringIO(text, newline=""), strict=True)
         names = next(records, [])
-        repeated = next((name for name in names if names.count(name) > 1), None)
-        if repeated is not None:
-            raise UserError(f"{file}: the column {repeated!r} is there twice; keep one of them")
+        require_once(names, file)
         for number, record in enumerate((record for record in records if record), start=1):
             if len(record) != len(names):
                 raise UserError(f"{file} row {number} has {len(record)} values, its head {len(names)} names")
             yield number, dict(zip(names, record, strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read as CSV in UTF-8: {error}") from error
+
+
+def require_once(names: list[str], file: Path) -> None:
+    """Raise UserError for a column that is there twice."""
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise UserError(f"{file}: the column {repeated!r} is there twice; keep one of them")
 
 
 def _without_bom(start: bytes, file: Path) -> bytes:
@@ -124,6 +137,7 @@ def _parquet_rows(file: Path) -> Iterator[tuple[int, Any]]:
 
     try:
         with pq.ParquetFile(file) as table:
+            require_once(table.schema_arrow.names, file)
             rows = [row for batch in table.iter_batches() for row in batch.to_pylist()]
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read as Parquet: {first_line(error)}") from error

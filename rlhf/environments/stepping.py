@@ -8,13 +8,18 @@ from typing import Any, NoReturn
 from rlhf.config import EnvironmentSpec
 from rlhf.data.messages import Message, read_turns
 from rlhf.data.parsing import Example
+from rlhf.data.rows import require_plain
 from rlhf.environments.contract import Environment, Messages, Step
 from rlhf.environments.loading import load_environment
 from rlhf.errors import EpisodeError, UserError, with_kind
 from rlhf.rewards.arguments import arguments_for
+from rlhf.rewards.batch import own
 from rlhf.rewards.calling import TimeLimitError, call_each
 from rlhf.rewards.contract import shorten
 from rlhf.rewards.numbers import finite
+
+OF_EPISODES = frozenset({"turns", "done"})
+"""Metrics of every episode."""
 
 
 class Environments:
@@ -34,7 +39,10 @@ class Environments:
             where = self._where(number, 0, example.prompt)
             opened.append(self._made(where))
             given = {"prompt": list(example.turns) or example.prompt} if example.given else {}
-            calls.append((opened[-1].reset, self._arguments(opened[-1], given | example.columns, where)))
+            offered = {name: own(value) for name, value in (given | example.columns).items()}
+            calls.append((opened[-1].reset, self._arguments(opened[-1], offered, where)))
+        if len(set(map(id, opened))) < len(opened):
+            self._fail("gave one object for two episodes; it must make a new one each time", where)
         outcomes = call_each(calls, self.spec.timeout)
         messages = [
             self._messages(self._returned(outcome, where), "first messages", where)
@@ -79,6 +87,9 @@ class Environments:
         if not isinstance(step.metrics, Mapping):
             self._fail(f"returned metrics {step.metrics!r:.80}; they must be numbers by name", where)
         reward = self._number(step.reward, "the reward", where)
+        taken = OF_EPISODES & step.metrics.keys()
+        if taken:
+            self._fail(f"returned a metric {min(taken)!r}, which every episode has; give it another name", where)
         metrics = {str(name): self._number(x, f"metric {name!r}", where) for name, x in step.metrics.items()}
         is_silent = step.done and not step.observation
         observation = [] if is_silent else self._messages(step.observation, "observations", where)
@@ -89,6 +100,7 @@ class Environments:
             given = [{"role": "user", "content": given}]
         try:
             turns = read_turns(given, what)
+            require_plain(turns, what)
         except UserError as error:
             self._fail(f"gave no messages: {error}", where, error)
         if turns[-1]["role"] == "assistant" or not turns[-1]["content"]:

@@ -88,7 +88,9 @@ class RunningMoments:
         return self.scale(at_least_float32(x) - self.mean)
 
     def scale(self, x: Tensor) -> Tensor:
-        """x / sqrt(variance + 1e-8): the spread is normalized, the sign stays; any shape."""
+        """x / sqrt(variance + 1e-8): the spread is normalized, the sign stays; any shape. Without a spread x itself."""
+        if self.variance <= 1e-12 * max(1.0, self.mean**2):
+            return at_least_float32(x)
         return at_least_float32(x) / (self.variance + 1e-8) ** 0.5
 
     def state_dict(self) -> dict[str, float]:

@@ -23,8 +23,11 @@ def print_heading(text: str) -> None:
 
 
 def markdown_table(columns: list[str], rows: list[list[str]]) -> str:
-    """The same as a Markdown table."""
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    """The same as a Markdown table, whose cells hold no marks of one and no HTML."""
+    cells = [
+        [cell.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ") for cell in line] for line in (columns, *rows)
+    ]
+    lines = [cells[0], ["---", *["---:"] * (len(columns) - 1)], *cells[1:]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -67,7 +67,7 @@ class Batch:
 
     def _offered(self, start: int, stop: int, logged: Logged) -> dict[str, Any]:
         return {
-            **{name: list(values[start:stop]) for name, values in self.per_sample.items()},
+            **{name: [own(value) for value in values[start:stop]] for name, values in self.per_sample.items()},
             "trainer_state": self.state,
             "log_extra": logged.log_extra,
             "log_metric": logged.log_metric,
@@ -122,3 +122,10 @@ class Batch:
         prompt, completion = (shorten(text_of(self.per_sample[name][i])) for name in ("prompts", "completions"))
         where = f"prompt {prompt}, completion {completion}"
         return RewardError(f"reward {self.reward.name!r} {problem} (sample {i}: {where})")
+
+
+def own(value: Any) -> Any:
+    """A copy of what JSON holds, so that a reward may change what it is given and the next one sees nothing of it."""
+    if type(value) is dict:
+        return {key: own(item) for key, item in value.items()}
+    return [own(item) for item in value] if type(value) is list else value

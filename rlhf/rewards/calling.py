@@ -31,7 +31,7 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], seconds: float
     Raises TimeLimitError after `seconds`, and whatever the function raises.
     """
     if seconds is None:
-        output = function(**arguments)
+        output = answered(function, arguments)
         return _in_loop(output).result() if inspect.isawaitable(output) else output
     deadline = time.monotonic() + seconds
     answer, thread = _in_thread(function, arguments)
@@ -43,6 +43,14 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], seconds: float
     if inspect.isawaitable(output):
         return _within(_in_loop(output), deadline - time.monotonic())
     return output
+
+
+def answered(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """What the function returns; raises RuntimeError where it, or code that it runs, asks the program to end."""
+    try:
+        return function(**arguments)
+    except SystemExit as end:
+        raise RuntimeError(f"exit({end.code})") from end
 
 
 def call_each(
@@ -103,7 +111,7 @@ def _in_thread(function: Callable[..., Any], arguments: dict[str, Any]) -> "tupl
 
     def work() -> None:
         try:
-            output = function(**arguments)
+            output = answered(function, arguments)
         except BaseException as error:
             outcome: Callable[[], None] = functools.partial(future.set_exception, error)
         else:
@@ -116,7 +124,10 @@ def _in_thread(function: Callable[..., Any], arguments: dict[str, Any]) -> "tupl
 
 def _in_loop(awaitable: Awaitable[Any]) -> "Future[Any]":
     async def run() -> Any:
-        return await awaitable
+        try:
+            return await awaitable
+        except SystemExit as end:  # it would end the loop, and whoever waits for the answer would wait for ever
+            raise RuntimeError(f"exit({end.code})") from end
 
     return asyncio.run_coroutine_threadsafe(run(), _loop(os.getpid()))
 

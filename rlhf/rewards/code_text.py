@@ -2,8 +2,8 @@
 
 import re
 
-_FENCE = re.compile(r"^ {0,3}```[ \t]*([\w+-]*)[^`\n]*$", re.MULTILINE)
-_REACT_LANGUAGES = {"tsx", "jsx", "typescript", "javascript", "ts", "js", "react"}
+_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+-]*)[^`\n]*$", re.MULTILINE)
+_REACT_LANGUAGES = {"tsx", "jsx", "typescript", "javascript", "ts", "js", "react", "typescriptreact", "javascriptreact"}
 
 
 def code_of(completion: str) -> str:
@@ -15,17 +15,18 @@ def code_of(completion: str) -> str:
 def code_range(completion: str) -> tuple[int, int]:
     """Where the code stands, as character offsets (start, end).
 
-    Without a fence, the whole text. Else the first block that is marked as TSX, JSX, TypeScript or JavaScript,
-    or the first block if none is. A fence that is never closed runs to the end of the text. A lone unmarked
+    Without a fence, the whole text. Else the first block that is marked as TSX, JSX, TypeScript or JavaScript, else the
+    first without a mark, or the first block if all are of other languages. Fences are of three or more backticks or
+    tildes, and closed by as many or more. A fence that is never closed runs to the end of the text. A lone unmarked
     fence at the very end closes one that the prompt opened: the code is what comes before it.
     """
     fences = list(_FENCE.finditer(completion))
     if not fences:
         return 0, len(completion)
-    if len(fences) == 1 and not fences[0][1] and not completion[fences[0].end() :].strip():
+    if len(fences) == 1 and not fences[0][2] and not completion[fences[0].end() :].strip():
         return 0, fences[0].start()
     blocks = _blocks(fences, len(completion))
-    start, end, _ = next((block for block in blocks if block[2] in _REACT_LANGUAGES), blocks[0])
+    start, end, _ = min(blocks, key=lambda block: (block[2] not in _REACT_LANGUAGES, block[2] != ""))
     return start, end
 
 
@@ -36,9 +37,9 @@ def _blocks(fences: list[re.Match[str]], length: int) -> list[tuple[int, int, st
     for fence in fences:
         if opening is None:
             opening = fence
-        elif not fence[1]:
-            blocks.append((min(opening.end() + 1, length), fence.start(), opening[1].lower()))
+        elif not fence[2] and fence[1].startswith(opening[1]):
+            blocks.append((min(opening.end() + 1, length), fence.start(), opening[2].lower()))
             opening = None
     if opening is not None:
-        blocks.append((min(opening.end() + 1, length), length, opening[1].lower()))
+        blocks.append((min(opening.end() + 1, length), length, opening[2].lower()))
     return blocks

@@ -6,6 +6,9 @@ from typing import Any
 
 from rlhf.rewards.contract import shorten
 
+LARGEST = 3.4028234663852886e38
+"""Of float32, in which scores are summed up and learned from."""
+
 
 def finite(value: Any) -> float:
     """`value` as a float; raises ValueError, in words that go on after "returned", for anything but a finite number."""
@@ -16,8 +19,8 @@ def finite(value: Any) -> float:
         number = float(scalar)
     except OverflowError:  # an integer of more than 308 digits
         number = math.inf
-    if not math.isfinite(number):
-        raise ValueError(f"the score {number}")
+    if not abs(number) <= LARGEST:
+        raise ValueError(f"the score {number:g}" + (f", beyond {LARGEST:.2g}" if math.isfinite(number) else ""))
     return number
 
 

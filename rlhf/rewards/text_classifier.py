@@ -52,7 +52,10 @@ class Classifier(NamedReward):
         if self.model.config.problem_type == "regression" and output != "logit":
             raise ValueError(f"{path!r} is a regression, whose outputs are no {output}; set output: logit")
         self.output, self.with_prompt, self.batch_size = output, with_prompt, batch_size
-        self.max_length = max_length or _longest(self.model, self.tokenizer)
+        longest = _longest(self.model, self.tokenizer)
+        if max_length is not None and max_length > longest:
+            raise ValueError(f"max_length {max_length} is more than the {longest} tokens that {path!r} takes")
+        self.max_length = max_length or longest
 
     def __call__(
         self, prompts: list[Any], completions: list[Any], log_metric: LogMetric | None = None, **columns: Any

@@ -10,6 +10,7 @@ from rlhf.rewards.contract import Span, TrainerState
 from rlhf.rewards.explanation import explanation
 from rlhf.rewards.loading import load_reward
 from rlhf.rewards.logged import Logged
+from rlhf.rewards.numbers import LARGEST
 from rlhf.rewards.scores import Scores, WeightedReward
 
 Columns = Mapping[str, Sequence[Any]]
@@ -65,6 +66,8 @@ class RewardSum:
             for i, item in enumerate(items):
                 if item is not None:
                     scores.total[i] += reward.weight * reward.clipped(item.score)
+                    if not abs(scores.total[i]) <= LARGEST:
+                        raise RewardError(f"the sum up to reward {reward.name!r} is {scores.total[i]:g} in sample {i}")
                     scores.spans[i] += [Span(s.start, s.end, reward.weight * s.value) for s in item.spans]
         return scores
 

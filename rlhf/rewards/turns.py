@@ -1,9 +1,12 @@
 """Text or turns: what rewards receive, and the built-in rewards that read text in either form."""
 
 import functools
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from rlhf.rewards.contract import shorten
 
 Conversation = list[dict[str, Any]]
 
@@ -45,24 +48,40 @@ class TextReward(NamedReward):
 
 
 def _on_lists_of_texts(method: Callable[..., Any]) -> Callable[..., Any]:
+    as_text = _reference_of(method)
+
     @functools.wraps(method)
     def call(self: Any, prompts: list[Any], completions: list[Any], *args: Any, **columns: Any) -> Any:
         if "reference" in columns:
-            columns["reference"] = [_text_or_none(reference) for reference in columns["reference"]]
+            columns["reference"] = [as_text(reference) for reference in columns["reference"]]
         return method(self, [text_of(p) for p in prompts], [text_of(c) for c in completions], *args, **columns)
 
     return call
 
 
 def _on_texts(method: Callable[..., Any]) -> Callable[..., Any]:
+    as_text = _reference_of(method)
+
     @functools.wraps(method)
     def explain(self: Any, prompt: Any, completion: Any, **columns: Any) -> Any:
         if "reference" in columns:
-            columns["reference"] = _text_or_none(columns["reference"])
+            columns["reference"] = as_text(columns["reference"])
         return method(self, text_of(prompt), text_of(completion), **columns)
 
     return explain
 
 
-def _text_or_none(said: Any) -> str | None:
-    return None if said is None else text_of(said)
+def _reference_of(method: Callable[..., Any]) -> Callable[[Any], Any]:
+    """How a method gets references: as text, or None; one that names none in its signature gets others as they are."""
+    compares = "reference" in inspect.signature(method).parameters
+
+    def as_text(reference: Any) -> Any:
+        is_conversation = isinstance(reference, list) and reference and all(isinstance(t, Mapping) for t in reference)
+        if isinstance(reference, str) or is_conversation:
+            return text_of(reference)
+        if compares and reference is not None:
+            what = f"{shorten(str(reference), 40)}, a {type(reference).__name__}"
+            raise ValueError(f"reference is {what}; it must be text")
+        return reference
+
+    return as_text

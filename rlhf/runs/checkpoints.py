@@ -14,10 +14,11 @@ from safetensors import SafetensorError
 
 from rlhf.config.secrets import mask_secrets
 from rlhf.errors import UserError
-from rlhf.runs.folder import difference, essence, identity, written_before
+from rlhf.runs.folder import CONFIG_FILE, difference, essence, identity, written_before
 
 CHECKPOINTS_FOLDER, MANIFEST = "checkpoints", "manifest.json"
 STAGING, REPLACED = ".staging-", ".replaced"
+OTHER_RUN = "it is another run's"
 NAME = re.compile(r"checkpoint-(\d{6,})(\.replaced)?")
 
 
@@ -64,7 +65,10 @@ class CheckpointManager:
         return target
 
     def latest(self) -> Path | None:
-        """The newest checkpoint that is intact, or None; every newer one is named on stderr with its damage."""
+        """The newest checkpoint that is intact, or None; every newer one is named on stderr with its damage.
+
+        Raises UserError where the only ones are of a run with other settings.
+        """
         damaged = []
         found = None
         for path in self._newest_first():
@@ -73,6 +77,9 @@ class CheckpointManager:
                 found = path
                 break
             damaged.append(f"checkpoint {path} is damaged ({reason})")
+        others = [line for line in damaged if OTHER_RUN in line]
+        if others and found is None:  # it would begin anew, and put its own in the place of what is whole
+            raise UserError(f"{others[0]}; put {CONFIG_FILE} back as it was, or choose another output_dir")
         instead = f"using {found.name} instead" if found else "no other one is left"
         for line in damaged:
             print(f"{line}; {instead}", file=sys.stderr, flush=True)
@@ -106,7 +113,7 @@ class CheckpointManager:
             return None
         written = mask_secrets(written_before(type(self.config), theirs))
         changed = difference(essence(written), self.identity)
-        return f"it is another run's: {changed} here" if changed else None
+        return f"{OTHER_RUN}: {changed} here" if changed else None
 
     def _put_in_place(self, staging: Path, target: Path) -> None:
         """Rename the staged folder; one of the same step stays in reach of `latest` until then."""

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from rlhf.config import FineTuningConfig, PPOConfig
+from rlhf.config.checks import require
 from rlhf.parallel.launch import join_processes, require_data_parallel, require_plain_precision, said_once
 from rlhf.parallel.ranks import Ranks
 from rlhf.report.write import REPORT_FILE, write_report
@@ -30,7 +31,7 @@ def run_once(
         ranks.first(lambda: held.enter_context(locked(config.output_dir)))
         folder = ranks.first(lambda: open_run(config.output_dir, config))
         if is_done(folder):
-            ranks.first(lambda: say_finished(folder))
+            ranks.first(lambda: say_finished(folder, model_folder))
         else:
             started = time.monotonic()
             train(folder)
@@ -47,8 +48,11 @@ def run_once(
     return folder / model_folder
 
 
-def say_finished(folder: Path) -> None:
-    """Say that there is nothing left to do."""
+def say_finished(folder: Path, result: str = "") -> None:
+    """Say that there is nothing left to do; raises UserError where what the run has made is gone."""
+    require(
+        (folder / result).exists(), f"{folder} is finished, but its {result} is gone; remove that folder to train again"
+    )
     print(f"{folder} is finished, and nothing was done; for another run choose another output_dir", flush=True)
 
 

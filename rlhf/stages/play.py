@@ -50,20 +50,21 @@ def by_hand(spec: EnvironmentSpec, examples: list[Example]) -> Iterator[float]:
     for number, example in enumerate(examples):
         [(environment, messages)] = environments.open([example])
         show(messages)
-        earned, ending = 0.0, "max_turns"
+        earned, ending, metrics = 0.0, "max_turns", dict[str, float]()
         for turn in range(1, spec.max_turns + 1):
             text = read_turn()
             if text is None:
                 return
             [step] = environments.step([(environment, text)], [number], turn)
             earned += step.reward
+            metrics |= step.metrics
             print(f"  {step.reward:+.4g}")
             said = step.observation
             show([{"role": "user", "content": said}] if isinstance(said, str) else said)
             if step.done:
                 ending = "done"
                 break
-        show_end(ending, earned, dict(step.metrics))
+        show_end(ending, earned, metrics)
         yield earned
 
 

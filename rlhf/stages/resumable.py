@@ -5,6 +5,7 @@ Its own checkpoints are partly pickles and not verified. The overrides below are
 """
 
 import dataclasses
+import hashlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,16 @@ class Resumable:
     checkpoints: CheckpointManager
     held_out: HeldOut
     skipped_in_a_row = 0
+    fingerprint: dict[str, Any] | None = None
+
+    def create_scheduler(self: Any, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The schedule; a run that is too short for a step of warm-up has none.
+
+        transformers rounds it up to a step, whose learning rate is 0: of one step nothing would be left.
+        """
+        if self.args.warmup_steps * num_training_steps < 1:
+            self.args.warmup_steps = 0
+        return super().create_scheduler(num_training_steps, optimizer)  # type: ignore[misc]
 
     def _run_epoch(self: Any, *, epoch: int, **arguments: Any) -> None:
         checkpoint, resumed_epoch = arguments["resume_from_checkpoint"], arguments["epochs_trained"]
@@ -80,6 +91,7 @@ class Resumable:
             "rng": rng_state(),
             "rng_at_epoch_start": self.rng_at_epoch_start,
             "held_out": self.held_out.state_dict(),
+            "data": self._data(),
         }
         save_state(folder, PARAMETERS, trainable(self.model))
         save_state(folder, TRAINING, training)
@@ -87,6 +99,12 @@ class Resumable:
 
     def _load_from_checkpoint(self: Any, resume_from_checkpoint: str, model: "nn.Module | None" = None) -> None:
         folder = Path(resume_from_checkpoint)
+        data = load_state(folder, TRAINING).get("data", self._data())  # none of an earlier release
+        require(
+            data == self._data(),
+            f"{folder} was made with other training data ({data['rows']} rows; there are {self._data()['rows']} now); "
+            "restore them, or choose another output_dir",
+        )
         load_parameters(trainable(self.model), load_state(folder, PARAMETERS), folder)
 
     def _load_optimizer_and_scheduler(self: Any, checkpoint: str | None) -> None:
@@ -95,6 +113,15 @@ class Resumable:
             self._load_optimizer_state(saved["optimizer"], Path(checkpoint))
             self.lr_scheduler.load_state_dict(saved["schedule"])
             self.held_out.load_state_dict(saved.get("held_out"))  # none of an earlier release
+
+    def _data(self: Any) -> dict[str, Any]:
+        """What tells the training data from others."""
+        if self.fingerprint is None:
+            digest = hashlib.sha256()
+            for row in self.train_dataset:
+                digest.update(repr(sorted(row.items())).encode())
+            self.fingerprint = {"rows": len(self.train_dataset), "sha256": digest.hexdigest()}
+        return dict(self.fingerprint)
 
     def _optimizer_state(self: Any) -> dict[str, Any]:
         return self.optimizer.state_dict()

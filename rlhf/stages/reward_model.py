@@ -65,7 +65,13 @@ def _run(config: RewardModelConfig, folder: Path, ranks: Ranks) -> None:
     import transformers
 
     pairs = load_training_pairs(config.data)  # first: a bad row must not cost a model load
-    pairs += mismatched(pairs, round(config.mismatched * len(pairs)), config.seed)
+    n_mismatched = round(config.mismatched * len(pairs)) or int(config.mismatched > 0)
+    wrong_prompts = mismatched(pairs, n_mismatched, config.seed)
+    require(
+        config.mismatched == 0 or bool(wrong_prompts),
+        f"mismatched is {config.mismatched}, but all rows have one prompt; set it to 0",
+    )
+    pairs += wrong_prompts
     held_out_pairs = load_held_out_pairs(config.data)
     warn_of_leak([chosen for chosen, _ in pairs], [chosen for chosen, _ in held_out_pairs])
     require(

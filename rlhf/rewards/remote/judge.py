@@ -15,7 +15,11 @@ from rlhf.rewards.turns import NamedReward, as_turns, text_of
 
 CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "rlhf", "judge.sqlite")
 MOST_WITHOUT_A_SCORE = 0.5  # share of a batch; beyond that the rubric is at fault
-_SCORE = re.compile(r"score[^\w-]{0,4}(-?\d+(?:\.\d+)?)(?![\d.]*\d)", re.IGNORECASE)
+_SCORE = re.compile(
+    r"score(?:\s*[(\[][^)\]\n]*[)\]]|\s+\d+\s*-\s*\d+(?=\s*:))?"  # a word about the range
+    r"[^\w-]{0,8}(-?\d+(?:\.\d+)?)(?![\d.]*\d)(?!\s*-\s*\d)(?!e)",  # no part of a number or a range
+    re.IGNORECASE,
+)
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 FORM = """
 
@@ -40,10 +44,10 @@ class Judge(NamedReward):
     `retries`, `concurrency` and `key_env` are as in `Server`; failed tries are counted in the metrics
     `judge_errors/KIND`.
 
-    An answer without a number in the range gives None, and counts in the metric `judge_no_score`; RewardError where
-    most of a batch, of 4 or more, is like that, and for a service that keeps failing. The answers are in the column
-    `judge` of the table of samples. Raises ValueError for options that make no sense. Fooled by flattery, by length,
-    and by instructions in the response.
+    Does not apply to a row in which a column that the rubric names is None. An answer without a number in the range
+    gives None, and counts in the metric `judge_no_score`; RewardError where most of a batch of 4 or more is like that,
+    and for a service that keeps failing. The answers are in the column `judge` of the table of samples. Raises
+    ValueError for options that make no sense. Fooled by flattery, by length, and by instructions in the response.
     """
 
     def __init__(
@@ -77,18 +81,24 @@ class Judge(NamedReward):
         log_metric: LogMetric | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        answers = self.answers(prompts, completions, columns_of_data(columns), log_metric)
-        scores = [self.score(answer) for answer in answers]
-        missing = [answer for answer, score in zip(answers, scores, strict=True) if score is None]
-        if len(scores) >= 4 and len(missing) > MOST_WITHOUT_A_SCORE * len(scores):
+        data = columns_of_data(columns)
+        asked = [i for i in range(len(prompts)) if all(self._column(data, n)[i] is not None for n in self.columns)]
+        of_asked = {name: [values[i] for i in asked] for name, values in data.items()}
+        said = self.answers([prompts[i] for i in asked], [completions[i] for i in asked], of_asked, log_metric)
+        answers = [""] * len(prompts)
+        scores: list[float | None] = [None] * len(prompts)
+        for i, answer in zip(asked, said, strict=True):
+            answers[i], scores[i] = answer, self.score(answer)
+        missing = [answers[i] for i in asked if scores[i] is None]
+        if len(asked) >= 4 and len(missing) > MOST_WITHOUT_A_SCORE * len(asked):
             raise ServiceError(
-                f"{len(missing)} of {len(scores)} answers hold no score from {self.minimum:g} to {self.maximum:g}, for "
+                f"{len(missing)} of {len(asked)} answers hold no score from {self.minimum:g} to {self.maximum:g}, for "
                 f"example {shorten(missing[0])}; fix the rubric, or raise options.max_tokens"
             )
         if log_extra:
             log_extra(self.__name__, answers)
-        if log_metric and scores:
-            log_metric(f"{self.__name__}_no_score", len(missing) / len(scores))
+        if log_metric and asked:
+            log_metric(f"{self.__name__}_no_score", len(missing) / len(asked))
         return scores
 
     def explain(self, prompt: Any, completion: Any, **columns: Any) -> str:

@@ -34,8 +34,8 @@ class JsonValid(TextReward):
             return 1.0, "valid JSON"
         try:
             violation = next(self.validator.iter_errors(value), None)
-        except RecursionError:
-            return 0.5, "JSON, but too deeply nested for the schema"
+        except (RecursionError, OverflowError):
+            return 0.5, "JSON, but too deeply nested, or a number too large, for the schema"
         return (
             (1.0, "JSON that keeps to the schema")
             if violation is None

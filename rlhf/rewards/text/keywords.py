@@ -15,6 +15,9 @@ class Keywords(TextReward):
     """
 
     def __init__(self, words: Sequence[str], *, forbidden: Sequence[str] = ()) -> None:
+        for name, given in (("words", words), ("forbidden", forbidden)):
+            if isinstance(given, str) or not all(isinstance(word, str) for word in given):
+                raise ValueError(f"{name} is {given!r}; it must be a list of texts")
         if not words or not all([*words, *forbidden]):
             raise ValueError(f"words {list(words)} and forbidden {list(forbidden)}: need at least one word, none empty")
         self.words = {word: _whole_word(word) for word in words}

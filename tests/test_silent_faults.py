@@ -16,6 +16,7 @@ from rlhf.environments.stepping import Environments
 from rlhf.errors import EpisodeError, RewardError, UserError
 from rlhf.models.load import load_causal_lm
 from rlhf.report.tables import markdown_table
+from rlhf.report.write import build_report
 from rlhf.rewards import RewardSpec, RewardSum, WeightedReward
 from rlhf.rewards.code_text import code_of
 from rlhf.rewards.remote.judge import Judge
@@ -145,6 +146,17 @@ def test_text_is_a_prompt_where_the_settings_name_the_completion(tmp_path):
     assert (row.given, row.completion) == ("ARTICLE", "SUM")
 
 
+@pytest.mark.parametrize("style", [("from", "value", "human", "gpt"), ("role", "content", "user", "assistant")])
+def test_a_conversation_keeps_its_system_column(tmp_path, style):
+    role, said, user, assistant = style
+    turns = [{role: user, said: "Hi"}, {role: assistant, said: "Yes"}]
+    rows = [{"system": "Be terse.", "conversations": turns},
+            {"system": "Be terse.", "conversations": [{role: "system", said: "Be kind."}, *turns]}]  # fmt: skip
+    first, second = load_training(DataConfig(train=write_jsonl(tmp_path / "rows.jsonl", rows)))
+    assert [turn["content"] for turn in first.turns] == ["Be terse.", "Hi"]
+    assert [turn["content"] for turn in second.turns] == ["Be kind.", "Hi"]
+
+
 def test_an_empty_cell_is_no_reference(tmp_path):
     (tmp_path / "rows.csv").write_text("prompt,reference\na,\nb,c\n")
     assert [r.columns["reference"] for r in load_training(DataConfig(train=str(tmp_path / "rows.csv")))] == [None, "c"]
@@ -268,6 +280,14 @@ def test_a_finished_run_without_its_policy_is_an_error(tiny_models, pairs, tmp_p
     run_ppo(config).rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="is finished, but its policy is gone"):
         run_ppo(config)
+
+
+def test_a_run_with_infinite_scores_has_a_report(tiny_models, pairs, tmp_path):
+    run_ppo(make_config(tiny_models["gpt2"], pairs, num_updates=2, output_dir=str(tmp_path / "run")))
+    file = tmp_path / "run" / "metrics.jsonl"
+    first, last = map(json.loads, file.read_text().splitlines())
+    file.write_text(json.dumps(first) + "\n" + json.dumps(last | {"objective/score": math.inf}) + "\n")
+    assert (tmp_path / "report.html") in build_report([tmp_path / "run"], tmp_path / "report.html")
 
 
 def test_cells_of_a_card_hold_no_marks_of_a_table():

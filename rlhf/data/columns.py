@@ -41,7 +41,7 @@ def missing(name: str, needed: str, row: Mapping[str, Any], origin: str) -> User
 def _with_prompt(row: dict[str, Any], origin: str, prompt_names: Sequence[str]) -> dict[str, Any]:
     """The row with the prompt, or the conversation, that it has under another name, if any."""
     if row.get("conversations") is not None:
-        return {**row, "messages": row["conversations"]}
+        return {**row, "messages": _with_system(row["conversations"], row.get("system"))}
     found = [name for name in prompt_names if row.get(name) is not None]
     if len(found) > 1:
         raise UserError(
@@ -52,6 +52,14 @@ def _with_prompt(row: dict[str, Any], origin: str, prompt_names: Sequence[str]) 
     row = {**row, "prompt": row[found[0]]}
     answers = found == ["question"] and isinstance(row.get("answer"), str)
     return {**row, "completion": row["answer"]} if answers and row.get("completion") is None else row
+
+
+def _with_system(turns: Any, system: Any) -> Any:
+    """The turns behind what a column of its own says to the system, as rows of ShareGPT have it."""
+    if not (isinstance(system, str) and system and isinstance(turns, list) and turns and isinstance(turns[0], dict)):
+        return turns
+    role, said = ("from", "value") if "from" in turns[0] else ("role", "content")
+    return turns if turns[0].get(role) == "system" else [{role: "system", said: system}, *turns]
 
 
 def _there(row: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import isfinite, nan
 from statistics import fmean, stdev
 
 from rlhf.report.compare import Group
@@ -112,8 +113,9 @@ def _ends_of(rows: list[Row], stage: str) -> tuple[str, Ends]:
         names = [name for wanted in OF_A_ROLLOUT for name in names if fnmatchcase(name, wanted)]
     ends: Ends = {}
     for name in names:
-        values = [float(row[name]) for row in rows if name in row]  # not all updates have all: a reused batch has no KL
-        ends[name] = (fmean(values[:size]), fmean(values[-size:]))
+        values = [float(row[name]) for row in rows if isfinite(row.get(name, nan))]  # a reused batch has no KL
+        if values:
+            ends[name] = (fmean(values[:size]), fmean(values[-size:]))
     what = "update" if stage == "ppo" else "step"
     span = f"first and last {size} {what}s" if size > 1 else f"first and last {what}"
     return f"Means over the training batches of the {span}: hollow and filled.", ends

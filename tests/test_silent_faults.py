@@ -9,7 +9,15 @@ import torch
 from tiny_data import TEXTS, write_jsonl
 from tiny_runs import Crash, make_config
 
-from rlhf.config import CheckpointConfig, DataConfig, EnvironmentSpec, ModelConfig, RewardModelConfig, SFTConfig
+from rlhf.config import (
+    CheckpointConfig,
+    DataConfig,
+    EnvironmentSpec,
+    ModelConfig,
+    RewardModelConfig,
+    SFTConfig,
+    ValueWarmup,
+)
 from rlhf.data.examples import load_training
 from rlhf.environments.contract import Step
 from rlhf.environments.stepping import Environments
@@ -19,6 +27,7 @@ from rlhf.report.tables import markdown_table
 from rlhf.report.write import build_report
 from rlhf.rewards import RewardSpec, RewardSum, WeightedReward
 from rlhf.rewards.code_text import code_of
+from rlhf.rewards.logged import Logged
 from rlhf.rewards.remote.judge import Judge
 from rlhf.stages.ppo import run_ppo
 from rlhf.stages.sft import run_sft
@@ -275,6 +284,14 @@ def test_a_config_that_was_edited_costs_no_checkpoint(tiny_models, pairs, tmp_pa
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
 
 
+def test_a_run_that_was_all_warm_up_says_so(tiny_models, pairs, tmp_path, capsys):
+    warmup = ValueWarmup(explained_variance=9.0, max_updates=2)
+    run_ppo(make_config(tiny_models["gpt2"], pairs, num_updates=2, value_warmup=warmup, output_dir=str(tmp_path / "a")))
+    assert "the policy was not trained" in capsys.readouterr().err
+    run_ppo(make_config(tiny_models["gpt2"], pairs, num_updates=3, value_warmup=warmup, output_dir=str(tmp_path / "b")))
+    assert "the policy was not trained" not in capsys.readouterr().err
+
+
 def test_a_finished_run_without_its_policy_is_an_error(tiny_models, pairs, tmp_path):
     config = make_config(tiny_models["gpt2"], pairs, num_updates=1, output_dir=str(tmp_path / "run"))
     run_ppo(config).rename(tmp_path / "elsewhere")
@@ -332,6 +349,17 @@ def test_an_environment_changes_no_data(tmp_path):
     assert [messages[-1]["content"] for _, messages in episodes] == ["Hi!", "Hi!"]
     assert json.dumps(examples[0].columns["todo"]) == '["a"]'
     assert examples[0].turns[-1]["content"] == "Hi"
+
+
+def test_a_metric_of_some_episodes_is_their_mean_however_they_are_batched():
+    parts = []
+    for values in ([100.0], [0.0, 0.0, 0.0, 0.0]):
+        logged, batch = Logged(), Logged()
+        batch.log_metric("found", sum(values) / len(values), samples=len(values))
+        batch.log_metric("turns", 2.0)
+        logged.add("environment", batch, 4)
+        parts.append((logged, 4))
+    assert Logged.concatenate(parts).metric_means() == {"reward_metric/found": 20.0, "reward_metric/turns": 2.0}
 
 
 def test_one_object_for_two_episodes_is_an_error(tmp_path):

@@ -23,7 +23,7 @@ class Returns:
             log_metric("done", sum(each.ending == "done" for each in episode) / len(episode))
         for name in sorted({name for each in episode for name in each.metrics}):
             measured = [each.metrics[name] for each in episode if name in each.metrics]
-            log_metric(name, sum(measured) / len(measured))
+            log_metric(name, sum(measured) / len(measured), samples=len(measured))
         return [each.total for each in episode]
 
     def explain(self, prompt: Any, completion: Any, *, episode: Episode, **columns: Any) -> str:

@@ -67,7 +67,12 @@ class TrainerState:
 
 Item = float | SpanReward | None
 LogExtra = Callable[[str, Sequence[Any]], None]
-LogMetric = Callable[[str, float], None]
+
+
+class LogMetric(Protocol):
+    """Logs a metric of the batch: the mean of all its samples, or of so many of them."""
+
+    def __call__(self, name: str, value: float, samples: int = 0) -> None: ...
 
 
 class ServiceError(RewardError):

@@ -13,7 +13,7 @@ class Logged:
 
     Attributes:
         extra: by column, [B] values; None where a batch did not log the column.
-        metrics: by name, every value that was logged, and the number of samples that it stands for.
+        metrics: by name, every value that was logged, and the number of samples that it stands for; 0: an equal share.
     """
 
     extra: dict[str, list[Any]] = field(default_factory=dict)
@@ -23,22 +23,22 @@ class Logged:
         """Add values to a column; in the end there must be one per sample."""
         self.extra.setdefault(str(column), []).extend(plain(value) for value in values)
 
-    def log_metric(self, name: str, value: float) -> None:
-        """Add a value to a metric; raises ValueError unless it is a finite number."""
+    def log_metric(self, name: str, value: float, samples: int = 0) -> None:
+        """Add a value, the mean of so many samples (0: of an equal share); raises ValueError unless it is finite."""
         try:
-            self.metrics.setdefault(str(name), []).append((finite(value), 1.0))
+            self.metrics.setdefault(str(name), []).append((finite(value), float(samples)))
         except ValueError as error:
             raise ValueError(f"metric {name!r} is {value!r}; it must be a finite number") from error
 
     def add(self, reward: str, other: "Logged", n_samples: int) -> None:
         """Take over what one reward logged about the samples; names that another one has used get its own in front.
 
-        The values of a metric share the samples.
+        The values of a metric share the samples, unless it was said what they stand for.
         """
         for name, column in list(other.extra.items()):
             self.extra[f"{reward}/{name}" if name in self.extra else name] = column
         for name, pairs in list(other.metrics.items()):
-            shared = [(value, n_samples / len(pairs)) for value, _ in pairs]
+            shared = [(value, n or n_samples / len(pairs)) for value, n in pairs]
             self.metrics[f"{reward}/{name}" if name in self.metrics else name] = shared
 
     @classmethod

@@ -1,5 +1,6 @@
 """The PPO stage: from a config to a trained policy on disk."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +74,12 @@ def run_ppo(config: PPOConfig, prompts: Iterable[Any] | None = None, callbacks: 
     def train_policy(folder: Path) -> None:
         trainer = build_trainer(config, rewards, accelerator, prompts, callbacks)
         train(trainer, folder, held_out_of(trainer, folder))
+        if trainer.warming_up and accelerator.is_main_process:
+            print(
+                "all updates were critic warm-up (value_warmup): the policy was not trained",
+                file=sys.stderr,
+                flush=True,
+            )
 
     return run_once(config, Ranks.of(accelerator), POLICY_FOLDER, train_policy)
 

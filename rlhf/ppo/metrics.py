@@ -6,7 +6,7 @@ from rlhf.rewards import Scores
 
 
 def rollout_metrics(
-    rollout: Rollout, component_scores: Scores, kl_coef: float, with_critic: bool, is_old: bool
+    rollout: Rollout, component_scores: Scores, kl_coef: float, with_critic: bool, is_old: bool = False
 ) -> dict[str, float]:
     """Metrics of one rollout, before the policy is updated on it.
 

@@ -41,11 +41,11 @@ class Resumable:
     fingerprint: dict[str, Any] | None = None
 
     def create_scheduler(self: Any, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The schedule; a run that is too short for a step of warm-up has none.
+        """The schedule; a run of one step has no warm-up.
 
-        transformers rounds it up to a step, whose learning rate is 0: of one step nothing would be left.
+        transformers rounds it up to a step, whose learning rate is 0: nothing would be left.
         """
-        if self.args.warmup_steps * num_training_steps < 1:
+        if num_training_steps == 1:
             self.args.warmup_steps = 0
         return super().create_scheduler(num_training_steps, optimizer)  # type: ignore[misc]
 

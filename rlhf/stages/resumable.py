@@ -99,17 +99,17 @@ class Resumable:
 
     def _load_from_checkpoint(self: Any, resume_from_checkpoint: str, model: "nn.Module | None" = None) -> None:
         folder = Path(resume_from_checkpoint)
-        data = load_state(folder, TRAINING).get("data", self._data())  # none of an earlier release
-        require(
-            data == self._data(),
-            f"{folder} was made with other training data ({data['rows']} rows; there are {self._data()['rows']} now); "
-            "restore them, or choose another output_dir",
-        )
         load_parameters(trainable(self.model), load_state(folder, PARAMETERS), folder)
 
     def _load_optimizer_and_scheduler(self: Any, checkpoint: str | None) -> None:
         if checkpoint is not None:
             saved = load_state(Path(checkpoint), TRAINING)
+            data, now = saved.get("data", self._data()), self._data()  # none of an earlier release
+            require(
+                data == now,
+                f"{checkpoint} was made with other training data ({data['rows']} rows; there are {now['rows']} now); "
+                "restore them, or choose another output_dir",
+            )
             self._load_optimizer_state(saved["optimizer"], Path(checkpoint))
             self.lr_scheduler.load_state_dict(saved["schedule"])
             self.held_out.load_state_dict(saved.get("held_out"))  # none of an earlier release

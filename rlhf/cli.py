@@ -7,6 +7,8 @@ import difflib
 import importlib
 import logging
 import os
+import select
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -82,6 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     name, *rest = argv or ["help"]
     try:
         dispatch(name, rest)
+        sys.stdout.flush()
     except OtherRankError:
         let_others_speak()
         sys.exit(2)
@@ -92,6 +95,18 @@ def main(argv: list[str] | None = None) -> None:
             print(f"rlhf {name}: {stop}")
     except KeyboardInterrupt:
         sys.exit(_fail(name, "interrupted", status=130))
+    except BrokenPipeError:
+        end_if_nobody_reads()
+        raise
+
+
+def end_if_nobody_reads() -> None:
+    """Exit like other programs do whose reader has left (`rlhf ppo --help | head`); return if that is not so."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    if any(event & select.POLLERR for _, event in poll.poll(0)):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left would fail once more at exit
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def dispatch(name: str, argv: list[str]) -> None:

@@ -318,6 +318,14 @@ def test_help_has_every_key_with_default_and_sentence_in_80_columns(stage, capsy
             assert setting.section
 
 
+@pytest.mark.parametrize("command", ["ppo --help", "--help", "--print_shtab bash"])
+def test_a_reader_that_leaves_is_no_error(command):
+    line = f"{sys.executable} -m rlhf {command} | true"
+    done = subprocess.run(["bash", "-c", f"{line}; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.strip() in ("0", "141")
+
+
 def test_help_is_grouped_and_shows_choices(capsys):
     with pytest.raises(SystemExit):
         main(["ppo", "--help"])

@@ -5,8 +5,9 @@ from chat_templates import BOS, CHATML, ids, tokenizer_of
 
 from rlhf.config import DataConfig
 from rlhf.data.assistant_turns import assistant_mask
-from rlhf.data.chat import prompt_ids
+from rlhf.data.chat import prompt_ids, renderer
 from rlhf.data.examples import TokenizedExample, tokenize
+from rlhf.data.messages import read_turns
 from rlhf.data.parsing import parse_row
 from rlhf.data.rendering import Rendering
 from rlhf.errors import UserError
@@ -148,6 +149,37 @@ def test_tools_and_tool_calls_reach_the_template():
     )  # fmt: skip
     assert row.example.columns["tools"] == [WEATHER]
     assert tokenized("qwen3", {"prompt": turns("user: Hi"), "tools": []}).prompt_ids == ids(*AS_CHAT["qwen3"])
+
+
+@pytest.mark.parametrize("template", ["qwen3", "deepseek"])
+def test_arguments_of_tool_calls_may_be_json_text(template):
+    """OpenAI has them as text: a template that writes JSON must not quote it again, one that joins texts gets text."""
+    tokenizer = tokenizer_of("qwen3")
+    if template == "deepseek":
+        assert tokenizer.chat_template.count("call.function | tojson") == 1
+        tokenizer.chat_template = tokenizer.chat_template.replace(
+            "call.function | tojson", "call.function.name + ' ' + call.function.arguments"
+        )
+    render = renderer(tokenizer)
+    said = []
+    for arguments in ({"city": "Zürich"}, '{"city": "Zürich"}'):
+        call = {"type": "function", "function": {"name": "weather", "arguments": arguments}}
+        conversation = read_turns(
+            [*turns("user: Rain?"), {"role": "assistant", "tool_calls": [call]}, *turns("tool: no")], ""
+        )
+        said.append(render(conversation, None).text)
+    assert said[0] == said[1]
+    expected = {
+        "qwen3": '{"name": "weather", "arguments": {"city": "Zürich"}}',
+        "deepseek": 'weather {"city": "Zürich"}',
+    }
+    assert f"<tool_call>{expected[template]}</tool_call>" in said[0]
+
+
+def test_arguments_that_are_no_json():
+    call = {"function": {"name": "f", "arguments": "{city"}}
+    with pytest.raises(UserError, match="row 1: the arguments of a tool call are text, but not JSON"):
+        read_turns([{"role": "assistant", "tool_calls": [call]}], "row 1")
 
 
 NOT_READ = {

@@ -23,6 +23,23 @@ HI, HO, AND, YES = (
 CALL = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "f"}}]}
 
 
+# --- cells of tables
+
+
+@pytest.mark.parametrize("spelled", [json.dumps, str], ids=["JSON", "Python"])
+def test_a_conversation_in_a_cell(spelled):
+    """What pandas writes into a CSV, and what people write there by hand."""
+    assert parse_row({"prompt": spelled([HI, HO, AND])}, "row") == parse_row({"prompt": [HI, HO, AND]}, "row")
+    assert parse_row({"messages": spelled([HI, HO])}, "row") == parse_row({"messages": [HI, HO]}, "row")
+    pair = {"chosen": [HI, HO], "rejected": [HI, YES]}
+    assert parse_pair({name: spelled(value) for name, value in pair.items()}, "row") == parse_pair(pair, "row")
+
+
+@pytest.mark.parametrize("text", ["[{", '[{"a": 1}]', "[1, 2]", "[{'role': open}]"])
+def test_text_that_only_looks_like_a_conversation(text):
+    assert parse_row({"prompt": text}, "row").given == text
+
+
 # --- names of columns
 
 

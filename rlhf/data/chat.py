@@ -4,6 +4,7 @@ What looks like one ("<|eos|>", "<|im_start|>system") in a prompt or a completio
 Only the chat template, BOS, and the token that ends a completion, are control tokens.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -135,15 +136,9 @@ def renderer(
         if cut is not None and control is not None:
             turns, tools = (mapped(value, lambda text: control.sub(rf"\1{cut}", text)) for value in (turns, tools))
         goes_on = add_generation_prompt and turns[-1]["role"] == "assistant"
+        options = {"add_generation_prompt": add_generation_prompt and not goes_on, "continue_final_message": goes_on}
         try:
-            text = tokenizer.apply_chat_template(
-                list(turns),
-                tools=tools or None,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt and not goes_on,
-                continue_final_message=goes_on,
-                **arguments,
-            )
+            text = _applied(tokenizer, turns, tools=tools or None, **options, **arguments)
         except Exception as error:  # templates are programs
             roles, last = ", ".join(turn["role"] for turn in turns), turns[-1]["content"][:60]
             raise UserError(
@@ -152,6 +147,27 @@ def renderer(
         return Rendered(text, cut)
 
     return render
+
+
+def _applied(tokenizer: "PreTrainedTokenizerFast", turns: Sequence[Message], **options: Any) -> str:
+    """The turns in the template, which may want the arguments of tool calls as JSON text (DeepSeek's)."""
+    try:
+        return str(tokenizer.apply_chat_template(list(turns), tokenize=False, **options))
+    except TypeError:
+        as_text = [_with_text_arguments(turn) for turn in turns]
+        if as_text == list(turns):
+            raise
+        return str(tokenizer.apply_chat_template(as_text, tokenize=False, **options))
+
+
+def _with_text_arguments(turn: Message) -> Message:
+    calls = [
+        {**call, "function": {**function, "arguments": json.dumps(function["arguments"], ensure_ascii=False)}}
+        if isinstance(function := call.get("function"), dict) and "arguments" in function
+        else call
+        for call in turn.get("tool_calls", ())
+    ]
+    return {**turn, "tool_calls": calls} if calls else turn
 
 
 def strings(value: Any) -> Iterator[str]:

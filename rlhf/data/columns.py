@@ -3,12 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rlhf.data.messages import turns_in_cell
 from rlhf.errors import UserError
 
 RESERVED_COLUMNS = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
 """The names of what rewards receive besides the columns."""
 PROMPT_NAMES = ("query", "question", "text")
 """What a prompt is called where no column is called prompt."""
+CONVERSATIONS = ("prompt", "completion", "chosen", "rejected", "messages", "conversations")
+"""Columns that may hold turns."""
 SHOWN = 12
 
 
@@ -25,6 +28,7 @@ def with_known_names(
         if given not in row:
             raise UserError(f"{origin}: data.columns.{name} is {given!r}, but there is no such column{_there(row)}")
     row = {**row, **{name: row[given] for name, given in columns.items()}}
+    row |= {name: turns_in_cell(row[name]) for name in CONVERSATIONS if name in row}
     taken = next((name for name in RESERVED_COLUMNS if name in row), None)
     if taken:
         raise UserError(f"{origin}: a column is called {taken}, as is what rewards receive; rename it")

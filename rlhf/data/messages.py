@@ -1,5 +1,6 @@
 """Turns of conversations in the forms in which data sets have them: OpenAI's, ShareGPT's, Anthropic's transcripts."""
 
+import ast
 import json
 import re
 from typing import Any
@@ -28,6 +29,20 @@ def read_turns(value: Any, where: str) -> list[Message]:
     if not isinstance(value, list) or not value:
         raise UserError(f"{where} is {type(value).__name__}; it must be a string or a list of messages")
     return [_turn(message, where) for message in value]
+
+
+def turns_in_cell(value: Any) -> Any:
+    """The turns that the text of a table's cell spells out, in JSON or as Python prints them; else the value itself."""
+    if not isinstance(value, str) or not value.lstrip().startswith("[{"):
+        return value
+    for read in (json.loads, ast.literal_eval):
+        try:
+            turns = read(value.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if all(isinstance(turn, dict) and ("role" in turn or "from" in turn) for turn in turns):
+            return turns
+    return value
 
 
 def final_answer(turns: list[Message], where: str) -> str:
@@ -90,11 +105,26 @@ def _turn(message: Any, where: str) -> Message:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise UserError(f"{where}: each message must have a role and a string as content")
     if message.get("tool_calls"):
-        message = {"content": "", **message}
+        calls = message["tool_calls"]
+        if not isinstance(calls, list):
+            raise UserError(f"{where}: tool_calls is {type(calls).__name__}; it must be a list of calls")
+        message = {"content": "", **message, "tool_calls": [_with_arguments(call, where) for call in calls]}
     if not isinstance(message.get("content"), str):
         raise UserError(f"{where}: each message must have a role and a string as content")
     more = {name: value for name, value in message.items() if name not in ("role", "content") and value not in ([], "")}
     return {"role": message["role"], "content": message["content"], **more}
+
+
+def _with_arguments(call: Any, where: str) -> Any:
+    """The call with arguments that are an object: OpenAI writes them as JSON text, templates write the JSON."""
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        arguments = json.loads(function["arguments"] or "{}")
+    except ValueError as error:
+        raise UserError(f"{where}: the arguments of a tool call are text, but not JSON ({error})") from error
+    return {**call, "function": {**function, "arguments": arguments}}
 
 
 def _from_sharegpt(message: dict[str, Any], where: str) -> Message:

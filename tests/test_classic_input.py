@@ -336,3 +336,9 @@ def test_responses_of_the_reference(folder, queries):
         one, reference = trainer.generate(queries[0], **greedy)
         assert one.shape[0] == reference.shape[0] == 1
         assert reference[0].tolist() == first[0].tolist()
+
+
+def test_a_horizon_that_could_turn_the_penalty_around():
+    with pytest.raises(UserError, match=r"^horizon is 1\.5, at most a fifth of batch_size 8.* make it at least 8$"):
+        PPOConfig(batch_size=8, mini_batch_size=8, horizon=1.5)
+    PPOConfig(batch_size=8, mini_batch_size=8, horizon=1.5, adap_kl_ctrl=False)

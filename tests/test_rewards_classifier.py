@@ -1,6 +1,8 @@
 """A text classifier as a reward: outputs by hand from its logits, its own tokenizer, truncation, batches."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -151,3 +153,12 @@ def test_a_model_with_one_label_is_a_reward_model(tmp_path):
         RewardSum.from_specs([RewardSpec(path="classifier", args={"path": folder, "label": 0})])
     with pytest.raises(RewardError, match="does not exist"):
         RewardSum.from_specs([RewardSpec(path="classifier", args={"path": "./nowhere", "label": 0})])
+
+
+def test_an_empty_text_where_the_tokenizer_adds_nothing(folder):
+    """A response may end at once, and the one batch may hold nothing else."""
+    file = Path(folder) / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"post_processor": None}))
+    reward = Classifier(folder, "POSITIVE")
+    empty, point = scores(reward, ["", ""]).components["c"], scores(reward, ["."]).components["c"]
+    assert empty == pytest.approx(point * 2, abs=1e-6)

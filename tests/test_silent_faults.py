@@ -244,6 +244,11 @@ def crash_in_the_third(method):
     [
         ({"rewards": [RewardSpec(path="length", weight=0.0)]}, "all rewards have weight 0"),
         ({"missing_eos_penalty": -1.0}, "missing_eos_penalty is -1.0; it must"),
+        ({"advantage": "rloo", "gamma": 0.9}, "gamma is set, but advantage is rloo, which asks no critic; leave it"),
+        (
+            {"advantage": "group_relative", "vf_coef": 0.1, "critic": "shared"},
+            "critic and vf_coef are set, but advantage is group_relative",
+        ),
         ({"advantage": "rloo", "whiten_rewards": True}, "whiten_rewards is true, but advantage rloo sums the rewards"),
     ],
 )

@@ -152,6 +152,11 @@ class PPOConfig:
             not self.push_to_hub_if_best_kwargs or "repo_id" in self.push_to_hub_if_best_kwargs,
             "push_to_hub_if_best_kwargs has no repo_id; give the name of the repository to push to",
         )
+        require(
+            not self._is_steered() or self.batch_size < 5 * self.horizon,
+            f"horizon is {self.horizon}, at most a fifth of batch_size {self.batch_size}, so that the KL coefficient "
+            f"could turn negative; make it at least {self.batch_size}",
+        )
         require_divides(
             "batch_size", self.batch_size, "mini_batch_size * gradient_accumulation_steps", self.backward_batch_size
         )
@@ -202,7 +207,6 @@ class PPOConfig:
         normalization: Literal["none", "scale", "standardize"] = "none"
         if self.use_score_scaling:
             normalization = "standardize" if self.use_score_norm else "scale"
-        is_steered = self.adap_kl_ctrl and self.init_kl_coef > 0  # a factor leaves 0 as it is
         return native.PPOConfig(
             data=native.DataConfig(train="queries"),
             rewards=[RewardSpec(path="classic.scores")],
@@ -224,13 +228,16 @@ class PPOConfig:
             critic="shared",
             kl_coef=self.init_kl_coef,
             kl_estimator=KL_ESTIMATORS[self.kl_penalty],
-            adaptive_kl_target=self.target if is_steered else None,
-            adaptive_kl_horizon=round(self.horizon) if is_steered else native.PPOConfig.adaptive_kl_horizon,
+            adaptive_kl_target=self.target if self._is_steered() else None,
+            adaptive_kl_horizon=round(self.horizon) if self._is_steered() else native.PPOConfig.adaptive_kl_horizon,
             score_normalization=normalization,
             score_clip=self.score_clip,
             whiten_rewards=self.whiten_rewards,
             seed=self.seed,
         )
+
+    def _is_steered(self) -> bool:
+        return self.adap_kl_ctrl and self.init_kl_coef > 0  # a factor leaves 0 as it is
 
     def _changed(self) -> set[str]:
         """Fields that differ from their defaults."""

@@ -1,11 +1,15 @@
 """The critic of the PPO stage."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from rlhf.config.checks import require, require_finite, require_not_negative
 
 Critic = Literal["shared", "detached", "adapter", "branch", "separate"]
+OF_THE_CRITIC = (
+    "critic", "critic_layers", "keep_critic", "critic_learning_rate", "vf_coef", "value_clip_range", "gamma",
+    "gae_lambda",
+)  # fmt: skip
 WITH_ADAPTERS = ("adapter", "branch")
 """Critics that have adapters of their own."""
 
@@ -30,17 +34,21 @@ class ValueWarmup:
         require_not_negative(self, "max_updates")
 
 
-def require_no_critic(
-    advantage: str, layers: int | None, keep: bool, warmup: ValueWarmup, whiten_rewards: bool
-) -> None:
-    """Raise UserError for what belongs to a critic that the advantage does not ask."""
-    for name, is_set in (("critic_layers", layers is not None), ("keep_critic", keep),
-                         ("value_warmup.max_updates", warmup.max_updates > 0)):  # fmt: skip
-        require(not is_set, f"{name} is set, but advantage is {advantage}, which asks no critic; leave it out")
+def require_no_critic(config: Any) -> None:
+    """Raise UserError for what a PPOConfig has set of a critic, whose advantage asks none."""
+    defaults = {field.name: field.default for field in fields(config)}
+    is_set = {name: getattr(config, name) != defaults[name] for name in OF_THE_CRITIC}
+    is_set["value_warmup.max_updates"] = config.value_warmup.max_updates > 0
+    names = [name for name, changed in is_set.items() if changed]
     require(
-        not whiten_rewards,
-        f"whiten_rewards is true, but advantage {advantage} sums the rewards of a response, each of which that shifts: "
-        "long responses would be paid for their length; leave it out",
+        not names,
+        f"{' and '.join(names)} {'are' if len(names) > 1 else 'is'} set, but advantage is {config.advantage}, which "
+        f"asks no critic; leave {'them' if len(names) > 1 else 'it'} out",
+    )
+    require(
+        not config.whiten_rewards,
+        f"whiten_rewards is true, but advantage {config.advantage} sums the rewards of a response, each of which that "
+        "shifts: long responses would be paid for their length; leave it out",
     )
 
 

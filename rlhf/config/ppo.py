@@ -248,9 +248,7 @@ class PPOConfig:
         require_corrected(self)
         require_critic(self.critic, self.critic_layers, with_adapters=self.lora is not None, is_used=self.uses_critic)
         if not self.uses_critic:
-            require_no_critic(
-                self.advantage, self.critic_layers, self.keep_critic, self.value_warmup, self.whiten_rewards
-            )
+            require_no_critic(self)
         require_trainable(self.lora, self.model)
 
     def _derive(self) -> None:

@@ -161,13 +161,14 @@ def _applied(tokenizer: "PreTrainedTokenizerFast", turns: Sequence[Message], **o
 
 
 def _with_text_arguments(turn: Message) -> Message:
-    calls = [
-        {**call, "function": {**function, "arguments": json.dumps(function["arguments"], ensure_ascii=False)}}
-        if isinstance(function := call.get("function"), dict) and "arguments" in function
-        else call
-        for call in turn.get("tool_calls", ())
-    ]
-    return {**turn, "tool_calls": calls} if calls else turn
+    if not turn.get("tool_calls"):
+        return turn
+    calls = [dict(call) for call in turn["tool_calls"]]
+    for call in calls:
+        if "arguments" in call.get("function", ()):
+            text = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+            call["function"] = {**call["function"], "arguments": text}
+    return {**turn, "tool_calls": calls}
 
 
 def strings(value: Any) -> Iterator[str]:

@@ -76,7 +76,8 @@ class Classifier(NamedReward):
         """The score of each text, similar lengths together, and how many of them were cut."""
         import torch
 
-        encoded = self.tokenizer(texts, truncation=False, split_special_tokens=True)["input_ids"] if texts else []
+        encoded = self._ids(texts)
+        texts = [text if ids else "." for text, ids in zip(texts, encoded, strict=True)]  # it must read something
         cut = sum(len(ids) > self.max_length for ids in encoded)
         order = sorted(range(len(texts)), key=lambda row: len(encoded[row]))
         scores = [0.0] * len(texts)
@@ -110,6 +111,9 @@ class Classifier(NamedReward):
             others = [number for number in range(logits.shape[1]) if number != self.label]
             log_odds = mine - torch.logsumexp(logits[:, others], dim=-1)
         return log_odds if self.output == "log_odds" else torch.sigmoid(log_odds)
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        return self.tokenizer(texts, truncation=False, split_special_tokens=True)["input_ids"] if texts else []
 
     def _text(self, prompt: Any, completion: Any) -> str:
         if not self.with_prompt:

@@ -124,7 +124,7 @@ def test_gae_with_the_settings_of_the_config(trainer):
     ],
 )  # fmt: skip
 def test_advantages_without_a_critic(trainer, advantage, expected):
-    config = plain_config(trainer, advantage=advantage, num_generations=2, gamma=0.5)
+    config = plain_config(trainer, advantage=advantage, num_generations=2)
     advantages, returns = advantages_and_returns(config, REWARDS, VALUES, MASK)
     torch.testing.assert_close(advantages, torch.where(MASK, torch.tensor(expected).unsqueeze(-1), 0.0))
     assert not returns.any()

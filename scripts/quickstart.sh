@@ -3,7 +3,7 @@
 # options are passed on, for example: bash scripts/quickstart.sh --seed 1 --output_dir runs/quickstart-1
 # It fine-tunes SmolLM2-135M-Instruct; --config configs/from_scratch.yaml needs no pretrained weights and no Node.
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-if [[ " $* " != *" --config"* ]]; then
+if [[ ! " $* " =~ " --config"|" -c "|.ya?ml" " ]]; then
   if rlhf fetch smollm2 && rlhf setup-render; then
     echo "About 10 minutes on 2 CPU cores with AVX512-BF16, 50 on 2 with AVX2 alone; stopped, it goes on where it was"
     set -- --config configs/quickstart.yaml "$@"

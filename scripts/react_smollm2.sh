@@ -4,6 +4,7 @@
 # Options go to the first pipeline, for example: bash scripts/react_smollm2.sh --seed 1
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 echo "About 90 minutes on 2 CPU cores with AVX512-BF16, hours with AVX2 alone, minutes on a GPU. Stop it when you like: the same command goes on where it was."
+trap 'exit 130' INT  # a run that Ctrl-C has ended, with a checkpoint, must not lead to the next one
 rlhf fetch smollm2
 rlhf setup-render
 

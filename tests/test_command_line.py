@@ -199,7 +199,7 @@ REFUSED = {
     "--adaptive_kl_horizon 7": "adaptive_kl_horizon is 7, but adaptive_kl_target is not set",
     "--generation.gpu_memory_utilization 0.9": "which is for a colocated vllm; leave it out",
     "--advantage rloo --num_generations 2 --keep_critic true": "keep_critic is set, but advantage is rloo",
-    "--advantage rloo --num_generations 2 --critic branch --critic_layers 2": "critic_layers is set, but advantage is",
+    "--advantage rloo --num_generations 2 --critic branch --critic_layers 2": "critic_layers are set, but advantage is",
     "--advantage rloo --num_generations 2 --value_warmup.max_updates 3": "value_warmup.max_updates is set",
     "--eval_steps 5": "evaluation.every",
     "--adaptive_kl_target 6 --kl_coef 0": "adaptive_kl_target is 6.0, but kl_coef is 0",

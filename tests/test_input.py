@@ -118,13 +118,13 @@ REFUSED_CONFIGS = {
         "num_updates is 10000000000000000000...; it must be at most",
     ),
     "a tab": ("tracking:\n\t- a", "cannot start any token"),
-    "an object": ("tracking: !!python/object/apply:os.getcwd []", "could not determine a constructor for the tag"),
+    "an object": ("tracking: !!python/object/apply:os.getcwd []", "tracking is a python/object/apply"),
     "a class": ("lora: {class_path: os.getcwd}", "unknown key 'lora.class_path'"),
     "another file": ("config: /etc/passwd", "key 'config' would read another file"),
     "a private key": ("__path__: 1", "key '__path__' is not the name of an option"),
     "a number as key": ("1: 2", "key '1' is not the name of an option"),
     "two documents": ("---\nseed: 1", "expected a single document"),
-    "not a number": ("kl_coef: .nan", "kl_coef is nan; it must be a finite number"),
+    "not a number": ("kl_coef: .nan", "kl_coef is .nan; it must be a number"),
     "infinity": ("learning_rate: .inf", "learning_rate is inf; it must be a finite number"),
     "a negative seed": ("seed: -1", "seed is -1; it must be at least 0"),
     "a large seed": ("seed: 4294967296", "seed is 4294967296; it must be at most 4294967295"),
@@ -164,7 +164,7 @@ def test_encodings_of_a_config(tmp_path):
 
 def test_no_clipping_is_an_infinite_norm(tmp_path):
     assert read_config(tmp_path, BASE | {"max_grad_norm": float("inf")}).max_grad_norm == float("inf")
-    with pytest.raises(UserError, match="max_grad_norm is nan; it must be greater than 0"):
+    with pytest.raises(UserError, match=r"max_grad_norm is \.nan; it must be a number"):
         read_config(tmp_path, BASE | {"max_grad_norm": float("nan")})
 
 

@@ -82,13 +82,19 @@ def _value(hint: Any, text: str) -> Any:
     if text == "null" and type(None) in kinds:
         return None
     if item_of(hint) is str:
-        value = _as_yaml(text)
-        return value if isinstance(value, list) else text
+        return _texts(text)
     words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
     if not section_items(hint) and (str in kinds or text in words or (words and bool not in kinds)):
         return text
     value = _as_yaml(text)
     return float("inf") if value == "inf" and float in kinds else value
+
+
+def _texts(text: str) -> Any:
+    """Several texts from "[a, b]" or "['a']"; else the text itself: "[END]" may be a stop string, "- x" a prompt."""
+    value = _as_yaml(text) if text.lstrip().startswith("[") else text
+    is_quoted = text.lstrip(" [")[:1] in ("'", '"')
+    return value if isinstance(value, list) and (len(value) != 1 or is_quoted) else text
 
 
 def _as_yaml(text: str) -> Any:

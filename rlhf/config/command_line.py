@@ -69,7 +69,14 @@ def merge(values: dict[str, Any], later: dict[str, Any], append: bool = False) -
         elif append and isinstance(before, list) and isinstance(value, list):
             values[key] = before + value
         else:
-            values[key] = value
+            values[key] = _unshared(value)
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which every mapping and list has its place alone: YAML's aliases put one into several."""
+    if isinstance(value, dict):
+        return {key: _unshared(item) for key, item in value.items()}
+    return [_unshared(item) for item in value] if isinstance(value, list) else value
 
 
 def build(config_class: type[Config], values: dict[str, Any]) -> Config:

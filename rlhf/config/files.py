@@ -4,6 +4,7 @@ YAML's own rules let a file repeat a key (the last one wins in silence), refer t
 through aliases. All of that is refused here, before any value is looked at.
 """
 
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,9 @@ from rlhf.config.expected import shown
 from rlhf.config.secrets import mask_settings
 from rlhf.errors import UserError
 
+YAML_TAG = "tag:yaml.org,2002:"
+KINDS = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp")
+OCTAL = re.compile(r"[-+]?0[0-9_]+")
 MAX_DEPTH, MAX_VALUES, MAX_MESSAGE = 40, 100_000, 400
 
 
@@ -79,6 +83,10 @@ def _count(node: yaml.Node, known: dict[int, int]) -> int:
 
 def _check_node(node: yaml.Node, path: str) -> None:
     """Keys are different strings, numbers have a size that a computer can work with."""
+    kind = node.tag.removeprefix(YAML_TAG)
+    _require(
+        kind in KINDS, node, f"{path} is a {kind}; it must be a text, a number, true, false, null, list or mapping"
+    )
     if isinstance(node, yaml.SequenceNode):
         for number, child in enumerate(node.value):
             _check_node(child, f"{path}[{number}]")
@@ -93,9 +101,21 @@ def _check_node(node: yaml.Node, path: str) -> None:
             _require(where != "config", key, "key 'config' would read another file; give it on the command line")
             seen.add(name)
             _check_node(child, where)
-    elif node.tag.endswith(":int"):
+    else:
+        _check_scalar(node, path)
+
+
+def _check_scalar(node: yaml.Node, path: str) -> None:
+    """What YAML takes for something else than it looks like: 010 is 8 to it, 1:30 is 90, and nothing is null."""
+    kind = node.tag.removeprefix(YAML_TAG)
+    is_empty = kind == "null" and not node.value and bool(path)
+    _require(not is_empty, node, f"nothing stands behind {path}; write null, or leave it out")
+    if kind == "int":
         too_long = len(node.value) > len(str(LARGEST)) + 20
         _require(not too_long, node, f"{path} is {node.value[:20]}...; it must be at most {LARGEST}")
+    plain = kind not in ("int", "float") or (":" not in node.value and not OCTAL.fullmatch(node.value))
+    _require(plain, node, f"{path} is {node.value}, a number in YAML's old notation; write it in decimal, or in quotes")
+    _require(node.value.lower() != ".nan", node, f"{path} is {node.value}; it must be a number")
 
 
 def _require(condition: bool, place: Any, message: str) -> None:

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 def require_corrected(config: "PPOConfig") -> None:
     """Raise UserError where responses are older than the policy and nothing makes up for it, or something cannot."""
     overlaps, n = config.generation.overlap, config.reuse_batch
+    require(
+        config.importance_correction != "none" or config.importance_cap == type(config).importance_cap,
+        f"importance_cap is {config.importance_cap}, but importance_correction is none, so that no weight is capped; "
+        "set importance_correction: token (or sequence)",
+    )
     if not overlaps and n == 1:
         return
     what = "generation.overlap is true" if overlaps else f"reuse_batch is {n}"

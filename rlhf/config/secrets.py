@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 MASK = "***"
+NO_SECRET = re.compile(r"(?:per|bos|eos|eot|pad|unk|sep|cls|mask|stop|end|start|image)_token$", re.IGNORECASE)
 SECRET_KEY = re.compile(r"token$|secret|password|api_?key|access_?key|private_?key|credential|authorization", re.I)
 SECRET_SETTING = re.compile(
     r"(\w*(?:token|secret|password|api_?key|access_?key|private_?key|credentials?|authorization)['\"]?\s*[:=]\s*)"
@@ -57,7 +58,7 @@ def mask_secrets(config: Any) -> Any:
 
     def masked(item: Any) -> Any:
         if isinstance(item, dict):
-            return {key: MASK if SECRET_KEY.search(str(key)) and x else masked(x) for key, x in item.items()}
+            return {key: MASK if _is_of_a_secret(str(key), x) else masked(x) for key, x in item.items()}
         if isinstance(item, list):
             return [masked(x) for x in item]
         if not isinstance(item, str):
@@ -65,6 +66,12 @@ def mask_secrets(config: Any) -> Any:
         return MASK if any(value in item for value in known) else mask_text(item)
 
     return masked(config)
+
+
+def _is_of_a_secret(key: str, value: Any) -> bool:
+    """Whether a key looks like a secret's; numbers of tokens and control tokens are none."""
+    is_number = isinstance(value, int | float) and key.lower().endswith("token")
+    return bool(value) and not is_number and bool(SECRET_KEY.search(key)) and not NO_SECRET.search(key)
 
 
 def of_environment() -> list[str]:

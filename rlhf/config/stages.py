@@ -204,8 +204,8 @@ class PipelineConfig:
         output_dir: The stages work in its folders sft/ and ppo/; summary.json, summary.md and plots lie in it.
         sft: The first stage; its output_dir is ignored. null leaves it out: PPO starts from its own model.
         ppo: The second stage; it starts from the SFT model and its output_dir is ignored.
-        evaluation: Held-out measurement before and after PPO.
-        seed: Overrides the seed of both stages.
+        evaluation: Measurement on ppo.data.eval, before and after PPO.
+        seed: Of both stages, which have none of their own.
     """
 
     output_dir: str = "runs/pipeline"
@@ -228,4 +228,13 @@ class PipelineConfig:
             self.sft is None or self.ppo.model.name_or_path is None,
             f"ppo.model.name_or_path is {self.ppo.model.name_or_path!r}, but PPO starts from what SFT makes; "
             "set sft.model.name_or_path, or sft: null",
+        )
+        for name, stage in {"sft": self.sft, "ppo": self.ppo}.items():
+            require(
+                stage is None or stage.seed in (0, self.seed),
+                f"{name}.seed is {stage and stage.seed}, but a pipeline has one seed, which is {self.seed}; set seed",
+            )
+        require(
+            self.ppo.data.eval is not None or (self.ppo.environment is not None and self.ppo.data.train is None),
+            "ppo.data.eval is not set; a pipeline measures before and after on held-out prompts: name a file of them",
         )

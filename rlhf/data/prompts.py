@@ -1,5 +1,7 @@
 """Where the next prompts come from: shuffled passes over a data set, or an iterator."""
 
+import functools
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
@@ -43,16 +45,29 @@ class ShuffledPasses:
         return self.prompts[self.order[self.position - 1]]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"order": self.order, "position": self.position}
+        return {"order": self.order, "position": self.position, "sha256": self.fingerprint}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue a pass; raises UserError if the data set has another size by now."""
+        """Continue a pass; raises UserError if the data set is another one by now."""
         if state["order"] and len(state["order"]) != len(self.prompts):
             raise UserError(
                 f"the checkpoint was made with {len(state['order'])} prompts, the data now holds {len(self.prompts)}; "
                 "restore the data, or choose another output_dir"
             )
+        if state.get("sha256", self.fingerprint) != self.fingerprint:  # none of an earlier release
+            raise UserError(
+                f"the checkpoint was made with other data than these {len(self.prompts)} prompts and their columns; "
+                "restore the data, or choose another output_dir"
+            )
         self.order, self.position = state["order"], state["position"]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """What tells the prompts and their columns from others."""
+        digest = hashlib.sha256()
+        for prompt in self.prompts:
+            digest.update(repr((prompt.prompt_ids, prompt.example.columns)).encode())
+        return digest.hexdigest()
 
 
 class PromptStream:

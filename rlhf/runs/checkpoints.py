@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from rlhf.config.secrets import mask_secrets
 from rlhf.errors import UserError
-from rlhf.runs.folder import CONFIG_FILE, difference, essence, identity, written_before
+from rlhf.runs.folder import CONFIG_FILE, difference, essence, identity, with_model_here, written_before
 
 CHECKPOINTS_FOLDER, MANIFEST = "checkpoints", "manifest.json"
 STAGING, REPLACED = ".staging-", ".replaced"
@@ -112,6 +112,7 @@ class CheckpointManager:
         if not theirs:
             return None
         written = mask_secrets(written_before(type(self.config), theirs))
+        written = with_model_here(written, self.identity, self.folder.parent)
         changed = difference(essence(written), self.identity)
         return f"{OTHER_RUN}: {changed} here" if changed else None
 

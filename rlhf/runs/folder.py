@@ -24,6 +24,8 @@ METRICS_FILE, SAMPLES_FILE, WARNINGS_FILE = "metrics.jsonl", "samples.jsonl", "w
 WANDB_ID_FILE, MADE_BEFORE_THE_FIRST_STEP = "wandb_id.txt", ("tensorboard", "wandb", "policy-best", "model-best")
 BESIDE_THE_POINT = ("output_dir", "checkpoint", "inspect", "tracking", "push_to_hub")
 """Settings that may change between two starts of a run: what it computes does not depend on them."""
+OF_USERS = ("args", "columns", "chat_template_kwargs")
+"""Mappings whose keys are not settings of ours, whatever they are called."""
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
 
 
@@ -39,7 +41,7 @@ def open_run(output_dir: str, config: Any) -> Path:
     resolved = mask_secrets({key: value for key, value in as_plain(config).items() if key != "output_dir"})
     file = folder / CONFIG_FILE
     if file.is_file():
-        before = mask_secrets(written_before(type(config), _read_config(file)))
+        before = with_model_here(mask_secrets(written_before(type(config), _read_config(file))), resolved, folder)
         changed = difference(essence(before), essence(resolved))
         if changed and has_begun(folder):
             raise UserError(
@@ -124,8 +126,22 @@ def _is_of_a_beginning(path: Path) -> bool:
 def essence(config: Any) -> Any:
     """A plain config without the settings that do not make it another run, at any depth."""
     if isinstance(config, dict):
-        return {key: essence(value) for key, value in config.items() if key not in BESIDE_THE_POINT}
+        kept = {key: value for key, value in config.items() if key not in BESIDE_THE_POINT}
+        return {key: value if key in OF_USERS else essence(value) for key, value in kept.items()}
     return config
+
+
+def with_model_here(before: dict[str, Any], now: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """An earlier config whose model, if that lies beside the run, is named as it is now: both may have been moved."""
+    model, name = before.get("model"), (now.get("model") or {}).get("name_or_path")
+    if not isinstance(model, dict) or not name or not Path(name).exists():
+        return before
+    path, beside = Path(name).resolve(), folder.resolve().parent
+    if beside not in path.parents:
+        return before
+    below = path.relative_to(beside).parts
+    same = Path(str(model.get("name_or_path"))).parts[-len(below) :] == below
+    return {**before, "model": {**model, "name_or_path": name}} if same else before
 
 
 def identity(config: Any) -> dict[str, Any]:

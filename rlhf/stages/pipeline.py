@@ -1,6 +1,7 @@
 """The whole pipeline: SFT, evaluation, PPO, evaluation, summary."""
 
 import json
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -111,11 +112,11 @@ def summarize(config: PipelineConfig, folder: Path, measured: dict[str, Measurem
         document += ["![reward and KL](reward_kl.png)", ""]
     for prompt, *pair in samples:
         print_heading(prompt)
-        document += [f"## {prompt}", ""]
+        document += [f"## {visible(prompt.strip().partition(chr(10))[0])}", ""]
         for label, response in zip(labels, pair, strict=True):
             page = visible(in_words(pages[response])) if response in pages else ""
             print(f"--- {label}", visible(response), page, sep="\n")
-            document += [f"{label}:", f"```tsx\n{response}\n```", *([f"It {page}", ""] if page else [""])]
+            document += [f"{label}:", fenced(response, "tsx" if pages else ""), *([f"It {page}", ""] if page else [""])]
     write_atomically(folder / "summary.md", "\n".join(document))
     print()
     print_table(columns, rows)
@@ -127,6 +128,12 @@ def summarize(config: PipelineConfig, folder: Path, measured: dict[str, Measurem
         f"metrics      {folder / 'ppo' / 'metrics.jsonl'}, samples.jsonl beside it\n"
         f"PPO policy   {folder / 'ppo' / 'policy'}" + (f"\nbest policy  {best}" if best.is_dir() else "")
     )
+
+
+def fenced(text: str, language: str) -> str:
+    """A Markdown block of code, whatever fences the text itself holds."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{text}\n{fence}"
 
 
 def sample_pairs(before: Measurement, after: Measurement) -> list[tuple[str, str, str]]:

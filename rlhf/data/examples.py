@@ -152,14 +152,15 @@ def tokenize_each(
         ids = [*completion, end] if example.completion is not None else None
         if data.max_completion_tokens and len(ids or []) > data.max_completion_tokens:
             return None
-        free = context_length - len(ids or [])
+        read = 0 if max_new_tokens else len(ids or [])  # where responses are sampled, a completion is a reference
+        free = context_length - read
         limit = min(data.max_prompt_tokens, free if data.overlong == "error" else free - max_new_tokens)
         if len(prompt) > limit and data.overlong == "drop":
             dropped.append(example)
             return None
         if len(prompt) > limit > 0 and data.overlong == "truncate_left":
             example, prompt = shortened(example, limit, tokenizer, lambda shorter: ids_of([shorter])[0])
-        _check_length(example, len(prompt), len(ids or []), data, context_length)
+        _check_length(example, len(prompt), read, data, context_length)
         return TokenizedExample(example, prompt, ids)
 
     completions = text_ids(tokenizer, [example.completion or "" for example in put])
@@ -216,10 +217,11 @@ def _check_length(example: Example, n_prompt: int, n_completion: int, data: Data
             f"{example.origin}: the prompt has {n_prompt} tokens, more than data.max_prompt_tokens "
             f"{data.max_prompt_tokens}; shorten it, raise the limit, or set data.overlong"
         )
+    read = "prompt and completion" if n_completion else "prompt and template"
     if n_prompt + n_completion > context_length:
         raise UserError(
-            f"{example.origin}: prompt and completion have {n_prompt + n_completion} tokens, more than the model's "
-            f"context of {context_length}; data.max_completion_tokens or data.overlong leave such rows out"
+            f"{example.origin}: {read} have {n_prompt + n_completion} tokens, more than the model's context of "
+            f"{context_length}; data.max_completion_tokens or data.overlong leave such rows out"
         )
 
 

@@ -13,7 +13,6 @@ PLACES = ("policy", "model", "ppo/policy", "sft/model")
 """Of PPO, of SFT and the reward model, and of the two in a pipeline; what was trained last comes first."""
 
 
-@functools.cache  # it says so once
 def model_in(name_or_path: str) -> str:
     """A model's folder or hub name as it is; for the folder of a run the model in it, with a line that says which.
 
@@ -28,8 +27,13 @@ def model_in(name_or_path: str) -> str:
     if found is None:
         return name_or_path
     if rank() == 0:
-        print(f"{name_or_path} is the folder of a run; the model in it is {found}", file=sys.stderr, flush=True)
+        _say(f"{name_or_path} is the folder of a run; the model in it is {found}")
     return str(found)
+
+
+@functools.cache  # once
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _is_model(folder: Path) -> bool:

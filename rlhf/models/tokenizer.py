@@ -53,8 +53,8 @@ def load_tokenizer(
 def require_known_tokens(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", rows: Iterable[list[int]]
 ) -> None:
-    """Raise UserError for a token, of some rows or EOS, that is beyond the rows of the model's embedding."""
-    largest = max(itertools.chain([tokenizer.eos_token_id], *rows))
+    """Raise UserError for a token, of some rows, EOS or pad, that is beyond the rows of the model's embedding."""
+    largest = max(itertools.chain([tokenizer.eos_token_id, tokenizer.pad_token_id or 0], *rows))
     known = vocabulary_size(model)
     if largest >= known:
         raise UserError(

@@ -3,10 +3,9 @@
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rlhf.data.chat import Tools, prompt_ids, text_ids
+from rlhf.data.chat import Tools, closing_token, prompt_ids, text_ids
 from rlhf.data.messages import Prompt
 from rlhf.data.rendering import Rendering
 from rlhf.errors import UserError
@@ -66,11 +65,11 @@ class Settings(NamedTuple):
 class RewardModel(NamedReward):
     """`(raw - mean) / std` with the score of a sequence-classification model, without gradients.
 
-    `path` is a folder that `rlhf reward` wrote: mean and std come from it, and prompt and completion become tokens
-    by the function that made those of its training (the prompt as text or in the model's own chat template, all turns
-    of it, then the completion, then EOS). Or it is any hub model with one label: its raw score, of prompt and
-    completion as a conversation in its chat template, or as a pair of texts if it has none (without segment ids; of a
-    conversation each turn on a line). Runs on the accelerator, if any.
+    `path` is what `rlhf reward` wrote, a folder or a hub repository: mean and std come from it, and prompt and
+    completion become tokens by the function that made those of its training (the prompt as text or in the model's own
+    chat template, all turns of it, then the completion, then the token that closes it). Or it is any hub model with
+    one label: its raw score, of prompt and completion as a conversation in its chat template, or as a pair of texts if
+    it has none (without segment ids; of a conversation each turn on a line). Runs on the accelerator, if any.
 
     Raises ValueError if the model cannot be loaded or has several labels, and, when called, for a text longer than
     its context. Fooled by whatever its training pairs did not show.
@@ -82,7 +81,7 @@ class RewardModel(NamedReward):
         self.model, self.tokenizer = load_sequence_classifier(path, trust_remote_code)
         self.model.eval()
         self.batch_size = batch_size
-        self.settings = read_settings(Path(path))
+        self.settings = read_settings(path)
         self.encode = _encoder(self.tokenizer, self.settings)
 
     def __call__(self, prompts: list[Said], completions: list[Said], **columns: Any) -> list[float]:
@@ -115,7 +114,7 @@ def load_sequence_classifier(
     from rlhf.models.tokenizer import load_tokenizer
 
     try:
-        ours = read_settings(Path(path)) is not None
+        ours = read_settings(path) is not None
         trust = trust_remote_code
         tokenizer = load_tokenizer(path, trust) if ours else load_pretrained(AutoTokenizer, path, trust)
         model = load_pretrained(AutoModelForSequenceClassification, path, trust, use_safetensors=True)
@@ -129,10 +128,13 @@ def load_sequence_classifier(
     return model.to(default_device()), tokenizer
 
 
-def read_settings(folder: Path) -> Settings | None:
-    """The settings of a folder that `rlhf reward` wrote; None for any other model."""
-    file = folder.expanduser() / SETTINGS_FILE
-    return Settings(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+def read_settings(path: str) -> Settings | None:
+    """The settings of what `rlhf reward` wrote, a folder, a run or a repository; None for any other model."""
+    from rlhf.models.adapters import locate
+    from rlhf.models.pretrained import resolve_model_path
+
+    file = locate(resolve_model_path(path), SETTINGS_FILE)
+    return None if file is None else Settings(**json.loads(file.read_text(encoding="utf-8")))
 
 
 def score_ids(model: "PreTrainedModel", ids: list[list[int]], batch_size: int) -> list[float]:
@@ -196,11 +198,14 @@ def padding_for(model: "PreTrainedModel", rows: list[list[int]]) -> Iterator[int
 def _encoder(tokenizer: "PreTrainedTokenizerFast", settings: Settings | None) -> Callable[..., list[int]]:
     """How this model wants prompt, completion and tools as token ids; what merely looks like EOS in them is text."""
 
+    closing = None if settings is None else closing_token(tokenizer)
+
     def as_trained(prompt: Said, completion: Said, tools: Tools = None) -> list[int]:
         assert settings is not None
         given = settings.put(prompt)
         [ids] = settings.rendering.ids(tokenizer, [given], [None if isinstance(given, str) else tools])
-        return [*ids, *text_ids(tokenizer, [text_of(completion)])[0], tokenizer.eos_token_id]
+        end = tokenizer.eos_token_id if isinstance(given, str) or closing is None else closing
+        return [*ids, *text_ids(tokenizer, [text_of(completion)])[0], end]
 
     def as_conversation(prompt: Said, completion: Said, tools: Tools = None) -> list[int]:
         *turns, last = as_turns(prompt)

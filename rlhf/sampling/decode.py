@@ -123,6 +123,7 @@ def choose(logits: Tensor, sampling: SamplingConfig, generator: torch.Generator 
     """
     probabilities = (logits.float() / (sampling.temperature or 1.0)).softmax(-1)
     if sampling.temperature == 0:
+        require_finite(probabilities)
         tokens = logits.argmax(-1, keepdim=True)
     elif sampling.top_p < 1:
         ordered, order = probabilities.sort(descending=True)
@@ -135,9 +136,14 @@ def choose(logits: Tensor, sampling: SamplingConfig, generator: torch.Generator 
 
 def multinomial(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
     """One index per row, by its probability: [B, V] -> [B, 1]; raises UserError where these are not finite."""
+    require_finite(probabilities)
+    return torch.multinomial(probabilities, 1, generator=generator)
+
+
+def require_finite(probabilities: Tensor) -> None:
+    """Raise UserError for probabilities of a model whose logits are not finite."""
     if not probabilities.isfinite().all():
         raise UserError(
             "the logits of the model are not finite, there is nothing to sample from; the same command continues from"
             " the last checkpoint; if this comes again, look at grad_norm in metrics.jsonl"
         )
-    return torch.multinomial(probabilities, 1, generator=generator)

@@ -16,7 +16,7 @@ ALTERS: dict[str, tuple[Any, ...]] = {
     "encoder_no_repeat_ngram_size": (0,), "exponential_decay_length_penalty": (), "bad_words_ids": ([],),
     "sequence_bias": ([], {}), "suppress_tokens": ([],), "begin_suppress_tokens": ([],), "forced_bos_token_id": (),
     "forced_eos_token_id": (), "guidance_scale": (1,), "watermarking_config": (), "penalty_alpha": (0,),
-    "dola_layers": (), "min_new_tokens": (0,),
+    "dola_layers": (), "min_new_tokens": (0,), "min_length": (0,), "num_beams": (1,),
 }  # fmt: skip
 """Settings of `generate` that change what is sampled, and the values besides None that change nothing."""
 

@@ -87,7 +87,8 @@ def run_fetch(config: FetchConfig) -> Path:
 def is_there(source: Source, folder: Path) -> bool:
     """Whether the folder is one that was fetched; raises UserError if it holds anything else."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        if json.loads((folder / PROVENANCE_FILE).read_text(encoding="utf-8"))["model"] == source.model:
+        said = json.loads((folder / PROVENANCE_FILE).read_text(encoding="utf-8"))
+        if said["model"] == source.model and (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
             return True
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not a fetched {source.model}; remove it, or choose another output_dir")

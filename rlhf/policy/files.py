@@ -13,7 +13,7 @@ from rlhf.config.checks import require
 from rlhf.config.command_line import build
 from rlhf.config.expected import what_is_wrong
 from rlhf.errors import UserError, one_line
-from rlhf.models.adapters import ADAPTER_CONFIG, ADAPTER_FILE, POLICY_FILE, find_adapters, merge
+from rlhf.models.adapters import ADAPTER_CONFIG, ADAPTER_FILE, POLICY_FILE, find_adapters, locate, merge
 from rlhf.models.divided import mesh_of
 from rlhf.models.pretrained import load_pretrained
 from rlhf.models.quantization import is_quantized
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 VALUE_HEAD_FILE = "value_head.safetensors"
 CRITIC_FOLDER = "critic"
 """Where the critic's own adapters are, or its own trunk."""
+FROM_HUB = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.py"]
+"""What is fetched of a policy on the hub: no pickle, and nothing else that nobody reads."""
 
 
 def save_policy(policy: Policy, folder: Path) -> None:
@@ -65,6 +67,23 @@ def save_policy(policy: Policy, folder: Path) -> None:
 def is_policy_folder(name_or_path: str) -> bool:
     """Whether `save_policy` wrote this folder."""
     return (Path(name_or_path).expanduser() / POLICY_FILE).is_file()
+
+
+def policy_folder(name_or_path: str) -> Path | None:
+    """The folder that `save_policy` wrote, fetched if it is on the hub; None for any other model.
+
+    Raises UserError where a policy is on the hub, but cannot be fetched.
+    """
+    if Path(name_or_path).expanduser().exists():
+        return Path(name_or_path) if is_policy_folder(name_or_path) else None
+    if locate(name_or_path, POLICY_FILE) is None:
+        return None
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name_or_path, allow_patterns=FROM_HUB))
+    except (OSError, ValueError) as error:
+        raise UserError(f"the policy {name_or_path!r} cannot be fetched from the hub ({one_line(error)})") from error
 
 
 def is_trained_in_full(folder: Path) -> bool:
@@ -166,17 +185,32 @@ def save_merged(policy: Policy, folder: Path) -> None:
 
     In the dtype that the policy was loaded in.
 
-    Raises UserError for a base that is quantized, which would round them away.
+    Raises UserError for a base that is quantized.
     """
+    require_not_quantized(policy)
+    if not policy.is_peft:
+        policy.language_model.save_pretrained(folder)
+        return
+    merge(copy.deepcopy(policy.wrapper.pretrained_model), POLICY_ADAPTER).save_pretrained(folder)
+
+
+def write_stop_ids(policy: Policy, folder: Path, stop_ids: list[int]) -> None:
+    """Name all tokens that end a response beside a whole model that was saved, for transformers and vLLM to stop there.
+
+    The policy in memory does not change.
+    """
+    settings = copy.deepcopy(policy.language_model.generation_config)
+    settings.eos_token_id = stop_ids
+    settings.save_pretrained(folder)
+
+
+def require_not_quantized(policy: Policy) -> None:
+    """Raise UserError for a policy whose base is quantized, which would round merged adapters away."""
     require(
         not is_quantized(policy.language_model),
         f"the base {policy.base_name!r} is quantized to 4bit, into which adapters cannot be merged; "
         "use the policy's folder as it is, base and adapters apart",
     )
-    if not policy.is_peft:
-        policy.language_model.save_pretrained(folder)
-        return
-    merge(copy.deepcopy(policy.wrapper.pretrained_model), POLICY_ADAPTER).save_pretrained(folder)
 
 
 def read_weights(model: "PreTrainedModel", folder: Path) -> None:

@@ -162,7 +162,8 @@ def wrap_with_value_head(
     The critic's adapters, if it has any, are like the policy's unless critic_lora says what else; those of a branch are
     on the last critic_layers blocks (None: a quarter).
 
-    Raises UserError where PEFT has no adapters for a layer that is named, and as `Branch` does.
+    Raises UserError where PEFT has no adapters for a layer that is named, where none would be the critic's, and as
+    `Branch` does.
     """
     import peft
 
@@ -178,11 +179,26 @@ def wrap_with_value_head(
                 branch.keep_only_here(peft_model, CRITIC_ADAPTER)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise UserError(f"cannot put adapters on {type(model).__name__} ({first_line(error)})") from error
+    if critic in WITH_ADAPTERS:
+        require_adapters_of_critic(model, lora, critic, branch)
     wrapper = ValueHeadModel(peft_model)
     wrapper.lora, wrapper.critic_lora, wrapper.branch = lora, critic_lora or lora, branch
     for name, parameter in wrapper.named_parameters():
         parameter.requires_grad_("lora_" in name or name.startswith("v_head."))
     return wrapper.to(model.device)
+
+
+def require_adapters_of_critic(
+    model: "PreTrainedModel", lora: LoraConfig, critic: Critic, branch: Branch | None
+) -> None:
+    """Raise UserError unless the critic has adapters where its value comes through: in the branch, or in the trunk."""
+    parts = [trunk_of(model)] if branch is None else list(branch.blocks)
+    where = "trunk" if branch is None else f"branch (critic_layers: {branch.n_blocks})"
+    require(
+        any(CRITIC_ADAPTER in name.split(".") for part in parts for name, _ in part.named_parameters()),
+        f"lora.target_modules is {lora.target_modules!r}, none of which is in the {where}, so that "
+        f"critic: {critic} has no adapters; name layers there, or use critic: detached",
+    )
 
 
 def wrap_in_full(model: "PreTrainedModel", critic: Critic, trunk: nn.Module | None = None) -> ValueHeadModel:

@@ -19,7 +19,7 @@ from rlhf.models.precision import chooses_dtype
 from rlhf.models.quantization import is_quantized
 from rlhf.models.shape import context_length
 from rlhf.models.tokenizer import load_tokenizer
-from rlhf.policy.files import is_policy_folder, is_trained_in_full, load_policy
+from rlhf.policy.files import is_trained_in_full, load_policy, policy_folder
 from rlhf.policy.policy import Policy
 from rlhf.report.load import read_run
 from rlhf.report.tables import print_table
@@ -113,18 +113,22 @@ def read_measurement(folder: Path) -> Measurement:
 
 
 def policy_of(model: ModelConfig, with_reference: bool = True) -> "tuple[Policy, PreTrainedTokenizerFast]":
-    """A trained policy, or any causal language model as a policy whose adapters do nothing yet.
+    """A trained policy, or any causal language model as a policy whose adapters do nothing yet; and its tokenizer.
 
-    Without reference one that was trained in full is such a model.
+    Without reference one that was trained in full is such a model. The tokenizer is the one saved with the policy, else
+    the base's.
     """
     assert model.name_or_path is not None
     name = model_in(model.name_or_path)
-    if is_policy_folder(name) and (with_reference or not is_trained_in_full(Path(name))):
-        policy = load_policy(Path(name), model.trust_remote_code, model.dtype)
+    folder = policy_folder(name)
+    if folder is not None and (with_reference or not is_trained_in_full(folder)):
+        policy = load_policy(folder, model.trust_remote_code, model.dtype)
         require(
             model.quantization is None or is_quantized(policy.language_model),
             f"model.quantization is {model.quantization}, but {name} was trained without it; remove it",
         )
+        if (folder.expanduser() / "tokenizer_config.json").is_file():
+            return policy, load_tokenizer(str(folder), model.trust_remote_code)
         return policy, load_tokenizer(policy.base_name, model.trust_remote_code, policy.base_gguf_file)
     tokenizer = load_tokenizer(name, model.trust_remote_code, model.gguf_file)
     return Policy.with_lora(load_causal_lm(model), LoraConfig(r=1), critic="detached"), tokenizer

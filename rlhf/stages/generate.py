@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,10 +16,15 @@ from rlhf.data.prompts import in_batches
 from rlhf.errors import visible
 from rlhf.models.precision import chooses_dtype
 from rlhf.models.shape import context_length
-from rlhf.policy.files import save_merged
+from rlhf.policy.files import require_not_quantized, save_merged, write_stop_ids
+from rlhf.policy.policy import Policy
 from rlhf.runs.files import require_file, staged, write_atomically
 from rlhf.sampling.responses import sample_responses
+from rlhf.sampling.stopping import stop_token_ids
 from rlhf.stages.evaluate import policy_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 @chooses_dtype
@@ -31,6 +36,8 @@ def run_generate(config: GenerateConfig) -> list[dict[str, Any]]:
     """
     require_places(config)
     policy, tokenizer = policy_of(config.model, with_reference=False)
+    if config.merge_to is not None:
+        require_not_quantized(policy)
     context, data = context_length(policy.language_model), config.data or DataConfig()
     if config.prompt:
         data = replace(data, max_prompt_tokens=context)
@@ -55,11 +62,17 @@ def run_generate(config: GenerateConfig) -> list[dict[str, Any]]:
         write_atomically(Path(config.output), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         print(f"{len(rows)} completions written to {config.output}")
     if config.merge_to is not None:
-        with staged(Path(config.merge_to)) as staging:
-            save_merged(policy, staging)
-            tokenizer.save_pretrained(staging)
+        write_merged(policy, tokenizer, Path(config.merge_to))
         print(f"merged model written to {config.merge_to}")
     return rows
+
+
+def write_merged(policy: Policy, tokenizer: "PreTrainedTokenizerFast", folder: Path) -> None:
+    """Write the plain model of a policy, which stops where the policy does, and its tokenizer into a new folder."""
+    with staged(folder) as staging:
+        save_merged(policy, staging)
+        write_stop_ids(policy, staging, stop_token_ids(policy.language_model, tokenizer))
+        tokenizer.save_pretrained(staging)
 
 
 def require_places(config: GenerateConfig) -> None:

@@ -37,6 +37,7 @@ from rlhf.stages.frame import join_data_parallel, run_once
 from rlhf.stages.hf_trainer import dtype_of_weights, run_trainer, trainer_class, training_arguments
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 MODEL_FOLDER, BEST_FOLDER, SUMMARY_FILE = "model", "model-best", "summary.json"
@@ -93,6 +94,8 @@ def _run(config: RewardModelConfig, folder: Path, ranks: Ranks) -> None:
     left_out = len(held_out_pairs) - len(held_out)
 
     def write(trained: "PreTrainedModel", staging: Path) -> tuple[list[float], dict[str, Any]]:
+        if config.lora:
+            trained.score.to(trained.dtype)  # as it will be loaded
         settings, margins = _settings(config, trained, train, texts_only), margins_of(trained, held_out)
         summary = _summary(margins, held_out, settings, config.group_by, left_out)
         fill(staging, trained, tokenizer, settings, reward_card(config, read_jsonl(folder / METRICS_FILE), summary))
@@ -203,6 +206,7 @@ def _train(
     lora = lora_adapters(config.lora, model, task_type="SEQ_CLS") if config.lora else None
     if lora:
         lora.modules_to_save = ["score"]  # the head is trained in full
+        use_float32(model.score)
     arguments = trl.RewardConfig(**training_arguments(config, folder, model.device.type))
     trainer = trainer_class(trl.RewardTrainer, config)(
         model, args=arguments, train_dataset=_dataset(pairs), processing_class=tokenizer, peft_config=lora
@@ -221,6 +225,18 @@ def _train(
     )
     run_trainer(trainer, "reward", folder, config, METRICS, held_out)
     return merge(trainer.model) if lora else trainer.model
+
+
+def use_float32(head: "nn.Module") -> None:
+    """Have a layer, and the copy that PEFT trains, be in float32 and read features in its own type.
+
+    In bfloat16 steps below 1/512 of a weight would be lost.
+    """
+    head.float().register_forward_pre_hook(_in_own_type)
+
+
+def _in_own_type(head: "nn.Module", inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(features.to(next(head.parameters()).dtype) for features in inputs)
 
 
 def _dataset(pairs: list[TokenizedPair]) -> Any:

@@ -8,8 +8,7 @@ TEXT = """# Prompts with verifiable instructions
 
 Short writing tasks in English whose answers must keep to one to three instructions that a program can check: no commas,
 at least 50 words, three bullet points. They are for PPO with the reward `instructions`; the kinds are those of IFEval
-(Zhou et al. 2023, arXiv:2311.07911), the tasks and wordings are this project's own. `demonstrations.jsonl` is for SFT
-before it, and shows what the model would never do by chance, so that PPO has something to reward.
+(Zhou et al. 2023, arXiv:2311.07911), the tasks and wordings are this project's own. There are no answers in it.
 
 | file | rows | instructions | what it is |
 | --- | ---: | ---: | --- |
@@ -21,12 +20,6 @@ before it, and shows what the model would never do by chance, so that PPO has so
 | `instruction_id_list` | the kinds of the instructions |
 | `kwargs` | one object per instruction with its arguments |
 | `task` | the form of the task |
-| `completion` | in the demonstrations, an answer that follows all of the instructions |
-
-An answer is made of what SmolLM2-135M-Instruct said to the bare task ([replies.jsonl](build/replies.jsonl), from
-`rlhf generate` at temperature 0.7): some of its sentences, as many as are asked for and without what is forbidden, in
-the shape, the case and with the marks that the instructions want. The checks of the reward let it pass, or it is not
-here; languages are left out, which that model hardly knows.
 
 The evaluation file has subjects of its own: no task of it is in the training file. The forms of the tasks and the
 wordings of the instructions are the same in both, so what is measured on it is little about new wordings; IFEval says
@@ -60,15 +53,11 @@ Apache-2.0, like the rest of the project.
 
 
 def card(splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """The README for the rows of each file."""
+    """The README for the rows of each split."""
     counts = {
         name: Counter(kind for row in rows for kind in row["instruction_id_list"]) for name, rows in splits.items()
     }
-    about = {
-        "train": "for training",
-        "eval": "held out, on other subjects",
-        "demonstrations": "rows of `train.jsonl` with answers",
-    }
+    about = {"train": "for training", "eval": "held out, on other subjects"}
     files = [f"| `{n}.jsonl` | {len(splits[n])} | {counts[n].total()} | {about[n]} |" for n in splits]
     kinds = [f"| {kind} | {counts['train'][kind]} | {counts['eval'][kind]} |" for kind in sorted(counts["train"])]
     head = ["| kind | train.jsonl | eval.jsonl |", "| --- | ---: | ---: |"]

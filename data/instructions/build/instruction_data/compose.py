@@ -1,20 +1,17 @@
 """Rows: a task, one to three instructions that fit together, and the prompt that asks for both."""
 
 import json
-from itertools import islice
 from random import Random
 from typing import Any
 
 from instruction_data.card import card
 from instruction_data.conflicts import contradict
 from instruction_data.constraints import ALONE, DRAWS, Constraint, draw
-from instruction_data.demonstrations import Demonstrations
 from instruction_data.tasks import FORMS, QUESTIONS
 from instruction_data.wordings import WORDINGS
 
 SEED = 2311
 SIZES = {"train": 2000, "eval": 200}
-N_DEMONSTRATIONS = 1000
 ALONE_SHARE = 0.06  # of the rows, for each kind that stands alone
 REPEAT, ANSWER = ALONE
 
@@ -22,26 +19,12 @@ Row = dict[str, Any]
 
 
 def build() -> dict[str, str]:
-    """The files of data/instructions by name: both splits, the demonstrations and the README."""
+    """The files of data/instructions by name: both splits and the README."""
     splits = {name: rows(name) for name in SIZES}
-    splits["demonstrations"] = demonstrations(splits["train"])
     files = {
         f"{name}.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in splits[name]) for name in splits
     }
     return files | {"README.md": card(splits)}
-
-
-def demonstrations(train: list[Row]) -> list[Row]:
-    """Training rows with a `completion` that follows all of their instructions, as the reward would judge it."""
-    from rlhf.rewards.ifeval.registry import read_instructions
-
-    def follows(row: Row, text: str) -> bool:
-        instructions = read_instructions(row["instruction_id_list"], row["kwargs"])
-        return all(instruction.evaluate(text).followed for instruction in instructions)
-
-    maker, rng = Demonstrations(follows), Random(SEED)
-    answered = ({**row, "completion": maker.answer(row, rng)} for row in train)
-    return list(islice((row for row in answered if row["completion"] is not None), N_DEMONSTRATIONS))
 
 
 def rows(split: str) -> list[Row]:

@@ -19,7 +19,7 @@ def main() -> None:
     for name, minimum in minimum_gain.items():
         gain = after[name] - before[name]
         verdict = "ok" if gain >= minimum else "TOO LITTLE"
-        failed |= gain < minimum
+        failed |= not gain >= minimum  # nor where one of the two is no number
         print(f"{name:<16} {before[name]:.3f} -> {after[name]:.3f}  {gain:+.3f} (>= {minimum}) {verdict}")
     sys.exit(failed)
 

@@ -1,6 +1,7 @@
 """Faults of policies and reward models that nobody would have noticed: each is mended, or one line says so."""
 
 import copy
+import json
 import shutil
 
 import pytest
@@ -18,6 +19,7 @@ from rlhf.errors import UserError
 from rlhf.models.load import load_causal_lm
 from rlhf.policy.files import load_policy, save_merged, save_policy, write_stop_ids
 from rlhf.policy.policy import Policy
+from rlhf.report.card_parts import load_policy_code
 from rlhf.rewards.learned import RewardModel
 from rlhf.sampling.stopping import stop_token_ids
 from rlhf.stages import reward_model
@@ -199,3 +201,13 @@ def test_a_second_round_elsewhere(tiny_models, tmp_path):
     base = peft.PeftConfig.from_pretrained(tmp_path / "second").base_model_name_or_path
     theirs = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "second")
     assert (theirs(ids).logits - expected).abs().max() > 0.1  # else the page can be simpler
+
+
+def test_the_card_of_a_second_round_does_not_send_people_to_peft(tmp_path):
+    """PEFT would put the second round's adapters in the place of the first's, see above."""
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "m"}), encoding="utf-8")
+    first, second = (load_policy_code(ModelConfig(name_or_path=name), "", False) for name in ("me/m", str(tmp_path)))
+    assert "PeftModel.from_pretrained" in first
+    assert "PeftModel" not in second
+    assert "load_policy(Path(" in first
+    assert "load_policy(Path(" in second

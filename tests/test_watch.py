@@ -183,12 +183,12 @@ def test_kl_that_triples_is_reported_before_it_reaches_the_limit():
     assert names(watch(kl_limit=61.0), run(4.9)) == []  # 15 is less than a quarter of it
 
 
-def test_warm_up_and_values_that_are_not_finite_are_left_out():
+def test_warm_up_is_left_out_and_values_that_are_not_finite_are_reported_once():
     warming_up = HEALTHY | {"policy/warmup": 1.0, "objective/kl": 1e6}
     assert names(watch(), [warming_up] * 10) == []
     broken = HEALTHY | {"objective/kl": float("nan"), "objective/score": float("inf"), "reward/gold": float("nan")}
     guard = watch()
-    assert names(guard, [broken, HEALTHY] * 10) == []
+    assert names(guard, [broken, HEALTHY] * 10) == [(1, "not_finite")]
     json.dumps(guard.state_dict(), allow_nan=False)
 
 

@@ -14,13 +14,22 @@ MANY = 0.5
 
 
 def check_length_budget(config: PPOConfig, trainer: PPOTrainer, prompts: list[TokenizedExample]) -> Check:
-    """The longest prompt and a whole response fit into the context. (Where they do not, loading has failed.)"""
-    limit, context = config.sampling.max_new_tokens, context_length(trainer.policy.language_model)
+    """The longest prompt and a whole response fit into the context. (Where they do not, loading has failed.)
+
+    An episode may have fewer turns than its environment allows: it ends where it is full.
+    """
+    name, limit = "length budget", config.response_limit
     longest = max(len(prompt.prompt_ids) for prompt in prompts)
-    return ok(
-        "length budget",
-        f"longest prompt {longest} + response {limit} = {longest + limit} of {in_tokens(context)} tokens",
-    )
+    if trainer.episodes is None:
+        context, what = context_length(trainer.policy.language_model), f"response {limit}"
+    else:
+        context = trainer.episodes.limit
+        what = f"{trainer.episodes.spec.max_turns} turns of {config.sampling.max_new_tokens}"
+    found = f"longest prompt {longest} + {what} = {longest + limit} of {in_tokens(context)} tokens"
+    if trainer.episodes is None or longest + limit <= context:
+        return ok(name, found)
+    found += "; long episodes end early (as full), and what the environment says takes room too"
+    return warning(name, found, "lower sampling.max_new_tokens or environment.max_turns, or take a longer context")
 
 
 def check_responses_end(trial: Trial) -> Check:

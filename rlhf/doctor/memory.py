@@ -3,6 +3,7 @@
 import torch
 
 from rlhf.config import PPOConfig
+from rlhf.config.checks import require
 from rlhf.doctor.check import Check, failure, ok, warning
 from rlhf.doctor.footprint import footprint
 from rlhf.doctor.remedies import of_peak, of_weights
@@ -17,23 +18,32 @@ from rlhf.policy.policy import Policy
 def check_weights_fit(config: PPOConfig) -> Check | None:
     """Before anything is loaded: a model whose weights alone are too large for this machine; None if they are not.
 
-    Of a base in four bits it says nothing: it is counted when it has been loaded.
+    A model that is trained in full is there once more as the reference, and again as a critic with a trunk of its own.
+    Of a base in four bits it says nothing: it is counted when it has been loaded. Without a name loading says so.
     """
     model_config = config.model
-    if model_config.quantization is not None:
+    require(
+        model_config.scratch is None,
+        "model.scratch is for SFT only; train that model with rlhf sft, and name its folder in model.name_or_path",
+    )
+    if model_config.quantization is not None or model_config.name_or_path is None:
         return None
     from transformers import AutoConfig, AutoModelForCausalLM
 
     trust = model_config.trust_remote_code
-    architecture = load_pretrained(AutoConfig, str(model_config.name_or_path), trust, model_config.gguf_file)
+    architecture = load_pretrained(AutoConfig, model_config.name_or_path, trust, model_config.gguf_file)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
             architecture, dtype=torch_dtype(model_config.dtype), trust_remote_code=trust
         )
-    needed, available = sum(p.numel() * p.element_size() for p in model.parameters()), room(default_device())
+    roles = ["policy", "reference"] if config.lora is None else []
+    roles += ["critic"] if config.uses_critic and config.critic == "separate" else []
+    once, available = sum(p.numel() * p.element_size() for p in model.parameters()), room(default_device())
+    needed = once * max(1, len(roles))
     if needed <= available:
         return None
-    found = f"the weights take {amount(needed)}, this machine has room for {amount(available)}"
+    of = f" as {' and '.join(roles)}" if roles else ""
+    found = f"the weights take {amount(needed)}{of}, this machine has room for {amount(available)}"
     return failure("memory", found, of_weights(config))
 
 

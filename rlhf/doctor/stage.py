@@ -37,8 +37,8 @@ def table(checks: Sequence[Check]) -> Table:
     for check in checks:
         text = Text(visible(check.found))
         if check.fix:
-            text.append(f"\n-> {check.fix}", style=STYLES[check.verdict])
-        result.add_row(check.name, Text(check.verdict, style=STYLES[check.verdict]), text)
+            text.append(f"\n-> {visible(check.fix)}", style=STYLES[check.verdict])
+        result.add_row(Text(visible(check.name)), Text(check.verdict, style=STYLES[check.verdict]), text)
     return result
 
 

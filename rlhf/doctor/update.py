@@ -1,5 +1,6 @@
 """One real update with learning rate 0: everything runs, and nothing changes."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -41,6 +42,9 @@ def check_ratio(trial: Trial, metrics: dict[str, float]) -> Check:
 def check_gradient(metrics: dict[str, float]) -> Check:
     """The loss reaches the adapters."""
     norm = metrics["policy/grad_norm"]
+    if not math.isfinite(norm):
+        fix = "the loss or its gradient is not finite: look at the rewards, and try model.dtype float32"
+        return failure("gradient", f"norm {norm} before clipping: every such step would be skipped", fix)
     if norm > 0:
         return ok("gradient", f"norm {norm:.2g} before clipping")
     fix = "no advantage differs from 0 (see the rewards), or the adapters are cut off from the loss"

@@ -41,7 +41,7 @@ def train(trainer: PPOTrainer, folder: Path, held_out: "HeldOut") -> Path:
     """
     config, ranks = trainer.config, trainer.ranks
     checkpoints = CheckpointManager(folder / CHECKPOINTS_FOLDER, config.checkpoint.save_total_limit, config)
-    watch = Watch(config.watch, config.adaptive_kl_target, config.response_limit)
+    watch = Watch(config.watch, config.adaptive_kl_target, config.response_limit, config.environment is not None)
     inspection = Inspection(trainer, folder / ROLLOUTS_FOLDER)
     resumed_at = resume(trainer, watch, held_out, checkpoints)
     check_tokens(trainer)

@@ -13,6 +13,7 @@ from rlhf.config import DataConfig, LoraConfig, ModelConfig
 from rlhf.config.gguf import split_path
 from rlhf.config.secrets import mask_secrets
 from rlhf.data.sources import SUFFIXES
+from rlhf.errors import UserError
 from rlhf.report.tables import markdown_table
 
 Row = Mapping[str, Any]
@@ -38,7 +39,9 @@ base = PeftConfig.from_pretrained(folder).base_model_name_or_path
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, {gguf}dtype="{dtype}"), folder)
 {generate}```
 
-With rlhf, which also reads the value head:
+"""
+LOAD_POLICY_HERE = """\
+With rlhf{reads}:
 
 ```python
 from pathlib import Path
@@ -196,11 +199,28 @@ def generate(data: DataConfig, max_new_tokens: int, temperature: float) -> str:
     return GENERATE.format(prompt=CHAT_PROMPT.format(messages=messages, more=more), sampling=sampling)
 
 
-def load_policy_code(model: ModelConfig, generate: str) -> str:
+def load_policy_code(model: ModelConfig, generate: str, with_critic: bool) -> str:
     """Code that loads a policy on its base, and samples."""
     file = split_path(str(model.name_or_path), model.gguf_file)[1]
     gguf = f"gguf_file={json.dumps(file)}, " if file else ""
-    return LOAD_POLICY.format(dtype=model.dtype, gguf=gguf, generate=generate)
+    here = LOAD_POLICY_HERE.format(reads=", which also reads the value head" if with_critic else "")
+    if rests_on_adapters(str(model.name_or_path)):
+        return (
+            f"Its base is adapters itself, which PEFT alone would put these in the place of. {here}\n\n"
+            "`rlhf generate --model FOLDER --merge_to NEW_FOLDER` makes a plain model of all of them."
+        )
+    return LOAD_POLICY.format(dtype=model.dtype, gguf=gguf, generate=generate) + here
+
+
+def rests_on_adapters(name_or_path: str) -> bool:
+    """Whether a base model is adapters on another one: an earlier policy, or a folder of PEFT's."""
+    from rlhf.models.adapters import find_adapters
+    from rlhf.models.locate import model_in
+
+    try:
+        return find_adapters(str(Path(model_in(name_or_path)).expanduser())) is not None
+    except UserError:  # it is gone
+        return False
 
 
 def where_the_base_is(model: ModelConfig) -> str:

@@ -1,6 +1,6 @@
 """What the page's script draws: each chart as plain data, and the words that stand for it where it cannot be seen."""
 
-from math import sqrt
+from math import isfinite, nan, sqrt
 from typing import Any
 
 from rlhf.report.compare import Group, Seeds, seeds_of, toy_clock
@@ -108,8 +108,10 @@ def _frontier(title: str, unit: str, lines: list[Seeds], metric: str) -> Chart:
         measured = [[row for row in rows if "objective/kl" in row] for rows in line.metrics]
         reward, kl = curve(measured, metric), curve(measured, "objective/kl")
         if reward and kl and reward.steps == kl.steps:
-            distance = [sqrt(max(0.0, value)) for value in kl.mean]
-            points = {"x": quantize(distance), "y": quantize(reward.mean), "t": quantize(reward.steps)}
+            finite = [isfinite(value) for value in kl.mean]
+            distance = [sqrt(max(0.0, value)) if ok else 0.0 for value, ok in zip(kl.mean, finite, strict=True)]
+            height = [value if ok else nan for value, ok in zip(reward.mean, finite, strict=True)]  # then no dot
+            points = {"x": quantize(distance), "y": quantize(height), "t": quantize(reward.steps)}
             series.append({"label": line.label, "color": number % COLORS, **points})
     return {
         "title": title,

@@ -1,6 +1,5 @@
 """The top of the report as PNG files, for READMEs, papers and chats."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ from rlhf.errors import visible
 from rlhf.report.charts import Chart, frontier, stage_charts
 from rlhf.report.compare import Group
 from rlhf.report.headline import Change, headline, number_text, title_of, unit_of
-from rlhf.report.plots import BLUE, GRAY, INK, ORANGE, PALETTE, WARNING, can_draw, subplots
+from rlhf.report.plots import BLUE, GRAY, INK, ORANGE, PALETTE, WARNING, any_names, can_draw, subplots
 
 CURVES = ("Reward", "KL to the reference", "Entropy", "Length", "Explained variance", "Clipped tokens")
 MOST_CURVES = 6
@@ -19,10 +18,7 @@ def draw_figures(groups: list[Group], out: Path) -> list[Path]:
     """Write `<out>-headline.png`, `<out>-curves.png` and `<out>-frontier.png`, those that there is something for."""
     if not can_draw(f"{out.stem}-*.png"):
         return []
-    import matplotlib
-
-    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():  # names may hold a dollar sign
-        warnings.filterwarnings("ignore", message="Glyph")  # or a character that the font lacks
+    with any_names():
         return _draw_all(groups, out)
 
 
@@ -118,7 +114,7 @@ def _headline(table: dict[str, list[Change]], file: Path) -> Path:
 def _dumbbells(name: str, changes: list[Change], axes: Any) -> None:
     for change in changes:
         color, row = COLORS[change.color % len(COLORS)], -change.color
-        seeds = [value for pair in change.pairs for value in pair if value is not None]
+        seeds = change.finite()
         if len(change.pairs) > 1:
             axes.scatter(seeds, [row] * len(seeds), s=9, color=color, alpha=0.45, linewidths=0)
         if change.before is not None:
@@ -131,7 +127,7 @@ def _dumbbells(name: str, changes: list[Change], axes: Any) -> None:
         axes.annotate(text, (0.5, row), (0, 8), fontsize=8, color=INK, **place)
     axes.set_title(visible(title_of(name)), fontsize=10, color=INK)
     axes.set_xlabel(unit_of(name), fontsize=7, color=GRAY, labelpad=1)
-    everything = [0.0, *(value for change in changes for pair in change.pairs for value in pair if value is not None)]
+    everything = [0.0, *(value for change in changes for value in change.finite())]
     low, high = min(everything), max(everything)
     margin = 0.1 * (high - low) or 1.0
     axes.set_xlim(low - margin, high + margin)  # 0 is on the scale: a small change must look small

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from math import isfinite, nan
-from statistics import fmean, stdev
+from math import isfinite, isnan
+from statistics import stdev
 
 from rlhf.report.compare import Group
-from rlhf.report.held_out import held_out_rows
+from rlhf.report.held_out import HELD_OUT, held_out_rows
 from rlhf.report.html import Markup, element, join
 from rlhf.report.load import Row, Run
+from rlhf.report.series import mean
 
 LAST_SHARE = 0.1
 GREEDY = "greedy/"
@@ -34,6 +35,9 @@ TITLES = {"kl": "KL to the reference", "eos_rate": "ends by itself", "explained_
 OF_A_ROLLOUT = ("objective/score", "reward/*", "objective/kl", "objective/entropy", "response/length",
                 "response/eos_rate", "critic/explained_variance")  # fmt: skip
 MOST_QUANTITIES = 12
+ALWAYS = {"reward", "score", "kl", "entropy", "length", "eos_rate"}
+"""Shown before anything else where there are more quantities than that."""
+NOT_OF_A_BATCH = ("step", HELD_OUT, "time/held_out")
 Ends = dict[str, tuple[float | None, float]]  # quantity -> (before, after)
 
 
@@ -49,20 +53,23 @@ class Change:
     def before(self) -> float | None:
         """Mean over the seeds."""
         known = [before for before, _ in self.pairs if before is not None]
-        return fmean(known) if known else None
+        return mean(known) if known else None
 
     @property
     def after(self) -> float:
         """Mean over the seeds."""
-        return fmean(after for _, after in self.pairs)
+        return mean([after for _, after in self.pairs])
+
+    def finite(self) -> list[float]:
+        """What can be drawn: every value that is there and finite."""
+        return [value for pair in self.pairs for value in pair if value is not None and isfinite(value)]
 
     def text(self) -> str:
         """The change, with the standard deviation over seeds where there are several."""
         changes = [after - before for before, after in self.pairs if before is not None]
         if not changes:
-            return f"± {number_text(stdev(after for _, after in self.pairs))}" if len(self.pairs) > 1 else ""
-        spread = f" ± {number_text(stdev(changes))}" if len(changes) > 1 else ""
-        return f"{number_text(fmean(changes), '+')}{spread}"
+            return spread_text([after for _, after in self.pairs]).lstrip()
+        return f"{number_text(mean(changes), '+')}{spread_text(changes)}"
 
 
 def headline(groups: list[Group]) -> tuple[str, dict[str, list[Change]]]:
@@ -70,14 +77,23 @@ def headline(groups: list[Group]) -> tuple[str, dict[str, list[Change]]]:
     measured = [{id(run): before_after(run) for run in group.runs} for group in groups]
     sources = dict.fromkeys(source for group in measured for source, _ in group.values() if source)
     names = dict.fromkeys(name for group in measured for _, values in group.values() for name in values)
-    table = {}
-    for name in list(names)[:MOST_QUANTITIES]:
+    table, shown = {}, most_telling(list(names))
+    for name in shown:
         changes = [
             Change(group.label, number, [values[name] for _, values in of_runs.values() if name in values])
             for number, (group, of_runs) in enumerate(zip(groups, measured, strict=True))
         ]
         table[name] = [change for change in changes if change.pairs]
-    return " ".join(sources), {name: changes for name, changes in table.items() if changes}
+    left_out = [name for name in names if name not in shown]
+    more = [f"{len(left_out)} more were measured: {', '.join(left_out)}."] if left_out else []
+    return " ".join([*sources, *more]), {name: changes for name, changes in table.items() if changes}
+
+
+def most_telling(names: list[str]) -> list[str]:
+    """As many of the quantities as are shown, in their order; rewards make room for what tells how a policy moved."""
+    always = [name for name in names if name.removeprefix("objective/").removeprefix("response/") in ALWAYS]
+    kept = [*always, *(name for name in names if name not in always)][:MOST_QUANTITIES]
+    return [name for name in names if name in kept]
 
 
 def before_after(run: Run) -> tuple[str, Ends]:
@@ -108,14 +124,15 @@ def _ends_held_out(measured: dict[int, Row], stage: str) -> tuple[str, Ends]:
 
 def _ends_of(rows: list[Row], stage: str) -> tuple[str, Ends]:
     size = max(1, round(LAST_SHARE * len(rows)))
-    names = [name for name in rows[0] if name != "step" and isinstance(rows[0][name], int | float)]
+    names = list(dict.fromkeys(name for row in rows for name in row if not name.startswith(NOT_OF_A_BATCH)))
     if stage == "ppo":
         names = [name for wanted in OF_A_ROLLOUT for name in names if fnmatchcase(name, wanted)]
     ends: Ends = {}
     for name in names:
-        values = [float(row[name]) for row in rows if isfinite(row.get(name, nan))]  # a reused batch has no KL
-        if values:
-            ends[name] = (fmean(values[:size]), fmean(values[-size:]))
+        first, known, last = (
+            [float(row[name]) for row in part if name in row] for part in (rows[:size], rows, rows[-size:])
+        )  # a reused batch has no KL
+        ends[name] = (mean(first or known[:size]), mean(last or known[-size:]))
     what = "update" if stage == "ppo" else "step"
     span = f"first and last {size} {what}s" if size > 1 else f"first and last {what}"
     return f"Means over the training batches of the {span}: hollow and filled.", ends
@@ -127,7 +144,7 @@ def headline_tiles(table: dict[str, list[Change]], several: bool) -> Markup:
 
 
 def _tile(name: str, changes: list[Change], several: bool) -> Markup:
-    values = [value for change in changes for pair in change.pairs for value in pair if value is not None]
+    values = [value for change in changes for value in change.finite()]
     low, high = min(0.0, *values), max(0.0, *values)
     rows = [_row(change, low, high, several) for change in changes]
     unit = element("span", unit_of(name), class_="unit")
@@ -171,13 +188,13 @@ def _dumbbell(change: Change, low: float, high: float) -> Markup:
     def x(value: float) -> float:
         return edge + (width - 2 * edge) * (0.5 if high == low else (value - low) / (high - low))
 
-    seeds = change.pairs if len(change.pairs) > 1 else []
-    faint = [_dot(x(value), middle, 2.5, "seed") for pair in seeds for value in pair if value is not None]
-    before = [] if change.before is None else [
-        _line(x(change.before), x(change.after), middle, "bar"),
-        _dot(x(change.before), middle, 4.5, "start"),
-    ]  # fmt: skip
-    content = join([_line(x(low), x(high), middle, "rail"), *before, *faint, _dot(x(change.after), middle, 5.5, "end")])
+    faint = [_dot(x(value), middle, 2.5, "seed") for value in change.finite() if len(change.pairs) > 1]
+    ends = [value for value in (change.before, change.after) if value is not None and isfinite(value)]
+    before = [_line(x(ends[0]), x(ends[1]), middle, "bar")] if len(ends) == 2 else []
+    if change.before in ends[:1]:
+        before.append(_dot(x(ends[0]), middle, 4.5, "start"))
+    after = [_dot(x(change.after), middle, 5.5, "end")] if isfinite(change.after) else []
+    content = join([_line(x(low), x(high), middle, "rail"), *before, *faint, *after])
     box = f"0 0 {width:g} {2 * middle:g}"
     return element("svg", content, class_=f"dumbbell c{change.color % 7}", viewBox=box,
                    preserveAspectRatio="xMinYMid", aria_hidden="true")  # fmt: skip
@@ -193,5 +210,12 @@ def _line(start: float, end: float, y: float, kind: str) -> Markup:
 
 def number_text(value: float, sign: str = "") -> str:
     """Three decimals below 10, fewer above; with a real minus sign."""
+    if isnan(value):
+        return "not a number"
     form = ".3f" if abs(value) < 10 else ".1f" if abs(value) < 1000 else ".3g"
     return f"{value:{sign}{form}}".replace("-", "−")
+
+
+def spread_text(values: list[float]) -> str:
+    """Their standard deviation behind a ±; nothing for a single one, and where one is not finite."""
+    return f" ± {number_text(stdev(values))}" if len(values) > 1 and all(map(isfinite, values)) else ""

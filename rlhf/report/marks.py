@@ -17,7 +17,7 @@ ABOUT = {
     "length_collapse": ("response/length",),
     "no_signal": ("objective/score", "objective/score_std"),
 }
-REWARD_HACKING = "reward_hacking"
+REWARD_HACKING, NOT_FINITE = "reward_hacking", "not_finite"
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Mark:
 def marks(groups: list[Group], gold: str | None) -> list[Mark]:
     """All warnings of the runs; reward hacking is about the score and the gold reward."""
     about = ABOUT | {REWARD_HACKING: ("objective/score", *([gold] if gold else []))}
+    about[NOT_FINITE] = ("objective/score", "objective/kl", "objective/entropy")
     return [
         Mark(row["step"], label_of(groups, group, run, row), group.label, metrics)
         for group in groups

@@ -65,11 +65,12 @@ def ppo_card(config: PPOConfig, updates_done: int, metrics: Sequence[Row], warni
     code = generate(config.data, sampling.max_new_tokens, sampling.temperature)
     in_full = config.lora is None
     library, tags = ("transformers", ["ppo", "rlhf"]) if in_full else ("peft", ["ppo", "rlhf", "lora"])
-    what = f"All weights of {base} (and a value head)" if in_full else f"LoRA adapters (and a value head) for {base}"
+    head = " (and a value head)" if config.uses_critic else ""
+    what = f"All weights of {base}{head}" if in_full else f"LoRA adapters{head} for {base}"
     if in_full:
         load = LOAD_MODEL.format(dtype=config.model.dtype, generate=code)
     else:
-        load = where_the_base_is(config.model) + load_policy_code(config.model, code)
+        load = where_the_base_is(config.model) + load_policy_code(config.model, code, config.uses_critic)
     return assemble(
         front_matter(config.model, config.data, library, "text-generation", tags),
         f"PPO policy on {base}",
@@ -100,15 +101,18 @@ def _ppo_method(config: PPOConfig, updates_done: int) -> dict[str, str]:
     target = config.adaptive_kl_target
     penalty = f"kl_coef {config.kl_coef:g}" + (f", steered to {target:g} nats" if target else "")
     sampling, n_uses = config.sampling, config.reuse_batch
+    with_critic = config.uses_critic
+    critic_rate = f", critic {config.critic_learning_rate:g}" if with_critic else ""
     return {
         "updates": f"{updates_done} of {config.num_updates}" + (f", {n_uses} on each batch" if n_uses > 1 else ""),
         "responses per update": f"{config.batch_size}, {config.num_generations} per prompt",
         "epochs, minibatch": f"{config.num_ppo_epochs}, {config.mini_batch_size}",
-        "advantage": f"{config.advantage}, gamma {config.gamma:g}, lambda {config.gae_lambda:g}",
-        "critic": config.critic,
+        "advantage": config.advantage
+        + (f", gamma {config.gamma:g}, lambda {config.gae_lambda:g}" if with_critic else ""),
+        **({"critic": config.critic} if with_critic else {}),
         "clip range": f"{config.clip_range:g}",
         "KL penalty": f"{penalty}, estimator {config.kl_estimator}",
-        "learning rate": f"{config.learning_rate:g} ({config.lr_schedule}), critic {config.critic_learning_rate:g}",
+        "learning rate": f"{config.learning_rate:g} ({config.lr_schedule}){critic_rate}",
         "LoRA": shown_lora(config.lora, merged=False),
         "sampling": f"temperature {sampling.temperature:g}, at most {sampling.max_new_tokens} tokens",
         "seed": str(config.seed),

@@ -39,6 +39,13 @@ def setting(label: str, *path: str) -> Callable[[Row], tuple[str, float] | None]
     return find
 
 
+def response_limit(config: Row) -> tuple[str, float] | None:
+    """A line where responses are cut off: with an environment over all turns."""
+    limit = setting("max_new_tokens", "sampling", "max_new_tokens")(config)
+    turns = setting("max_turns", "environment", "max_turns")(config)
+    return limit if limit is None or turns is None else ("max_turns x max_new_tokens", turns[1] * limit[1])
+
+
 NAMES = {
     "objective/score": "score (weighted sum)",
     "objective/rlhf_reward": "score minus KL penalty",
@@ -95,7 +102,7 @@ PPO: Sections = {
         Panel(
             "Length", "tokens per response, EOS included", ("response/length",),
             "Growth to the limit is the commonest way of gaming a reward.",
-            setting("max_new_tokens", "sampling", "max_new_tokens"),
+            response_limit,
         ),
         Panel("Length, held out", "tokens per response", ("held_out/length", "held_out/greedy/length"),
               "Sampled, and decoded greedily where that is measured."),

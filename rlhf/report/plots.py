@@ -1,9 +1,13 @@
 """Plots of a run's metrics, as PNG files."""
 
+import contextlib
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rlhf.errors import visible, with_kind
 from rlhf.extras import installs, is_installed
 from rlhf.runs.files import read_jsonl
 from rlhf.runs.folder import METRICS_FILE
@@ -31,19 +35,41 @@ def can_draw(what: str) -> bool:
     return False
 
 
+@contextlib.contextmanager
+def any_names() -> Iterator[None]:
+    """Draws names as they are: with dollar signs, or characters that the font lacks."""
+    import matplotlib
+
+    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield
+
+
 def plot_reward_and_kl(folder: Path, file: Path, warmup_updates: int) -> None:
-    """Score and its components, and KL to the reference, over the updates of a PPO run."""
+    """Score and its components, and KL to the reference, over the updates of a PPO run.
+
+    The run has been trained by then and must not fail for its picture: what is wrong is a line, and no file is left.
+    """
     if not can_draw(file.name):
         return
+    try:
+        with any_names():
+            _plot_reward_and_kl(folder, file, warmup_updates)
+    except (OSError, ValueError) as error:
+        print(f"not drawn: {file} ({visible(with_kind(error))})", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
+
+
+def _plot_reward_and_kl(folder: Path, file: Path, warmup_updates: int) -> None:
     rows = [row for row in read_jsonl(folder / METRICS_FILE) if row["step"] > 0]
     steps = [row["step"] for row in rows]
     figure, [(left, right)] = subplots(1, 2, 10, 3.8)
-    components = [name for name in rows[0] if name.startswith("reward/")]
+    components = list(dict.fromkeys(name for row in rows for name in row if name.startswith("reward/")))
     left.plot(steps, [row["objective/score"] for row in rows], color=INK, linewidth=2.2, label="score (weighted sum)")
     for name, color in zip(components, PALETTE * len(components), strict=False):
-        left.plot(
-            steps, [row.get(name) for row in rows], color=color, linewidth=1.4, label=name.removeprefix("reward/")
-        )
+        values = [row.get(name, float("nan")) for row in rows]
+        left.plot(steps, values, color=color, linewidth=1.4, label=visible(name.removeprefix("reward/")))
     left.set(title="Reward of the rollouts", xlabel="update", ylabel="mean per response")
     kl = {row["step"]: row["objective/kl"] for row in rows if "objective/kl" in row}  # not of a batch used again
     right.plot(list(kl), list(kl.values()), color=ORANGE, linewidth=2.2)

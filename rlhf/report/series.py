@@ -49,10 +49,15 @@ def curve(seeds: list[list[Row]], metric: str, max_points: int = MAX_POINTS) -> 
     values = [[value for step in point for value in at_step[step]] for point in points]
     return Curve(
         [point[len(point) // 2] for point in points],
-        [fmean(of_point) for of_point in values],
+        [mean(of_point) for of_point in values],
         [min(of_point) for of_point in values],
         [max(of_point) for of_point in values],
     )
+
+
+def mean(values: list[float]) -> float:
+    """The mean; NaN where any value is not finite."""
+    return fmean(values) if all(map(math.isfinite, values)) else math.nan
 
 
 def quantize(values: list[float]) -> list[float | int | None]:

@@ -14,6 +14,7 @@ from rlhf.report.figures import draw_figures
 from rlhf.report.load import NoRunError, read_run
 from rlhf.report.page import page
 from rlhf.runs.files import write_atomically
+from rlhf.runs.folder import CONFIG_FILE, METRICS_FILE
 
 REPORT_FILE = "report.html"
 
@@ -43,7 +44,7 @@ def write_report(runs: list[Path], out: Path) -> Path | None:
 def write_page(runs: list[Path], out: Path) -> list[Group]:
     """Write the page; returns the runs that it is about. Raises what `build_report` raises."""
     with refusing_what_no_run_writes(runs):
-        groups = group_runs([read_run(run) for run in runs])
+        groups = group_runs([read_run(run) for run in each_once(runs)])
         content = page(groups)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, content)
@@ -80,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> None:
     """The command: prints where the files are."""
     arguments = parser().parse_args(argv)
-    runs = those_that_ran(arguments.runs)
+    runs = those_that_ran(each_once(arguments.runs))
     out = arguments.output or default_output(runs)
     try:
         files = build_report(runs, out)
@@ -88,6 +89,16 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"cannot write {out} ({error}); choose another place with --output") from error
     for file in files:
         print(file)
+
+
+def each_once(places: list[Path]) -> list[Path]:
+    """The places without repetitions, with a line for each: a run that counted twice would look like two seeds."""
+    seen: dict[Path, Path] = {}
+    for place in places:
+        if place.resolve() in seen:
+            print(visible(f"left out: {place} names the run {seen[place.resolve()]} again"), file=sys.stderr)
+        seen.setdefault(place.resolve(), place)
+    return list(seen.values())
 
 
 def those_that_ran(places: list[Path]) -> list[Path]:
@@ -116,8 +127,14 @@ def why_not_a_run(place: Path) -> str | None:
 
 
 def default_output(runs: list[Path]) -> Path:
-    """In the run's folder; of several runs in the folder that holds them all, unless that is the root of the disk."""
+    """In the run's folder; of several runs in the folder that holds them all.
+
+    A folder that is a run itself keeps its own report: the one above it is taken. In place of the root of the disk it
+    is the current folder.
+    """
     if len(runs) == 1:
         return runs[0] / REPORT_FILE
     shared = Path(os.path.commonpath([str(run.absolute()) for run in runs]))
+    while any((shared / name).is_file() for name in (CONFIG_FILE, METRICS_FILE)):
+        shared = shared.parent
     return (Path.cwd() if shared == Path(shared.anchor) else shared) / REPORT_FILE

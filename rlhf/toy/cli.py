@@ -54,7 +54,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     from rlhf.runs.folder import METRICS_FILE
 
     torch.set_num_threads(config.threads)
-    import_module(f"rlhf.toy.commands.{module}").run(config)
+    try:
+        config.output_dir.mkdir(parents=True, exist_ok=True)  # now: training may take minutes
+        import_module(f"rlhf.toy.commands.{module}").run(config)
+    except OSError as error:
+        raise UserError(f"cannot write into {config.output_dir} ({error}); choose another --output_dir") from error
     folder, page = config.output_dir, config.output_dir / REPORT_FILE
     print(f"\neverything is in {folder}")
     if (folder / METRICS_FILE).is_file() and write_report([folder], page):  # `figures` trains nothing

@@ -3,6 +3,7 @@
 Every default was chosen by measurement over three seeds or more: the end of docs/guide/ppo-in-five-steps.md.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,9 @@ class ToyConfig:
     def __post_init__(self) -> None:
         _require(self.seeds >= 1, "seeds", self.seeds, "at least 1")
         _require(self.threads >= 1, "threads", self.threads, "at least 1")
+        for name in ("lr", "value_head_lr", "clip_range", "value_clip_range"):
+            value = getattr(self, name, 1)  # no toy has all of them
+            _require(0 < value < math.inf, name, value, "positive and finite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,7 @@ class BanditConfig(ToyConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.pulls >= 8, "pulls", self.pulls, "at least 8, one update")
+        _require(bool(self.kl_coefs), "kl_coefs", list(self.kl_coefs), "one or more numbers")
         _require(all(beta > 0 for beta in self.kl_coefs), "kl_coefs", self.kl_coefs, "positive")
         _require(min(self.updates, self.epochs) >= 1, "updates, epochs", (self.updates, self.epochs), "at least 1")
 
@@ -105,8 +110,7 @@ class DynamicsConfig(ToyConfig):
         super().__post_init__()
         for name in ("updates", "epochs"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("kl_target", "clip_range", "lr"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
+        _require(self.kl_target > 0, "kl_target", self.kl_target, "positive")
         _require(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2, to whiten advantages")
 
 
@@ -145,7 +149,7 @@ class TinyLMConfig(ToyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("layers", "heads", "reference_steps", "updates", "epochs", "mini_batch_size"):
+        for name in ("layers", "heads", "reference_steps", "updates", "epochs", "mini_batch_size", "batch_size"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _require(self.digits >= 2, "digits", self.digits, "at least 2, to have an order")
         _require(self.hidden % self.heads == 0, "hidden", self.hidden, f"a multiple of heads = {self.heads}")

@@ -36,6 +36,7 @@ class Limits(NamedTuple):
     kl_limit: float | None
     adaptive_kl_target: float | None
     max_new_tokens: int
+    of_episodes: bool = False
 
 
 Finder = Callable[[History, Limits], str | None]
@@ -137,9 +138,10 @@ def length_at_limit(history: History, limits: Limits) -> str | None:
     length, limit = history[LENGTH], limits.max_new_tokens
     if length.now < length.start + WAY_TO_THE_LIMIT * (limit - length.start) or length.start > WAY_TO_THE_LIMIT * limit:
         return None
+    setting = "environment.max_turns x sampling.max_new_tokens," if limits.of_episodes else "sampling.max_new_tokens"
     return (
         f"responses have {length.now:.0f} tokens and had {length.start:.0f} at the start; they are cut off at "
-        f"sampling.max_new_tokens {limit}, and {history['response/eos_rate'].now:.0%} end by themselves. Raise "
+        f"{setting} {limit}, and {history['response/eos_rate'].now:.0%} end by themselves. Raise "
         "missing_eos_penalty, or the limit if long responses are wanted; see whether a reward pays for length"
     )
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from rlhf.config import WatchConfig
 from rlhf.watch.hacking import CERTAINTY, HackingDetector
 from rlhf.watch.history import Series
-from rlhf.watch.symptoms import METRICS, SCORE, SYMPTOMS, Limits
+from rlhf.watch.symptoms import ENTROPY, KL, METRICS, SCORE, SYMPTOMS, Limits
 
-REWARD_HACKING = "reward_hacking"
+REWARD_HACKING, NOT_FINITE = "reward_hacking", "not_finite"
 
 
 class Finding(NamedTuple):
@@ -23,18 +23,22 @@ class Finding(NamedTuple):
 class Watch:
     """Reads the metrics of every update and reports each kind of trouble once.
 
-    The kinds are those of `rlhf.watch.symptoms`, and reward hacking as `HackingDetector` defines it. Updates of the
-    critic's warm-up are left out, and a value that is not finite counts as absent.
+    The kinds are those of `rlhf.watch.symptoms`, score, KL or entropy that is not finite, and reward hacking as
+    `HackingDetector` defines it. Updates of the critic's warm-up are left out, and to all but the second kind a value
+    that is not finite counts as absent.
 
     Args:
         config: What is the user's to decide.
         adaptive_kl_target: Nats per response that kl_coef is steered to; None where it is fixed.
         max_new_tokens: Where responses are cut off.
+        of_episodes: Whether that is over all turns of an environment.
     """
 
-    def __init__(self, config: WatchConfig, adaptive_kl_target: float | None, max_new_tokens: int) -> None:
+    def __init__(
+        self, config: WatchConfig, adaptive_kl_target: float | None, max_new_tokens: int, of_episodes: bool = False
+    ) -> None:
         self.config = config
-        self.limits = Limits(config.kl_limit, adaptive_kl_target, max_new_tokens)
+        self.limits = Limits(config.kl_limit, adaptive_kl_target, max_new_tokens, of_episodes)
         self.history: dict[str, Series] = {}
         self.hacking = HackingDetector()
         self.reported: list[str] = []
@@ -52,7 +56,7 @@ class Watch:
         for name in METRICS:
             if name in finite:
                 self.history.setdefault(name, Series()).add(finite[name])
-        messages = self._symptoms() | self._hacking(finite)
+        messages = not_finite(metrics) | self._symptoms() | self._hacking(finite)
         new = [Finding(name, f"update {step}: {text}") for name, text in messages.items() if name not in self.reported]
         self.reported += [finding.name for finding in new]
         return new
@@ -93,3 +97,15 @@ class Watch:
         self.history = {name: Series(**series) for name, series in state["history"].items()}
         self.hacking.load_state_dict(state["hacking"])
         self.reported = list(state["reported"])
+
+
+def not_finite(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Score, KL or entropy of an update that is infinite or no number: the run itself goes on."""
+    broken = [f"{name} is {metrics[name]}" for name in (SCORE, KL, ENTROPY) if not math.isfinite(metrics.get(name, 0))]
+    if not broken:
+        return {}
+    message = (
+        f"{' and '.join(broken)}: a reward, the policy or the reference has given what is no finite number. Look at "
+        "samples.jsonl; go back to an earlier checkpoint, with a lower learning_rate, or fix the rewards"
+    )
+    return {NOT_FINITE: message}

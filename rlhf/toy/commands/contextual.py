@@ -21,7 +21,7 @@ def run(config: ContextualConfig) -> dict[str, Any]:
         "expected_reward": {name: rewards.mean().item() for name, rewards in policies.items()},
     }
     report.write(config.output_dir, config, _records(trained), summary)
-    plots.draw(config.output_dir, trained, outcome)
+    plots.draw(config.output_dir, trained, outcome, config.seed)
     rows = [(name, r.mean().item(), r.mean(-1).amin().item(), r.mean(-1).amax().item()) for name, r in policies.items()]
     print(report.table(["policy", "expected reward", "worst seed", "best seed"], rows))
     print(f"\nPPO closes {gap.mean():.1%} of the gap (worst of {len(gap)} seeds {gap.min():.1%})")

@@ -29,7 +29,7 @@ def run(config: DynamicsConfig) -> dict[str, Any]:
     summary = {"story": told, "share_in_band": outcomes[0]["share_in_band"], "sweeps": outcomes[1:]}
     report.write(config.output_dir, config, _records(traces), summary)
     plots.draw(config.output_dir, config, groups, traces)
-    print(f"Seed {config.seed}, default setting:\n  " + "\n  ".join(told) + "\n")
+    print(f"Seed {config.seed}, {in_words(config)}:\n  " + "\n  ".join(told) + "\n")
     labels = [f"{name}: {swept_value(name, s)}" for name, group in groups.items() for s in group]
     rows = [
         (label, f"{outcome['share_in_band']:.0%}", outcome["verdict_first_seed"])
@@ -37,6 +37,16 @@ def run(config: DynamicsConfig) -> dict[str, Any]:
     ]
     print(report.table(["sweep", "in band", f"seed {config.seed}"], rows))
     return summary
+
+
+def in_words(config: DynamicsConfig) -> str:
+    """The settings that are not as they come."""
+    changed = [
+        f"{field.name} {getattr(config, field.name):g}"
+        for field in fields(config)
+        if field.name not in ("seed", "seeds", "threads", "output_dir") and getattr(config, field.name) != field.default
+    ]
+    return ", ".join(changed) or "default setting"
 
 
 def _trace(traces: Traces, setting: int, seed: int) -> story.RunTrace:

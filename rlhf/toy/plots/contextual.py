@@ -9,7 +9,7 @@ from rlhf.toy.plots.style import BLUE, GRAY, GREEN, INK, band, figure, house_sty
 
 
 @house_style
-def draw(output_dir: Path, trained: Trained, outcome: Test) -> None:
+def draw(output_dir: Path, trained: Trained, outcome: Test, first_seed: int) -> None:
     """Write contextual.png."""
     fig, ((curve, boxes, seeds),) = figure(1, 3, 12, 3.9)
 
@@ -33,10 +33,11 @@ def draw(output_dir: Path, trained: Trained, outcome: Test) -> None:
     boxes.grid(axis="x", visible=False)
 
     gap = 100 * outcome.gap_closed.numpy()
-    seeds.plot(np.arange(len(gap)), gap, "o", color=BLUE, markersize=7)
+    numbers = np.arange(first_seed, first_seed + len(gap))
+    seeds.plot(numbers, gap, "o", color=BLUE, markersize=7)
     seeds.axhline(gap.mean(), color=BLUE, linewidth=1.2)
     seeds.axhline(100, color=GRAY, linestyle="--", linewidth=1.2)
     note(seeds, 0.02, 0.03, f"mean over seeds {gap.mean():.1f}%", BLUE)
     seeds.set(title="Gap closed, seed by seed", xlabel="seed", ylabel="share of the random-to-optimal gap (%)")
-    seeds.set(ylim=(min(98.0, np.floor(gap.min()) - 1), 100.2), xticks=np.arange(len(gap)))
+    seeds.set(ylim=(min(98.0, np.floor(gap.min()) - 1), 100.2), xticks=numbers)
     save(fig, output_dir / "contextual.png")

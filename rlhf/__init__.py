@@ -31,7 +31,11 @@ _HOMES = {
 _GONE = {
     "AutoModelForSeq2SeqLMWithValueHead": "rlhf has no AutoModelForSeq2SeqLMWithValueHead: its PPO is for decoder-only "
     "models. Take one of those (Qwen, Llama, SmolLM, GPT-2) with AutoModelForCausalLMWithValueHead, or stay with "
-    "trl==0.11.4 for encoder-decoders such as FLAN-T5 (docs/how-to/migrate-from-trl.md)"
+    "trl==0.11.4 for encoder-decoders such as FLAN-T5 (docs/how-to/migrate-from-trl.md)",
+    "PreTrainedModelWrapper": "rlhf has no PreTrainedModelWrapper: its one model with a value head, with all "
+    "methods, is AutoModelForCausalLMWithValueHead (docs/how-to/migrate-from-trl.md)",
+    "TextEnvironment": "rlhf has no TextEnvironment: give `step` the tool's answers with 0 in response_masks "
+    "(docs/how-to/migrate-from-trl.md), or run `rlhf ppo` with an environment (docs/how-to/multi-turn.md)",
 }
 """Names of TRL 0.11 that are not here: what to do instead."""
 __all__ = sorted(_HOMES)  # noqa: PLE0605

@@ -1,7 +1,7 @@
 """What the caller of `step` brings, checked and put into the form of a rollout."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -94,12 +94,14 @@ def id_rows(name: str, rows: Any) -> list[Tensor]:
             f"{name}[{number}] has shape {tuple(row.shape)} and type {row.dtype}; it must be a row of at least one "
             "token id",
         )
+        least, most = int(row.min()), int(row.max())
+        require(least >= 0 and most < 2**31, f"{name}[{number}] holds {least if least < 0 else most}, no token id")
     return [row.long().cpu() for row in ids]
 
 
 def score_rows(scores: Any) -> list[Tensor]:
     """A batch of scores as 1-D tensors on the CPU: each a number, a tensor without a dimension, or one [1] or [T]."""
-    rows = [torch.as_tensor(score).detach().float().cpu() for score in scores]
+    rows = [row.detach().float() for row in tensors("scores", scores, "a number, or one per token of its response")]
     for number, row in enumerate(rows):
         require(row.ndim <= 1, f"scores[{number}] has shape {tuple(row.shape)}; it must be a number, or one per token")
     return [row.reshape(-1) for row in rows]
@@ -107,7 +109,19 @@ def score_rows(scores: Any) -> list[Tensor]:
 
 def mask_rows(masks: Any) -> list[Tensor]:
     """A batch of masks as tensors on the CPU."""
-    return [torch.as_tensor(mask).cpu() for mask in masks]
+    return tensors("response_masks", masks, "a row of 0 and 1, one per token of its response")
+
+
+def tensors(name: str, rows: Any, kind: str) -> list[Tensor]:
+    """A batch as tensors on the CPU; raises UserError for a row that is something else."""
+    require(isinstance(rows, Iterable), f"{name} is {rows!r}; it must be a list, for each query {kind}")
+    result = []
+    for number, row in enumerate(rows):
+        try:
+            result.append(torch.as_tensor(row).cpu())
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"{name}[{number}] is {row!r}; it must be {kind}") from error
+    return result
 
 
 def without_queries(queries: Sequence[Tensor], responses: Sequence[Tensor]) -> list[Tensor] | None:

@@ -6,6 +6,7 @@ here it is model.safetensors, which TRL looks for first.
 """
 
 import contextlib
+import inspect
 import logging
 import re
 import shutil
@@ -57,6 +58,7 @@ def save_checkpoint(model: Any, folder: str | Path, trl_0_11: bool = False, **op
     require(
         options.pop("safe_serialization", True) is not False, "safe_serialization is False; pickles are not written"
     )
+    refuse_unread(model.pretrained_model, options)
     if options.get("is_main_process", True) is False:
         return
     folder = Path(folder)
@@ -82,6 +84,17 @@ def save_checkpoint(model: Any, folder: str | Path, trl_0_11: bool = False, **op
         weights = given or model.pretrained_model.state_dict()
         one_file = {"max_shard_size": "1000GB"} | options
         model.pretrained_model.save_pretrained(str(folder), state_dict=weights | head, **one_file)
+
+
+def refuse_unread(model: Any, options: dict[str, Any]) -> None:
+    """Raise UserError for options of `save_pretrained` that neither transformers nor PEFT would act on."""
+    known = inspect.signature(model.save_pretrained).parameters.keys() - {"push_to_hub", "kwargs"}
+    for name, value in options.items():
+        require(
+            name in known or name == "state_dict" or value in (None, False),
+            f"save_pretrained got {name}={value!r}, which would have no effect; leave it out, and upload with "
+            "model.push_to_hub(repo_id)",
+        )
 
 
 def put_on_top(folder: Path, adapter: str) -> None:

@@ -1,17 +1,20 @@
 """PPOConfig with the fields of TRL 0.11, and what they are in this project's own configuration."""
 
+import inspect
 import math
 import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import rlhf.config as native
-from rlhf.config.checks import require, require_divides, require_positive
+from rlhf.config.checks import require, require_divides, require_not_negative, require_positive
 from rlhf.config.rewards import RewardSpec
 
+SHARES, ABOVE_0 = ("gamma", "lam"), ("cliprange", "cliprange_value", "score_clip")
+"""Numbers from 0 to 1, and such as must be greater than 0 and finite."""
 KL_ESTIMATORS: dict[str, native.KLEstimator] = {"kl": "k1", "mse": "k2", "abs": "abs", "full": "exact"}
 
 
@@ -121,6 +124,17 @@ class PPOConfig:
     is_peft_model: bool | None = None
     dataset_num_proc: int | None = None
 
+    def __new__(cls, *values: Any, **settings: Any) -> Self:
+        """Raise UserError for a name that is no setting; TRL 0.12 and newer have others."""
+        known = inspect.signature(cls.__init__).parameters
+        unknown = [] if any(p.kind is p.VAR_KEYWORD for p in known.values()) else settings.keys() - known.keys()
+        require(
+            not unknown,
+            f"PPOConfig has no setting {', '.join(sorted(unknown))}; those of TRL 0.12 and newer are settings of "
+            "`rlhf ppo` (docs/how-to/migrate-from-trl.md), and for one of your own, declare it in a subclass",
+        )
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         if self.forward_batch_size is not None:
             self.mini_batch_size = self.forward_batch_size
@@ -144,6 +158,16 @@ class PPOConfig:
             self, "steps", "gradient_accumulation_steps", "temperature", "mini_batch_size", "target_kl", "batch_size",
             "compare_steps", "ratio_threshold",
         )  # fmt: skip
+        for name in ("learning_rate", "init_kl_coef", "target", "horizon", *SHARES, *ABOVE_0):
+            value = getattr(self, name)
+            require(value is None or math.isfinite(value), f"{name} is {value}; it must be a finite number")
+        require_positive(self, "learning_rate", "ppo_epochs", "max_grad_norm", *ABOVE_0)
+        require_not_negative(self, "init_kl_coef", "vf_coef", "seed")
+        if self._is_steered():
+            require_positive(self, "target", "horizon")
+        for name in SHARES:
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"{name} is {value}; it must be between 0 and 1")
         require(
             self.kl_penalty in KL_ESTIMATORS,
             f"kl_penalty is {self.kl_penalty!r}; it must be one of {', '.join(KL_ESTIMATORS)}",

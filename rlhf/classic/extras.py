@@ -1,12 +1,14 @@
 """Sampling helpers that scripts for TRL use beside the trainer."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from rlhf.classic.batch import id_rows
+from rlhf.classic.batch import id_rows, score_rows
+from rlhf.classic.setup import causal_lm
 from rlhf.config.checks import require
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 def respond_to_batch(model: Any, queries: Tensor, txt_len: int = 20, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     """txt_len sampled tokens after each query, whether or not EOS is among them: [B, P] -> [B, txt_len].
+
+    From softmax(logits), whatever the model's generation config says.
 
     Args:
         model: A value-head model, or a plain one.
@@ -25,13 +29,16 @@ def respond_to_batch(model: Any, queries: Tensor, txt_len: int = 20, top_k: int 
     """
     from transformers import GenerationConfig
 
-    model = getattr(model, "pretrained_model", model)
+    model = causal_lm(model)
     config = GenerationConfig(
         max_new_tokens=txt_len, min_new_tokens=txt_len, do_sample=True, top_k=top_k, top_p=top_p, pad_token_id=0
     )
-    config.eos_token_id = -1  # None would be filled in with the model's own
-    with torch.no_grad():
-        rows = model.generate(queries, attention_mask=torch.ones_like(queries), generation_config=config)
+    own, model.generation_config = model.generation_config, GenerationConfig()  # what is None is filled in from there
+    try:
+        with torch.no_grad():
+            rows = model.generate(queries, attention_mask=torch.ones_like(queries), generation_config=config)
+    finally:
+        model.generation_config = own
     return rows[:, queries.shape[1] :]
 
 
@@ -105,5 +112,9 @@ class BestOfNSampler:
         with torch.no_grad():
             rows = model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
         texts = self.tokenizer.batch_decode(rows, skip_special_tokens=skip_special_tokens)
-        scores = torch.as_tensor(self.queries_to_scores(texts))
-        return [texts[row] for row in scores.flatten().topk(self.n_candidates).indices.tolist()]
+        scores = [float(score) for row in score_rows(self.queries_to_scores(texts)) for score in row]
+        require(
+            len(scores) == len(texts) and all(map(math.isfinite, scores)),
+            f"queries_to_scores returned {scores}; it must be {len(texts)} finite numbers, one per text",
+        )
+        return [texts[row] for row in torch.tensor(scores).topk(self.n_candidates).indices.tolist()]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ONE_SAMPLE = ("num_beams", "num_beam_groups", "num_return_sequences")
 BEAMS_ONLY = ("constraints", "force_words_ids", "diversity_penalty")
 PROCESSORS = ("logits_processor", "prefix_allowed_tokens_fn", "custom_generate", "negative_prompt_ids")
+ABSENT_IF_NONE = ("stopping_criteria", "generation_config")
 MADE_HERE = ("input_ids", "inputs", "inputs_embeds", "attention_mask", "position_ids", "past_key_values", "labels")
 
 
@@ -76,6 +77,7 @@ def sampler(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", opti
     """
     from transformers import EosTokenCriteria, GenerationConfig, StoppingCriteriaList, StopStringCriteria
 
+    options = {name: x for name, x in options.items() if x is not None or name not in ABSENT_IF_NONE}
     given = {"stopping_criteria": [], "generation_config": GenerationConfig()} | options
     criteria = StoppingCriteriaList(given.pop("stopping_criteria"))
     config = copy.deepcopy(given.pop("generation_config"))
@@ -143,6 +145,6 @@ def distribution_mismatch(sampler: Sampler, vocab_size: int, temperature: float)
     }
     for name, neutral in ALTERS.items():
         value = getattr(config, name, None)
-        found[f"{name}={value}"] = value is not None and value not in neutral
+        found.setdefault(f"{name}={value}", value is not None and value not in neutral)
     found |= {name: bool(sampler.others.get(name)) for name in PROCESSORS}
     return [setting for setting, differs in found.items() if differs]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from rlhf.classic.weight_files import HUB_OPTIONS
 from rlhf.config.checks import require
 from rlhf.extras import require_extra
 
@@ -44,6 +45,21 @@ def with_adapters(model: Any, peft_config: "peft.PeftConfig | None") -> Any:
     learned_prompt = isinstance(model, peft.PeftModel) and model.active_peft_config.is_prompt_learning
     require(not learned_prompt, "PPO cannot train a learned prompt (prompt or prefix tuning); use a LoraConfig")
     return model
+
+
+def refuse_for_loaded(model_args: tuple[Any, ...], options: dict[str, Any], reward_adapter: Any) -> None:
+    """Raise UserError for what `from_pretrained` is given beside a model object and would pass to nobody.
+
+    Options that only say where files are go on to a reward adapter; what is None or False asks for nothing.
+    """
+    for_files = () if reward_adapter is None else HUB_OPTIONS
+    names = [name for name, value in options.items() if value not in (None, False) and name not in for_files]
+    names += [repr(argument) for argument in model_args]
+    require(
+        not names,
+        f"from_pretrained got {', '.join(names)} beside a model that is loaded already; give them to its own "
+        "from_pretrained",
+    )
 
 
 def initialize(summary: nn.Linear, strategy: str | None, standard_deviation: float | None) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from rlhf.classic.checkpoints import HEAD, load_head, read_checkpoint, read_head, save_checkpoint
-from rlhf.classic.loading import check_devices, initialize, quantized, with_adapters
+from rlhf.classic.loading import check_devices, initialize, quantized, refuse_for_loaded, with_adapters
 from rlhf.classic.reward_adapter import load_reward_adapter
 from rlhf.classic.weight_files import Source
 from rlhf.config.checks import require
@@ -91,7 +91,9 @@ class AutoModelForCausalLMWithValueHead(ValueHeadModel):
         device = join_processes(None).device
         for_head = {name: kwargs.pop(name) for name in cls.supported_args if name in kwargs}
         model, head, use_safetensors = pretrained_model_name_or_path, None, kwargs.pop("use_safetensors", True)
-        if isinstance(model, str | Path):
+        if not isinstance(model, str | Path):
+            refuse_for_loaded(model_args, kwargs | {"is_trainable=False": not is_trainable}, reward_adapter)
+        else:
             source = Source.of(model, use_safetensors is False, kwargs)
             model, head = read_checkpoint(source, *model_args, is_trainable=is_trainable, **quantized(kwargs, device))
             for_head.setdefault("summary_dropout_prob", 0.0)  # a file is not somebody who asks for dropout

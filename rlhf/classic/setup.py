@@ -3,6 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ from rlhf.classic.methods import Methods
 from rlhf.classic.reference import create_reference_model
 from rlhf.classic.update import StepEpochs, StepTrainer
 from rlhf.config.checks import require
+from rlhf.errors import UserError
 from rlhf.fast.install import install
 from rlhf.models.dropout import disable_dropout
 from rlhf.models.head import require_head
@@ -72,7 +74,17 @@ def build_accelerator(config: PPOConfig) -> "Accelerator":
     if config.log_with is not None:
         settings = {name: value for name, value in config.to_dict().items() if isinstance(value, int | float | str)}
         accelerator.init_trackers(config.tracker_project_name, config=settings, init_kwargs=config.tracker_kwargs)
+    accelerator.register_save_state_pre_hook(refuse_state)
+    accelerator.register_load_state_pre_hook(refuse_state)
     return accelerator
+
+
+def refuse_state(*given: Any) -> None:
+    """Raise UserError: accelerate has the optimizer and no model, whose weights would be missing without a word."""
+    raise UserError(
+        "accelerator.save_state and load_state would leave out the model, which accelerate does not hold here; save it "
+        "with trainer.save_pretrained(folder) and load it with AutoModelForCausalLMWithValueHead.from_pretrained"
+    )
 
 
 def reference_of(model: Any, ref_model: Any, num_shared_layers: int | None) -> Any:
@@ -123,8 +135,16 @@ def replace_reference(policy: Policy, ref_model: Any) -> None:
 
 
 def reference_network(ref_model: Any, model: Any) -> "PreTrainedModel":
-    """The language model of a reference; raises UserError if it is the one that is trained."""
+    """The language model of a reference; raises UserError if it is none, or the one that is trained."""
+    from transformers import PreTrainedModel
+
     reference = causal_lm(ref_model)
+    require(
+        isinstance(reference, PreTrainedModel),
+        f"ref_model is {ref_model!r}; it must be a model: AutoModelForCausalLMWithValueHead.from_pretrained loads one"
+        if isinstance(ref_model, str | Path)
+        else f"ref_model is a {type(ref_model).__name__}; it must be a causal language model, or None",
+    )
     require(
         reference is not causal_lm(model),
         "ref_model has the weights of model itself and would be trained with it; pass create_reference_model(model), "
@@ -197,6 +217,12 @@ def build_dataloader(
             warnings.warn(f"dataset columns {', '.join(unused)} are left out; remove_unused_columns=False keeps them")
             dataset = dataset.remove_columns(unused)
     is_stream = not hasattr(dataset, "__len__")
+    n_rows, needed = 0 if is_stream else len(dataset), config.batch_size * accelerator.num_processes
+    require(
+        is_stream or n_rows >= needed,
+        f"dataset has {n_rows} rows, fewer than batch_size {config.batch_size} for each of the processes "
+        f"({accelerator.num_processes}), so that there would be no batch; lower batch_size, or give {needed} rows",
+    )
     if is_stream:
         warnings.warn(
             "dataset is a stream and comes in its own order; shuffle it with dataset.shuffle(buffer_size=...)"

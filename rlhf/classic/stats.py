@@ -20,12 +20,14 @@ RENAMED = {
     "ppo/policy/clipfrac": "policy/clip_fraction",
     "ppo/policy/policykl": "policy/approx_kl_k1",
     "ppo/policy/ratio": "policy/ratio_mean",
+    "ppo/optimizer_steps": "policy/steps",
+    "ppo/skipped_steps": "policy/skipped_steps",
     "ppo/val/clipfrac": "critic/clip_fraction",
     "time/ppo/compute_advantages": "time/exchange",
     "time/ppo/compute_rewards": "time/exchange",
     "time/ppo/optimize_step": "time/update",
 }
-"""Means over the optimizer steps, and times: TRL's names and ours."""
+"""Means over the optimizer steps, their number, and times: the names here and in `rlhf ppo`."""
 
 
 def classic_stats(rollout: Rollout, metrics: Metrics, vf_coef: float) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from rlhf.classic.attributes import Attributes, settings
 from rlhf.classic.batch import Batch, id_rows, read_batch, without_queries
 from rlhf.classic.config import PPOConfig
 from rlhf.classic.generate import Sampler, distribution_mismatch, sample_batch, sampler
+from rlhf.classic.given import refuse_newer, require_known_tokens, require_same_trained, require_tokenizer
 from rlhf.classic.hub import Saving
 from rlhf.classic.padding import unpadded_queries
 from rlhf.classic.run import Run
@@ -25,7 +26,9 @@ from rlhf.classic.setup import (
     prepared_optimizer,
     reference_of,
 )
+from rlhf.classic.shapes import query_rows, response_rows
 from rlhf.classic.stats import as_numpy, classic_stats, reward_logs, step_data
+from rlhf.classic.watching import troubles
 from rlhf.config.checks import require
 from rlhf.config.command_line import parse
 from rlhf.config.watch import WatchConfig
@@ -63,8 +66,8 @@ class PPOTrainer(Saving, Attributes):
 
     def __init__(
         self,
-        config: PPOConfig,
-        model: Any,
+        config: PPOConfig | None = None,
+        model: Any = None,
         ref_model: Any = None,
         tokenizer: "PreTrainedTokenizerFast | None" = None,
         dataset: Any = None,
@@ -73,11 +76,14 @@ class PPOTrainer(Saving, Attributes):
         num_shared_layers: int | None = None,
         lr_scheduler: "LRScheduler | None" = None,
         training_data_collator: Callable[..., Any] | None = None,
+        **others: Any,
     ) -> None:
         import transformers
 
+        refuse_newer(others)
         require(isinstance(config, PPOConfig), f"config is a {type(config).__name__}; it must be an rlhf.PPOConfig")
-        require(tokenizer is not None, "tokenizer is None; PPOTrainer needs the model's tokenizer")
+        require_tokenizer(tokenizer)
+        assert config is not None
         assert tokenizer is not None
         config.check()
         self.accelerator = build_accelerator(config)
@@ -98,7 +104,7 @@ class PPOTrainer(Saving, Attributes):
         self.check_scheduler()
         self.dataset = dataset
         self.dataloader = None if dataset is None else self.prepare_dataloader(dataset, data_collator)
-        self.prompts_returned, self.current_step, self.highest_reward = False, 0, float("-inf")
+        self.prompts_returned, self.current_step = False, 0
         self.reported: set[str] = set()
         self.stop_ids = set(stop_token_ids(self.policy.language_model, tokenizer))
 
@@ -137,6 +143,7 @@ class PPOTrainer(Saving, Attributes):
         """
         is_single = torch.is_tensor(query_tensor) or all(isinstance(item, int) for item in query_tensor)
         queries = id_rows("query_tensor", [query_tensor] if is_single else query_tensor)
+        require_same_trained(self.policy)
         model = self.policy.language_model
         how = sampler(model, self.tokenizer, generation_kwargs)
         self._report_mismatch(distribution_mismatch(how, vocabulary_size(model), self.config.temperature))
@@ -144,7 +151,7 @@ class PPOTrainer(Saving, Attributes):
             responses = self._sample(model, queries, how, length_sampler, batch_size, return_prompt)
         self.stop_ids.update(as_ids(how.config.eos_token_id))
         result: Any = responses[0].unsqueeze(0) if is_single else responses
-        self.prompts_returned = return_prompt
+        self.prompts_returned = self.prompts_returned or return_prompt  # of any of the responses that `step` may get
         if generate_ref_response:
             with self.policy.reference():
                 reference = self.policy.frozen_reference or model
@@ -169,6 +176,7 @@ class PPOTrainer(Saving, Attributes):
         """
         self.apply_config()
         self.check_scheduler()
+        require_same_trained(self.policy)
         queries, responses, scores, response_masks = self._step_safety_checker(
             self.config.batch_size, queries, responses, scores, response_masks
         )
@@ -176,8 +184,8 @@ class PPOTrainer(Saving, Attributes):
         self._push_if_best(batch)
         self.native.given = batch
         update = self.native.update()
-        for finding in self.watch.check(self.native.updates_done, update.metrics):
-            warnings.warn(finding.message, stacklevel=2)
+        for message in troubles(self.watch, self.kl_ctl, self.native.updates_done, update.metrics):
+            warnings.warn(message, stacklevel=2)
         began = time.perf_counter()
         stats = classic_stats(update.rollout, update.metrics, self.config.vf_coef)
         if self.overrides("record_step_stats"):
@@ -224,6 +232,7 @@ class PPOTrainer(Saving, Attributes):
     ) -> list[Tensor]:
         """Responses of a model, batch_size at a time."""
         bare, responses = unpadded_queries(queries, self.tokenizer), []
+        require_known_tokens("query_tensor", bare, vocabulary_size(model))
         for start in range(0, len(queries), batch_size):
             if length_sampler is not None:
                 how.config.max_new_tokens = int(length_sampler())
@@ -234,16 +243,24 @@ class PPOTrainer(Saving, Attributes):
 
     def _read(self, queries: Any, responses: Any, scores: Any, masks: Any) -> Batch:
         """The checked batch of a step, queries in front of responses taken off."""
-        if self.prompts_returned:
-            rows, given = id_rows("queries", queries), id_rows("responses", responses)
-            bare = without_queries(rows, given) or without_queries(unpadded_queries(rows, self.tokenizer), given)
-            if bare is not None and masks is not None:
+        rows, given = id_rows("queries", queries), id_rows("responses", responses)
+        bare = without_queries(rows, given) or without_queries(unpadded_queries(rows, self.tokenizer), given)
+        if bare and self.prompts_returned:
+            if masks is not None:
                 masks = [
                     mask[-len(kept) :] if len(mask) == len(whole) else mask
                     for mask, kept, whole in zip(masks, bare, given, strict=True)
                 ]
-            responses = bare or given
-        batch = read_batch(queries, responses, scores, masks, self.tokenizer, self.stop_ids)
+            given = bare
+        elif bare and min(map(len, rows)) > 1:
+            self._warn_once(
+                "copies",
+                "every response begins with its whole query, which the policy reads twice and learns to repeat. Unless "
+                "that is meant, pass step the responses alone, as generate(..., return_prompt=False) returns them",
+            )
+        batch = read_batch(rows, given, scores, masks, self.tokenizer, self.stop_ids)
+        for name, ids in {"queries": query_rows, "responses": response_rows}.items():
+            require_known_tokens(name, ids(batch.responses), vocabulary_size(self.policy.language_model))
         if batch.unpadded:
             self._warn_once(
                 "padding",
@@ -257,21 +274,11 @@ class PPOTrainer(Saving, Attributes):
             require(not clash, f"{name} does not go with a reward per token; turn it off")
         return batch
 
-    def _push_if_best(self, batch: Batch) -> None:
-        """Push the model that earned the best mean score so far, where the config asks for it."""
-        options, done = self.config.push_to_hub_if_best_kwargs, self.native.updates_done
-        if options and done % self.config.compare_steps == 0:
-            totals = [score for share in self.native.ranks.gather(batch.scores.total) for score in share]
-            mean = sum(totals) / len(totals)
-            if mean > self.highest_reward:
-                self.highest_reward = mean
-                self.push_to_hub(**options)
-
     def _report_mismatch(self, found: Iterable[str]) -> None:
-        """Warn, once, that `step` will optimize other probabilities than those sampled from."""
+        """Warn, once for the same settings, that `step` will optimize other probabilities than those sampled from."""
         if names := ", ".join(found):
             self._warn_once(
-                "distribution",
+                f"{names} instead of {self.config.temperature}",
                 f"generate samples with {names}, but step computes log-probabilities over all tokens at "
                 f"temperature {self.config.temperature:g}: other probabilities are optimized than sampled. Pass "
                 "do_sample=True, top_k=0, top_p=1.0, and the same temperature to generate and PPOConfig",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from rlhf.config import PPOConfig
+from rlhf.config.own_loop import Hooks, instances, replaced, require_updates_left
 from rlhf.data.examples import TokenizedExample
 from rlhf.data.prompts import PromptSource, ShuffledPasses, in_batches
 from rlhf.environments.episodes import Sampler, episodes_of, respond, seeded
@@ -47,7 +48,7 @@ class Update(NamedTuple):
     metrics: Metrics
 
 
-class Callback:
+class Callback(Hooks):
     """Methods that are called after each phase of an update; override those you need.
 
     Whatever a method returns, unless None, takes the place of what it was given. On several processes `after_sampling`
@@ -63,7 +64,7 @@ class Callback:
     def after_advantages(self, trainer: "PPOTrainer", rollout: Rollout) -> Rollout | None:
         """Credit is assigned; the policy has not moved yet."""
 
-    def after_update(self, trainer: "PPOTrainer", update: Update) -> None:
+    def after_update(self, trainer: "PPOTrainer", update: Update) -> Update | None:
         """The clipped epochs are over."""
 
 
@@ -93,7 +94,7 @@ class PPOTrainer:
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.config, self.policy, self.tokenizer, self.reward_fn = config, policy, tokenizer, reward_fn
-        self.prompts, self.shuffler, self.callbacks = prompts, shuffler, callbacks
+        self.prompts, self.shuffler, self.callbacks = prompts, shuffler, instances(callbacks, Callback)
         self.ranks = Ranks.of(accelerator)
         self.kl_controller = kl_controller(config.kl_coef, config.adaptive_kl_target, config.adaptive_kl_horizon)
         self.score_moments = RunningMoments()
@@ -111,6 +112,7 @@ class PPOTrainer:
 
     def update(self) -> Update:
         """One round of PPO."""
+        require_updates_left(self.config, self.updates_done)
         if self.policy.shortcuts.copies is None:
             self.choose_copies()
         clock = Stopwatch()
@@ -275,9 +277,7 @@ class PPOTrainer:
         if not trained["policy/warmup"] and math.isfinite(measured.get("objective/kl", math.nan)):
             self.kl_controller.update(measured["objective/kl"], len(rollout))
         self.updates_done += 1
-        for callback in self.callbacks:
-            callback.after_update(self, update)
-        return update
+        return self.called_back("after_update", update)
 
     def end_warmup_when_explained(self, rollout: Rollout) -> None:
         """Leave the warm-up once the critic explains enough of returns it was not trained on, or at its limit."""
@@ -295,6 +295,5 @@ class PPOTrainer:
         """The last of the given values, or what the callbacks put in its place."""
         *context, value = given
         for callback in self.callbacks:
-            replacement = getattr(callback, phase)(self, *context, value)
-            value = value if replacement is None else replacement
+            value = replaced(callback, phase, value, getattr(callback, phase)(self, *context, value))
         return value

@@ -53,7 +53,7 @@ class TensorBoard:
     Args:
         folder: Of the run.
         config: Shown as text.
-        resumed_at: What an earlier process has shown of later steps does not count any more; None for a new run.
+        resumed_at: What an earlier process has shown of later steps does not count any more; None, a new run, of any.
     """
 
     name = "TensorBoard"
@@ -61,7 +61,7 @@ class TensorBoard:
     def __init__(self, folder: Path, config: Row, resumed_at: int | None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        purge = None if resumed_at is None else resumed_at + 1
+        purge = 0 if resumed_at is None else resumed_at + 1  # a new run may follow an abandoned one in its folder
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
         self.writer.add_text("config", _code_block(json.dumps(config, indent=2, ensure_ascii=False)), resumed_at or 0)
 

@@ -75,7 +75,7 @@ OPTIONS = {
     "ppo": "--model.name_or_path {gpt2} --data.train {pairs} --rewards {rewards}",
     "evaluate": "--model.name_or_path {gpt2} --data.train {pairs} --rewards {rewards}",
     "pipeline": "--sft.model.name_or_path {gpt2} --sft.data.train {pairs} --ppo.data.train {pairs} "
-    "--ppo.rewards {rewards}",
+    "--ppo.data.eval {pairs} --ppo.rewards {rewards}",
 }
 
 

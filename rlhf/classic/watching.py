@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rlhf.ppo.update import Metrics
+from rlhf.watch.symptoms import Limits
 from rlhf.watch.watch import Watch
 
 IN_THEIR_WORDS = {
@@ -34,7 +35,7 @@ def troubles(watch: Watch, kl_ctl: Any, step: int, metrics: Metrics) -> Iterator
             f"update {step}: {skipped} of {skipped + taken} optimizer steps were skipped, since the loss or its "
             "gradient was not finite (ppo/skipped_steps); lower learning_rate, and look at the scores"
         )
-    watch.limits = watch.limits._replace(adaptive_kl_target=getattr(kl_ctl, "target", None))
+    watch.limits = Limits(watch.limits.kl_limit, getattr(kl_ctl, "target", None), watch.limits.max_new_tokens)
     for finding in watch.check(step, metrics):
         yield in_their_words(finding.message)
 

@@ -1,5 +1,6 @@
 """What model cards are put together from: front matter, tables, code that loads the model."""
 
+import functools
 import itertools
 import json
 import os
@@ -212,6 +213,7 @@ def load_policy_code(model: ModelConfig, generate: str, with_critic: bool) -> st
     return LOAD_POLICY.format(dtype=model.dtype, gguf=gguf, generate=generate) + here
 
 
+@functools.cache  # a card is written with every checkpoint, and the hub is asked
 def rests_on_adapters(name_or_path: str) -> bool:
     """Whether a base model is adapters on another one: an earlier policy, or a folder of PEFT's."""
     from rlhf.models.adapters import find_adapters
